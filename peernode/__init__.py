@@ -1,0 +1,1 @@
+"""One daemon: where the parts meet."""

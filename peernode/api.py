@@ -1,0 +1,354 @@
+"""The HTTP API: one grammar over the table of classes, as an ASGI app.
+
+`GET|POST /:class`, `GET|POST|DELETE /:class/:id`, `POST /:class/:id/:method`.  The grammar is
+regular, so a call is two dictionary look-ups and no router; pages that are not objects
+(`peernode.pages`) are Starlette's.  Here is all that every call shares: authentication, load
+shedding before a body is read, limits of bodies, JSON, ids, ETags, and the one place where what
+goes wrong becomes a status.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from peernode.calls import Answer, Call, Headers, Nothing, ObjectClass, ObjectView, Operation
+from peernode.problems import Problem, not_found
+from storage import ids
+from storage.errors import BlobTooLarge, InvalidData, StoreClosed, StoreFull
+
+if TYPE_CHECKING:
+    from peernode.node import Node
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BODY_SIZE_MAX_BYTES: Final = 1 << 20
+"""Largest JSON body. Source: API contract."""
+DEPTH_MAX: Final = 32
+"""Deepest JSON. Source: API contract."""
+QUERY_LENGTH_MAX: Final = 64
+"""Most query parameters. Source: guess."""
+
+_encode = msgspec.json.Encoder().encode
+_FIELD: Final = re.compile(
+    r"unknown field `(?P<unknown>[^`]*)`|required field `(?P<missing>[^`]*)`"
+)
+_PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`")
+
+
+def check_depth(text: bytes) -> None:
+    """Raise a `Problem` if JSON `text` nests deeper than `DEPTH_MAX`."""
+    if text.count(b"[") + text.count(b"{") <= DEPTH_MAX:
+        return
+    depth, in_string, escaped = 0, False, False
+    for byte in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"[{":
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise Problem(
+                    "too_large", f"the body nests deeper than {DEPTH_MAX}", limit=DEPTH_MAX
+                )
+        elif byte in b"]}":
+            depth -= 1
+
+
+def decode_body(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
+    """Return `raw` decoded; raises a `Problem` that names the field."""
+    check_depth(raw)
+    try:
+        # Strings inside parts that stay raw are not looked into by the decoder.
+        raw.decode()
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        found, place = _FIELD.search(text), _PATH.search(text)
+        path = place.group("path") if place else ""
+        if found is None:
+            raise Problem("invalid_field", text.replace("`$.", "`"), field=path) from None
+        name = found.group("unknown") or found.group("missing")
+        field = f"{path}.{name}" if path else name
+        if found.group("unknown"):
+            raise Problem(
+                "unknown_field", f"{field}: there is no such field", field=field
+            ) from None
+        raise Problem("invalid_field", f"{field}: this field is required", field=field) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem("invalid_json", f"the body is not JSON: {error}") from None
+
+
+def require_match(call: Call, revision: str) -> None:
+    """Raise a `Problem` if the call's `If-Match` names another revision than the object's."""
+    header = call.header(b"if-match")
+    if header is None or header.strip() == b"*":
+        return
+    if revision.encode() not in [tag.strip().strip(b'"') for tag in header.split(b",")]:
+        raise Problem(
+            "precondition_failed",
+            f"the object is at revision {revision}",
+            hint="read it again, and repeat the change if it still applies",
+        )
+
+
+class Api:
+    """The ASGI app."""
+
+    def __init__(self, node: "Node", classes: Mapping[str, ObjectClass], pages: App) -> None:
+        self.answered: Counter[tuple[str, str, int]] = Counter()
+        """(class, operation, status) -> answers, for metrics."""
+        self.shed = 0
+        self._node = node
+        self._classes = classes
+        self._pages = pages
+        self._active = 0
+        self._active_max = node.config.requests_active_max
+        self._decoders = {
+            body: msgspec.json.Decoder(body)
+            for spec in classes.values()
+            for operation in _operations(spec)
+            if (body := operation.body) is not None
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._pages(scope, receive, send)
+            return
+        parts = scope["path"].split("/")
+        spec = self._classes.get(parts[1]) if len(parts) > 1 else None
+        name = "?"
+        try:
+            if spec is None:
+                await self._page(scope, receive, send, parts)
+                return
+            name, operation, id_text = _route(spec, scope["method"], parts)
+            answer = await self._call(spec, operation, id_text, scope, receive)
+        except Problem as problem:
+            answer = _problem_answer(problem)
+        except (StoreFull, StoreClosed, BlobTooLarge, InvalidData) as error:
+            answer = _problem_answer(_translate(error))
+        self.answered[(spec.name if spec else "?", name, answer.status)] += 1
+        await respond(answer, send)
+
+    async def _page(self, scope: Scope, receive: Receive, send: Send, parts: list[str]) -> None:
+        if len(parts) > 1 and parts[1] in self._node.page_names:
+            await self._pages(scope, receive, send)
+            return
+        raise Problem(
+            "unknown_class",
+            f"there is no class {parts[1] if len(parts) > 1 else ''!r}",
+            hint=f"classes: {', '.join(self._classes)}",
+        )
+
+    async def _call(
+        self,
+        spec: ObjectClass,
+        operation: Operation,
+        id_text: str,
+        scope: Scope,
+        receive: Receive,
+    ) -> Answer:
+        headers: Headers = scope["headers"]
+        query_string = scope["query_string"]
+        query = _query(query_string) if query_string else {}
+        waits = operation.waits or "wait" in query
+        if self._active >= self._active_max and not waits:
+            self.shed += 1
+            raise Problem(
+                "overloaded",
+                f"{self._active_max} calls are at work",
+                limit=self._active_max,
+                headers=(("Retry-After", "1"),),
+            )
+        authorization = None
+        for key, value in headers:
+            if key == b"authorization":
+                authorization = value
+                break
+        actor = self._node.sessions.authenticate(authorization)
+        call = Call(actor, headers, query, receive=receive, client=_client(scope))
+        if id_text:
+            call.object_id = self._object_id(spec, id_text)
+        if not waits:
+            self._active += 1
+        try:
+            if operation.body is not None:
+                call.raw = await _read_body(call)
+                decoder = self._decoders[operation.body]
+                empty = not call.raw and operation.body is Nothing
+                call.body = decode_body(decoder, b"{}" if empty else call.raw)
+            return await operation.handler(self._node, call)
+        finally:
+            if not waits:
+                self._active -= 1
+
+    def _object_id(self, spec: ObjectClass, text: str) -> int:
+        try:
+            return ids.parse_id(text)
+        except InvalidData as error:
+            if spec.named is not None and not text.isdigit():
+                found = spec.named(self._node, text)
+                if found is not None:
+                    return found
+                raise not_found(spec.name, text) from None
+            raise Problem("not_found", f"id: {error}", field="id") from None
+
+
+def _operations(spec: ObjectClass) -> list[Operation]:
+    six = [spec.list, spec.create, spec.get, spec.set, spec.delete]
+    return [*six, *spec.methods.values(), *spec.reads.values()]
+
+
+def _route(spec: ObjectClass, method: str, parts: list[str]) -> tuple[str, Operation, str]:
+    """Return the operation that a path of `spec` names, its name, and the id's text."""
+    if method == "HEAD":
+        method = "GET"
+    length = len(parts)
+    if length == 2 or (length == 3 and not parts[2]):
+        table: Mapping[str, tuple[str, Operation]] = {
+            "GET": ("list", spec.list),
+            "POST": ("create", spec.create),
+        }
+        id_text = ""
+    elif length == 3:
+        table = {
+            "GET": ("get", spec.get),
+            "POST": ("set", spec.set),
+            "DELETE": ("delete", spec.delete),
+        }
+        id_text = parts[2]
+    elif length == 4:
+        name, id_text = parts[3], parts[2]
+        table = {}
+        if name in spec.methods:
+            table["POST"] = (name, spec.methods[name])
+        if name in spec.reads:
+            table["GET"] = (name, spec.reads[name])
+        if not table:
+            known = ", ".join([*spec.methods, *spec.reads])
+            raise Problem(
+                "unknown_method",
+                f"{spec.name} has no method {name!r}",
+                hint=f"methods: {known}" if known else "",
+            )
+    else:
+        raise Problem("not_found", "a path has at most three parts: /class/id/method")
+    found = table.get(method)
+    if found is None:
+        raise Problem(
+            "method_not_allowed",
+            f"{method} is not defined here",
+            headers=(("Allow", ", ".join(table)),),
+        )
+    return found[0], found[1], id_text
+
+
+def _query(query_string: bytes) -> dict[str, str]:
+    try:
+        return dict(
+            parse_qsl(
+                query_string.decode("ascii"),
+                keep_blank_values=True,
+                errors="strict",
+                max_num_fields=QUERY_LENGTH_MAX,
+            )
+        )
+    except (ValueError, UnicodeDecodeError) as error:
+        raise Problem("bad_request", f"the query string is malformed: {error}") from None
+
+
+def _client(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+async def _read_body(call: Call) -> bytes:
+    kind = call.header(b"content-type")
+    if kind is not None and not kind.lower().startswith(b"application/json"):
+        raise Problem(
+            "unsupported_media_type",
+            f"the body is {kind.decode('latin-1')!r}, not JSON",
+            hint="send Content-Type: application/json",
+        )
+    length = call.header(b"content-length")
+    if length is not None and int(length) > BODY_SIZE_MAX_BYTES:
+        raise _body_too_large()
+    assert call.receive is not None
+    message = await call.receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        pieces, size = [body], len(body)
+        async for piece in call.pieces():
+            size += len(piece)
+            if size > BODY_SIZE_MAX_BYTES:
+                raise _body_too_large()
+            pieces.append(piece)
+        body = b"".join(pieces)
+    if len(body) > BODY_SIZE_MAX_BYTES:
+        raise _body_too_large()
+    return body
+
+
+def _body_too_large() -> Problem:
+    return Problem(
+        "too_large",
+        f"a JSON body has at most {BODY_SIZE_MAX_BYTES} bytes",
+        hint="store large data as a blob and pass its id",
+        limit=BODY_SIZE_MAX_BYTES,
+    )
+
+
+def _translate(error: Exception) -> Problem:
+    match error:
+        case StoreFull():
+            return Problem("storage_full", str(error), headers=(("Retry-After", "5"),))
+        case StoreClosed():
+            return Problem("draining", "this node is stopping")
+        case BlobTooLarge():
+            return Problem("too_large", str(error), field="body")
+        case _:
+            return Problem("invalid_field", str(error))
+
+
+def _problem_answer(problem: Problem) -> Answer:
+    return Answer(
+        status=problem.status,
+        content=problem.body(),
+        media_type=b"application/problem+json",
+        headers=[(key.lower().encode(), value.encode()) for key, value in problem.headers],
+    )
+
+
+async def respond(answer: Answer, send: Send) -> None:
+    """Send `answer`."""
+    headers = [(b"content-type", answer.media_type), *answer.headers]
+    content = answer.content
+    if content is None and answer.stream is None and answer.status != 204:
+        content = _encode(answer.value)
+        if isinstance(answer.value, ObjectView):
+            headers.append((b"etag", b'"%b"' % answer.value.revision.encode()))
+    if answer.stream is None:
+        content = content or b""
+        if answer.status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(content)))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+        return
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    async for piece in answer.stream:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})

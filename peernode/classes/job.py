@@ -1,0 +1,628 @@
+"""Jobs: one asynchronous run of a function.
+
+A job is handed in (`POST /job`, or `POST /function/:id/call`), and from then on lives at this node
+until it is over, whether or not anyone asks for it.  The request never changes; what changes is in
+`GET /job/:id`.
+"""
+
+import heapq
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+import msgspec
+import trio
+
+from peernode import access, idempotency, listing
+from peernode.api import require_match
+from peernode.blob_references import find_references
+from peernode.calls import (
+    Answer,
+    Body,
+    Call,
+    Nothing,
+    ObjectClass,
+    ObjectView,
+    Operation,
+    Parameter,
+    View,
+    number,
+)
+from peernode.functions import FunctionVersion
+from peernode.job_rows import Change, Outcome, Request
+from peernode.jobs import LiveJob
+from peernode.problems import Problem, not_found
+from peernode.schemas import check_input
+from peernode.terms import LimitsBody, RequiresBody, RetryBody, TermsBody, to_row
+from peernode.timestamps import rfc3339
+from peernode.transactions import Transaction
+from storage import cid, codec, ids
+from storage.store import Table
+from worker.events import TERMINAL
+from worker.protocol import Isolation
+
+if TYPE_CHECKING:
+    from peernode.node import Node
+
+PRIORITY_MAX: Final = 1000
+LOG_LINES_MAX: Final = 100_000
+SSE_PING_S: Final = 15.0
+"""Comment sent on a silent event stream. Source: common proxies close after 30 to 60 s."""
+NULL: Final = msgspec.Raw(b"null")
+
+State = Literal[
+    "queued", "leased", "running", "succeeded", "failed", "cancelled", "expired", "poisoned"
+]
+
+
+class BlobInput(Body, frozen=True, kw_only=True):
+    """A blob passed to a function by name."""
+
+    blob: str
+
+
+class Create(Body, frozen=True, kw_only=True):
+    """A job to be."""
+
+    function: str
+    function_version: int | None = None
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    inputs: dict[str, BlobInput] | None = None
+    requires: RequiresBody | None = None
+    limits: LimitsBody | None = None
+    retry: RetryBody | None = None
+    isolation: Isolation | None = None
+
+
+class Set(Body, frozen=True, kw_only=True):
+    """What may change of a job, while it is queued."""
+
+    priority: int
+
+
+class ErrorView(View, omit_defaults=True, frozen=True, kw_only=True):
+    """Why a job did not succeed."""
+
+    code: str
+    message: str
+    traceback: str | None = None
+
+
+class ProgressView(View, frozen=True, kw_only=True):
+    """What the function last reported."""
+
+    fraction: float | None
+    message: str
+
+
+class UsageView(View, frozen=True, kw_only=True):
+    """What the last attempt used."""
+
+    wall_s: float
+    cpu_s: float
+    rss_max_bytes: int
+
+
+class ReasonView(View, frozen=True, kw_only=True):
+    """One reason why a job waits."""
+
+    code: str
+    detail: str
+    worker: str | None
+
+
+class ChangeView(View, frozen=True, kw_only=True):
+    """One state a job was in."""
+
+    state: str
+    at: str
+    attempt: int
+    worker: str | None
+    cause: str | None
+
+
+class JobView(ObjectView, rename={"class_name": "class"}, frozen=True, kw_only=True):
+    """A job."""
+
+    function: str
+    function_version: int
+    project: str
+    caller: str
+    parent: str | None
+    request_cid: str
+    state: State
+    attempt: int
+    input: msgspec.Raw
+    result: msgspec.Raw
+    error: ErrorView | None
+    progress: ProgressView | None
+    worker: str | None
+    backend: str | None
+    isolation: str | None
+    usage: UsageView | None
+    priority: int
+    pending_reasons: list[ReasonView]
+    history: list[ChangeView]
+    started_at: str | None
+    finished_at: str | None
+
+
+class LogLine(View, frozen=True, kw_only=True):
+    """One line of a job's output."""
+
+    at: str
+    stream: str
+    text: str
+
+
+class LogView(View, frozen=True, kw_only=True):
+    """A job's output, oldest line first."""
+
+    items: list[LogLine]
+
+
+def _optional(identifier: int) -> str | None:
+    return str(identifier) if identifier else None
+
+
+def _change(change: Change) -> ChangeView:
+    return ChangeView(
+        state=change.state,
+        at=rfc3339(change.at_ms),
+        attempt=change.attempt,
+        worker=_optional(change.worker),
+        cause=change.cause or None,
+    )
+
+
+def view(node: "Node", job: int, request: Request, *, with_content: bool) -> JobView | None:
+    """Return the job as its readers see it, or `None` if it was deleted meanwhile."""
+    live = node.jobs.live(job)
+    if live is not None:
+        return _live_view(node, live, request, with_content=with_content)
+    outcome = node.jobs.outcome(job)
+    return None if outcome is None else _ended_view(job, request, outcome, with_content)
+
+
+def _common(job: int, request: Request, *, with_content: bool) -> dict[str, Any]:
+    row = codec.dump_row([1, *request])
+    return {
+        "id": str(job),
+        "class_name": "job",
+        "created_at": rfc3339(request.created_ms),
+        "home_node": ids.node_number(job),
+        "function": str(request.function),
+        "function_version": request.version,
+        "project": str(request.project),
+        "caller": str(request.caller),
+        "parent": _optional(request.parent),
+        "request_cid": cid.text(cid.raw_leaf(row)),
+        "input": msgspec.Raw(request.input) if with_content else NULL,
+    }
+
+
+def _ended_view(job: int, request: Request, outcome: Outcome, with_content: bool) -> JobView:
+    succeeded = outcome.state == "succeeded"
+    error = None
+    if not succeeded:
+        error = ErrorView(
+            code=outcome.code,
+            message=outcome.payload.decode(errors="replace") if with_content else "",
+            traceback=outcome.traceback or None if with_content else None,
+        )
+    progress = None
+    if outcome.progress is not None and with_content:
+        progress = ProgressView(fraction=outcome.progress[0], message=outcome.progress[1])
+    return JobView(
+        **_common(job, request, with_content=with_content),
+        revision=f"{outcome.history[-1][0]}",
+        state=cast("State", outcome.state),
+        attempt=outcome.attempt,
+        result=msgspec.Raw(outcome.payload) if succeeded and with_content else NULL,
+        error=error,
+        progress=progress,
+        worker=_optional(outcome.worker),
+        backend=outcome.backend or None,
+        isolation=outcome.isolation,
+        usage=UsageView(
+            wall_s=outcome.wall_s, cpu_s=outcome.cpu_s, rss_max_bytes=outcome.rss_max_bytes
+        ),
+        priority=0,
+        pending_reasons=[],
+        history=[_change(Change._make(fields)) for fields in outcome.history],
+        started_at=rfc3339(outcome.started_ms) if outcome.started_ms else None,
+        finished_at=rfc3339(outcome.finished_ms),
+    )
+
+
+def _live_view(node: "Node", live: LiveJob, request: Request, *, with_content: bool) -> JobView:
+    snapshot = node.jobs.scheduler.snapshot(live.job)
+    state: State = snapshot.state if snapshot else "queued"
+    history = live.history()
+    if state in TERMINAL:  # Decided, and not durable yet: nobody may see it.
+        state = "running"
+    reasons = []
+    if state == "queued":
+        reasons = [
+            ReasonView(code=reason.code, detail=reason.detail, worker=_optional(reason.worker))
+            for reason in node.jobs.scheduler.reasons(live.job, trio.current_time())
+        ]
+    started = [change.at_ms for change in history if change.state == "running"]
+    progress = None
+    if live.progress is not None and with_content:
+        progress = ProgressView(fraction=live.progress[0], message=live.progress[1])
+    return JobView(
+        **_common(live.job, request, with_content=with_content),
+        revision=str(live.sequence),
+        state=state,
+        attempt=snapshot.attempt if snapshot else 0,
+        result=NULL,
+        error=None,
+        progress=progress,
+        worker=_optional(snapshot.worker) if snapshot and state != "queued" else None,
+        backend=None,
+        isolation=live.isolation,
+        usage=None,
+        priority=live.priority,
+        pending_reasons=reasons,
+        history=[_change(change) for change in history],
+        started_at=rfc3339(started[-1]) if started and state == "running" else None,
+        finished_at=None,
+    )
+
+
+def find(node: "Node", call: Call, verb: str) -> tuple[Request, JobView]:
+    """Return the job a call is about, if its caller may do `verb`; raises `Problem`."""
+    request = node.jobs.request(call.object_id)
+    if request is None:
+        raise not_found("job", str(call.object_id))
+    target = access.target(
+        node,
+        call.actor,
+        "job",
+        call.object_id,
+        request.project,
+        own=request.caller == call.actor.user,
+    )
+    access.require(call.actor, verb, target)
+    with_content = access.may(call.actor, "read_content", target)
+    found = view(node, call.object_id, request, with_content=with_content)
+    if found is None:
+        raise not_found("job", str(call.object_id))
+    return request, found
+
+
+async def hand_in(
+    node: "Node", call: Call, version: FunctionVersion, body: Create, parent: int = 0
+) -> Answer:
+    """Hand in a job and answer 202, or 200 if the call waits and it ends in time."""
+    target = access.target(node, call.actor, "job", 0, version.project)
+    if not access.may(call.actor, "create", target):
+        access.require(
+            call.actor,
+            "call",
+            access.target(node, call.actor, "function", version.function, version.project),
+        )
+        access.require(call.actor, "create", target)
+    raw_input = b"null" if body.input is msgspec.UNSET else bytes(body.input)
+    if version.input_schema is not None:
+        check_input(version.input_schema, raw_input)
+    named: list[list[Any]] = [
+        [name, access.readable_blob(node, call.actor, blob.blob)]
+        for name, blob in sorted((body.inputs or {}).items())
+    ]
+    granted = {blob for _, blob in named}
+    if b'"blob"' in raw_input:
+        texts = find_references(raw_input)
+        granted.update(access.readable_blob(node, call.actor, text) for text in texts)
+    stated = (body.requires, body.limits, body.retry, body.isolation)
+    terms = b"{}"
+    if stated != (None, None, None, None):
+        terms = to_row(
+            TermsBody(
+                requires=body.requires,
+                limits=body.limits,
+                retry=body.retry,
+                isolation=body.isolation,
+            )
+        )
+    claim = idempotency.claim(call.header(b"idempotency-key"), version.project, "job", call.raw)
+    job, _ = await node.jobs.hand_in(
+        version,
+        call.actor.user,
+        raw_input,
+        blobs=named,
+        granted=sorted(granted),
+        terms=terms,
+        parent=parent,
+        claim=claim,
+    )
+    wait_s = _wait_s(node, call)
+    if wait_s:
+        await node.jobs.wait_ended(job, wait_s)
+    request = node.jobs.request(job)
+    found = None if request is None else view(node, job, request, with_content=True)
+    if found is None:
+        raise not_found("job", str(job))
+    status = 200 if wait_s and found.finished_at else 202
+    return Answer(status=status, value=found, headers=((b"location", b"/job/%d" % job),))
+
+
+def _wait_s(node: "Node", call: Call) -> float:
+    wait_max_s = node.config.wait_max_s
+    if "wait" in call.query:
+        return number(call.query, "wait", 0, 0, wait_max_s)
+    prefer = call.header(b"prefer")
+    if prefer is None:
+        return 0.0
+    for part in prefer.decode("latin-1").split(","):
+        name, _, value = part.strip().partition("=")
+        if name.lower() == "wait" and value.isdigit():
+            return min(float(value), wait_max_s)
+    return 0.0
+
+
+async def _create(node: "Node", call: Call) -> Answer:
+    body: Create = call.body
+    version = access.callable_version(node, call.actor, body.function, body.function_version)
+    return await hand_in(node, call, version, body)
+
+
+async def _get(node: "Node", call: Call) -> Answer:
+    query = call.query
+    _, found = find(node, call, "get")
+    if query and "wait" in query and found.finished_at is None:
+        await node.jobs.wait_ended(call.object_id, _wait_s(node, call))
+        _, found = find(node, call, "get")
+    return Answer(value=found)
+
+
+async def _set(node: "Node", call: Call) -> Answer:
+    body: Set = call.body
+    _, found = find(node, call, "set")
+    require_match(call, found.revision)
+    if abs(body.priority) > PRIORITY_MAX:
+        raise Problem(
+            "invalid_field",
+            f"priority: from -{PRIORITY_MAX} to {PRIORITY_MAX}",
+            field="priority",
+            limit=PRIORITY_MAX,
+        )
+    if found.state != "queued":
+        raise Problem("conflict", f"the job is {found.state}; only a queued one has a priority")
+    await node.jobs.reprioritise(call.object_id, body.priority)
+    return Answer(value=find(node, call, "set")[1])
+
+
+async def _delete(node: "Node", call: Call) -> Answer:
+    request, found = find(node, call, "delete")
+    require_match(call, found.revision)
+    if found.finished_at is None:
+        raise Problem("conflict", f"the job is {found.state}", hint="cancel it first")
+    key = ids.key(call.object_id)
+
+    def body(transaction: Transaction) -> None:
+        transaction.delete(Table.JOBS, key)
+        transaction.delete(Table.OUTCOMES, key)
+        transaction.delete(Table.PROJECT_JOBS, ids.key(request.project) + key)
+        for row, _ in transaction.scan(Table.LOGS, key, key + b"\xff" * 9, LOG_LINES_MAX):
+            transaction.delete(Table.LOGS, row)
+
+    await node.transactions.run(body)
+    return Answer(status=204)
+
+
+async def _cancel(node: "Node", call: Call) -> Answer:
+    _, found = find(node, call, "cancel")
+    if found.finished_at is not None and found.state != "cancelled":
+        raise Problem("conflict", f"the job is {found.state} already")
+    await node.jobs.cancel(call.object_id)
+    found = find(node, call, "get")[1]
+    if found.state != "cancelled":
+        raise Problem("conflict", f"the job {found.state} before it could be cancelled")
+    return Answer(value=found)
+
+
+async def _retry(node: "Node", call: Call) -> Answer:
+    request, found = find(node, call, "retry")
+    if found.finished_at is None:
+        raise Problem("conflict", f"the job is {found.state}")
+    version = access.callable_version(node, call.actor, str(request.function), request.version)
+    job, _ = await node.jobs.hand_in(
+        version,
+        call.actor.user,
+        request.input,
+        blobs=request.blobs,
+        granted=request.granted,
+        terms=request.terms,
+        parent=call.object_id,
+    )
+    call.object_id = job
+    return Answer(
+        status=202, value=find(node, call, "get")[1], headers=((b"location", b"/job/%d" % job),)
+    )
+
+
+async def _logs(node: "Node", call: Call) -> Answer:
+    find(node, call, "logs")
+    key = ids.key(call.object_id)
+    lines = [
+        LogLine(at=rfc3339(at_ms), stream=stream, text=text)
+        for _, row in node.store.scan(Table.LOGS, key, key + b"\xff" * 9, limit=LOG_LINES_MAX)
+        for at_ms, stream, text in codec.load_row(row)
+    ]
+    accept = call.header(b"accept") or b""
+    if accept.startswith(b"text/plain"):
+        text = "".join(line.text + "\n" for line in lines)
+        return Answer(content=text.encode(), media_type=b"text/plain; charset=utf-8")
+    return Answer(value=LogView(items=lines))
+
+
+async def _events(node: "Node", call: Call) -> Answer:
+    find(node, call, "events")
+    last = call.header(b"last-event-id") or call.query.get("after", "0").encode()
+    if not last.isdigit():
+        raise Problem("invalid_field", "Last-Event-ID is not a number", field="Last-Event-ID")
+    return Answer(
+        stream=_stream(node, call.object_id, int(last)),
+        media_type=b"text/event-stream",
+        headers=((b"cache-control", b"no-store"),),
+    )
+
+
+async def _stream(node: "Node", job: int, after: int) -> AsyncIterator[bytes]:
+    """Yield server-sent events until the job is over; ids are sequence numbers."""
+    changes = node.jobs.changes(job, after)
+    while True:
+        change = None
+        with trio.move_on_after(SSE_PING_S) as scope:
+            try:
+                change = await anext(changes)
+            except StopAsyncIteration:
+                return
+        if scope.cancelled_caught:
+            changes = node.jobs.changes(job, after)
+            yield b": still here\n\n"
+        elif change is not None:
+            after = change.sequence
+            data = msgspec.json.encode(_event(node, job, change))
+            name = b"progress" if change.state == "progress" else b"state"
+            yield b"id: %d\nevent: %b\ndata: %b\n\n" % (change.sequence, name, data)
+
+
+def _event(node: "Node", job: int, change: Change) -> View:
+    if change.state != "progress":
+        return _change(change)
+    live = node.jobs.live(job)
+    fraction = live.progress[0] if live is not None and live.progress else None
+    return ProgressView(fraction=fraction, message=change.cause)
+
+
+def _candidates(node: "Node", call: Call, before: int) -> Iterator[JobView]:
+    lists = [
+        _of_project(node, call, ids.key(project), before)
+        for project in access.listed_projects(node, call)
+    ]
+    yield from heapq.merge(*lists, key=lambda found: -int(found.id))
+
+
+def _of_project(node: "Node", call: Call, prefix: bytes, before: int) -> Iterator[JobView]:
+    stop = prefix + ids.key(before)
+    while rows := node.store.scan(
+        Table.PROJECT_JOBS, prefix, stop, reverse=True, limit=listing.SCAN_LENGTH
+    ):
+        for key, _ in rows:
+            job = int.from_bytes(key[8:], "big")
+            request = node.jobs.request(job)
+            if request is None:
+                continue
+            target = access.target(
+                node,
+                call.actor,
+                "job",
+                job,
+                request.project,
+                own=request.caller == call.actor.user,
+            )
+            if access.may(call.actor, "list", target):
+                with_content = access.may(call.actor, "read_content", target)
+                found = view(node, job, request, with_content=with_content)
+                if found is not None:
+                    yield found
+        stop = rows[-1][0]
+
+
+async def _list(node: "Node", call: Call) -> Answer:
+    return await listing.page(call, JobView, lambda before: _candidates(node, call, before))
+
+
+_WAIT = Parameter(name="wait", description="seconds to wait for the job to end", type="number")
+_ACCEPTING = ("not_found", "input_mismatch", "idempotency_mismatch", "storage_full", "too_large")
+KEY = Parameter(
+    name="Idempotency-Key",
+    where="header",
+    description="the same key and body hand in the same job, for 24 h",
+)
+
+JOB = ObjectClass(
+    name="job",
+    summary="One asynchronous run of a function: handed in, kept, run where it fits, asked for.",
+    view=JobView,
+    list=Operation(
+        handler=_list,
+        summary="List jobs, newest first",
+        answer=None,
+        parameters=(
+            Parameter(name="project", description="only of this project"),
+            Parameter(name="state", description="only in this state"),
+            Parameter(name="function", description="only of this function"),
+        ),
+    ),
+    create=Operation(
+        handler=_create,
+        summary="Hand in a job; it runs whether or not you wait",
+        body=Create,
+        answer=JobView,
+        status=202,
+        statuses=(200,),
+        parameters=(_WAIT, KEY),
+        problems=_ACCEPTING,
+    ),
+    get=Operation(
+        handler=_get,
+        summary="Read a job, at once or when it has ended",
+        answer=JobView,
+        parameters=(_WAIT,),
+        problems=("not_found",),
+    ),
+    set=Operation(
+        handler=_set,
+        summary="Change the priority of a queued job",
+        body=Set,
+        answer=JobView,
+        problems=("not_found", "conflict", "precondition_failed"),
+    ),
+    delete=Operation(
+        handler=_delete,
+        summary="Delete a job that is over",
+        status=204,
+        problems=("not_found", "conflict", "precondition_failed"),
+    ),
+    methods={
+        "cancel": Operation(
+            handler=_cancel,
+            summary="End a job and everything it started",
+            body=Nothing,
+            answer=JobView,
+            problems=("not_found", "conflict"),
+            waits=True,
+        ),
+        "retry": Operation(
+            handler=_retry,
+            summary="Hand in the same request again, as a new job",
+            body=Nothing,
+            answer=JobView,
+            status=202,
+            problems=("not_found", "conflict"),
+        ),
+    },
+    reads={
+        "logs": Operation(
+            handler=_logs,
+            summary="Read a job's output (JSON, or text with Accept: text/plain)",
+            answer=LogView,
+            problems=("not_found",),
+        ),
+        "events": Operation(
+            handler=_events,
+            summary="Follow a job as server-sent events",
+            waits=True,
+            media_type="text/event-stream",
+            problems=("not_found",),
+            parameters=(
+                Parameter(
+                    name="Last-Event-ID", where="header", description="go on after this event"
+                ),
+            ),
+        ),
+    },
+)

@@ -1,0 +1,234 @@
+"""Workers: processes on some hardware, attached to this node and to no other."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+
+from peernode import access, listing
+from peernode.api import require_match
+from peernode.calls import (
+    Answer,
+    Body,
+    Call,
+    Nothing,
+    ObjectClass,
+    ObjectView,
+    Operation,
+    View,
+)
+from peernode.permissions import Target
+from peernode.problems import not_found
+from peernode.terms import Label
+from peernode.timestamps import rfc3339
+from peernode.workers import WorkerRow
+from storage import ids
+
+if TYPE_CHECKING:
+    from peernode.node import Node
+
+Labels = Annotated[dict[Label, Label], msgspec.Meta(max_length=64)]
+WorkerName = Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class Create(Body, frozen=True, kw_only=True):
+    """A worker to be."""
+
+    name: WorkerName = ""
+    labels: Labels = msgspec.field(default_factory=dict)
+
+
+class Set(Body, frozen=True, kw_only=True):
+    """What may change of a worker."""
+
+    name: WorkerName | None = None
+    labels: Labels | None = None
+
+
+class OfferView(View, frozen=True, kw_only=True):
+    """What a worker measured about its machine when it attached."""
+
+    slots: int
+    cores: int
+    memory_bytes: int
+    arch: str
+    runtimes: list[str]
+    isolation: list[str]
+    backends: list[str]
+    python: str
+    software: str
+
+
+class WorkerView(ObjectView, rename={"class_name": "class"}, frozen=True, kw_only=True):
+    """A worker."""
+
+    name: str
+    labels: dict[str, str]
+    local: bool
+    state: Literal["attached", "draining", "detached"]
+    leased: int
+    running: int
+    offer: OfferView | None
+
+
+class CreatedView(WorkerView, rename={"class_name": "class"}, frozen=True, kw_only=True):
+    """A new worker, with the token that its machine attaches with. It is shown once."""
+
+    token: str
+
+
+def _view(node: "Node", worker: int, row: WorkerRow) -> WorkerView:
+    figures = node.jobs.worker_figures(worker)
+    attached = worker in node.jobs.links and figures is not None
+    offer = node.jobs.offer(worker)
+    state: Literal["attached", "draining", "detached"] = "detached"
+    if attached:
+        state = "draining" if row.cordoned else "attached"
+    return WorkerView(
+        id=str(worker),
+        class_name="worker",
+        revision=str(row.revision),
+        created_at=rfc3339(row.created_ms),
+        home_node=ids.node_number(worker),
+        name=row.name,
+        labels=row.labels,
+        local=row.local,
+        state=state,
+        leased=figures.leased if figures else 0,
+        running=figures.running if figures else 0,
+        offer=None
+        if offer is None
+        else OfferView(
+            slots=offer.slots,
+            cores=offer.cores,
+            memory_bytes=offer.memory_bytes,
+            arch=offer.arch,
+            runtimes=offer.runtimes,
+            isolation=offer.isolation,
+            backends=offer.backends,
+            python=offer.python,
+            software=offer.software,
+        ),
+    )
+
+
+def _find(node: "Node", call: Call, verb: str) -> WorkerRow:
+    access.require(call.actor, verb, Target(class_name="worker", id=call.object_id))
+    row = node.workers.row(call.object_id)
+    if row is None:
+        raise not_found("worker", str(call.object_id))
+    return row
+
+
+async def _create(node: "Node", call: Call) -> Answer:
+    body: Create = call.body
+    access.require(call.actor, "create", Target(class_name="worker"))
+    worker = node.ids.next()
+    token = await node.workers.create(worker, body.name, body.labels)
+    row = node.workers.row(worker)
+    assert row is not None
+    shown = msgspec.structs.asdict(_view(node, worker, row))
+    return Answer(
+        status=201,
+        value=CreatedView(**shown, token=token),
+        headers=((b"location", b"/worker/%d" % worker),),
+    )
+
+
+async def _get(node: "Node", call: Call) -> Answer:
+    return Answer(value=_view(node, call.object_id, _find(node, call, "get")))
+
+
+async def _set(node: "Node", call: Call) -> Answer:
+    body: Set = call.body
+    row = _find(node, call, "set")
+    require_match(call, str(row.revision))
+    stated = {
+        name: value for name in ("name", "labels") if (value := getattr(body, name)) is not None
+    }
+    row = await node.workers.change(call.object_id, **stated)
+    if body.labels is not None:
+        node.jobs.close_link(call.object_id, "its labels changed")
+    return Answer(value=_view(node, call.object_id, row))
+
+
+async def _delete(node: "Node", call: Call) -> Answer:
+    row = _find(node, call, "delete")
+    require_match(call, str(row.revision))
+    await node.workers.delete(call.object_id)
+    node.jobs.remove_worker(call.object_id)
+    return Answer(status=204)
+
+
+async def _cordon(node: "Node", call: Call, verb: str, *, cordoned: bool) -> Answer:
+    _find(node, call, verb)
+    row = await node.workers.change(call.object_id, cordoned=cordoned)
+    node.jobs.cordon(call.object_id, cordoned=cordoned)
+    return Answer(value=_view(node, call.object_id, row))
+
+
+async def _drain(node: "Node", call: Call) -> Answer:
+    return await _cordon(node, call, "drain", cordoned=True)
+
+
+async def _resume(node: "Node", call: Call) -> Answer:
+    return await _cordon(node, call, "resume", cordoned=False)
+
+
+async def _list(node: "Node", call: Call) -> Answer:
+    access.require(call.actor, "list", Target(class_name="worker"))
+
+    def candidates(before: int) -> Iterator[WorkerView]:
+        for worker, row in sorted(node.workers.all().items(), reverse=True):
+            if worker < before:
+                yield _view(node, worker, row)
+
+    return await listing.page(call, WorkerView, candidates)
+
+
+WORKER = ObjectClass(
+    name="worker",
+    summary="A process on some hardware, attached to this node; the operator's.",
+    view=WorkerView,
+    list=Operation(handler=_list, summary="List workers, newest first"),
+    create=Operation(
+        handler=_create,
+        summary="Make a worker and the token it attaches with",
+        body=Create,
+        answer=CreatedView,
+        status=201,
+        problems=("forbidden",),
+    ),
+    get=Operation(
+        handler=_get, summary="Read a worker", answer=WorkerView, problems=("not_found",)
+    ),
+    set=Operation(
+        handler=_set,
+        summary="Change a worker's name or labels",
+        body=Set,
+        answer=WorkerView,
+        problems=("not_found", "precondition_failed"),
+    ),
+    delete=Operation(
+        handler=_delete,
+        summary="Evict a worker; what it runs is lost to it",
+        status=204,
+        problems=("not_found", "precondition_failed"),
+    ),
+    methods={
+        "drain": Operation(
+            handler=_drain,
+            summary="Let it finish, and lease nothing more to it",
+            body=Nothing,
+            answer=WorkerView,
+            problems=("not_found",),
+        ),
+        "resume": Operation(
+            handler=_resume,
+            summary="Lease to it again",
+            body=Nothing,
+            answer=WorkerView,
+            problems=("not_found",),
+        ),
+    },
+)

@@ -1,0 +1,177 @@
+"""The whole story on this machine: hand in, leave, come back, and what stays at the edge.
+
+A real node with a real worker; nothing here is staged.  Each step says what it did and how long
+it took; a step that fails says which it was and where the node's log lies.
+"""
+
+import json
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from peernode.cli import demo_node
+from peernode.client import Client, ClientError, NotFound
+from peernode.examples import face_detection, preprocessing
+
+PROJECT = "vision"
+USER = "ada"
+RESULT_TIMEOUT_S = 45.0
+"""How long the faces may take. Source: the demo's promise of a minute; they take about a second."""
+
+
+class Story:
+    """Tells what happens, step by step."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.title = ""
+        self._started_s = time.monotonic()
+        self._number = 0
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """Time one step."""
+        self._number += 1
+        self.title = title
+        started_s = time.monotonic()
+        self.console.print(f"[bold]{self._number}. {title}[/bold]")
+        yield
+        self.console.print(f"   [dim]{time.monotonic() - started_s:.2f} s[/dim]")
+
+    def say(self, line: str) -> None:
+        """Say what was done."""
+        self.console.print(f"   {line}", soft_wrap=True)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._started_s
+
+
+def tell(keep: Path | None, port: int, *, keep_running: bool) -> int:
+    """Run the demo; return the exit code."""
+    if keep is not None and keep.exists() and any(keep.iterdir()):
+        print(f"error: {keep} is not empty", file=sys.stderr)
+        return 2
+    directory = keep or Path(tempfile.mkdtemp(prefix="peernode-demo-"))
+    directory.mkdir(parents=True, exist_ok=True)
+    story = Story(Console(highlight=False))
+    try:
+        _run(story, directory, port, keep_running)
+    except KeyboardInterrupt:
+        story.console.print(f"\nstopped; what there was is in {directory}", soft_wrap=True)
+        return 130
+    except ClientError as error:
+        print(f"error: step {story.title!r}: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        print(f"the node's log: {demo_node.log_path(directory)}", file=sys.stderr)
+        return 1
+    if keep is None:
+        shutil.rmtree(directory / "node")
+    return 0
+
+
+def _run(story: Story, directory: Path, port: int, keep_running: bool) -> None:
+    with ExitStack() as stack:
+        with story.step("A node starts, with one worker on this machine"):
+            url = stack.enter_context(demo_node.open_node(directory, port))
+            story.say(f"{url}, its data in {directory / 'node'}")
+        password = secrets.token_urlsafe(12)
+        token, job_id = _leave(story, url, password)
+        _come_back(story, Client(url, token), job_id, directory)
+        _stay_at_the_edge(story, Client(url, token))
+        _look_further(story, url, password, directory, keep_running)
+        if keep_running:
+            signal.pause()
+        with story.step("The node stops"):
+            stack.close()
+
+
+def _leave(story: Story, url: str, password: str) -> tuple[str, str]:
+    """Be developer and requester, and leave; return a token and the job's id."""
+    with Client(url) as client:
+        with story.step(f"A user, {USER}, and a project, {PROJECT}"):
+            client.signup(USER, password)
+            client.login(USER, password)
+            client.create_project(PROJECT)
+        with story.step("The developer stores a model and deploys a function"):
+            face_detection.prepare(client, PROJECT)
+            space = client.kv(f"{PROJECT}/models")
+            story.say(
+                f"key 'face' of namespace 'models' holds the model's blob id: {space['face']}"
+            )
+            function = client.function(f"{PROJECT}/detect_faces")
+            story.say(f"function {PROJECT}/detect_faces is {function.id}")
+        with story.step("The requester hands in a picture, and a job that looks at it"):
+            job = face_detection.hand_in(client, PROJECT, face_detection.ASTRONAUT)
+            story.say(f"job {job.id} is the node's now")
+        token = client.token
+    story.say("the requester's connection is closed: nobody waits for the answer")
+    return token, job.id
+
+
+def _come_back(story: Story, client: Client, job_id: str, directory: Path) -> None:
+    """Ask for the result on a new connection, and show it."""
+    with client, story.step("The requester comes back, on a new connection"):
+        finished = client.job(job_id).wait(RESULT_TIMEOUT_S)
+        faces = client.job(job_id).result()["faces"]
+        where = f"worker {finished['worker']}, backend {finished['backend']}"
+        story.say(f"{finished['state']} on {where}, {finished['usage']['wall_s']:.2f} s of work")
+        table = Table("face", "x", "y", "width", "height", "score", box=box.SIMPLE_HEAD)
+        for number, face in enumerate(faces, 1):
+            table.add_row(str(number), *map(str, face["box"]), f"{face['score']:.3f}")
+        story.console.print(table)
+        picture = directory / "faces.png"
+        face_detection.draw(face_detection.ASTRONAUT, faces, picture)
+        story.say(f"drawn into {picture}")
+
+
+def _stay_at_the_edge(story: Story, client: Client) -> None:
+    """Pre-process a picture where it is; show what arrived in the cloud, and what did not."""
+    title = "Pre-processing: the findings go to the cloud, the picture stays"
+    with client, preprocessing.open_cloud() as cloud, story.step(title):
+        preprocessing.prepare(client, PROJECT, cloud.url)
+        findings = preprocessing.measure(client, PROJECT, face_detection.ASTRONAUT)
+        if not cloud.received:
+            raise ClientError(f"nothing arrived at {cloud.url}")
+        size_bytes = len(json.dumps(cloud.received[0]))
+        story.say(
+            f"{size_bytes} bytes arrived at {cloud.url}, of a picture of {findings['size_bytes']}:"
+        )
+        story.say(json.dumps(cloud.received[0]))
+        try:
+            client.get("blob", findings["picture"])
+        except NotFound:
+            story.say(f"blob {findings['picture']}, the picture, is gone (404)")
+        else:
+            raise ClientError(f"blob {findings['picture']} should have been deleted")
+
+
+def _look_further(
+    story: Story, url: str, password: str, directory: Path, keep_running: bool
+) -> None:
+    story.console.print(f"\n[bold]Done in {story.elapsed_s:.1f} s.[/bold] Where to look next:")
+    if keep_running:
+        story.say(f"the API, every call of it:  {url}/docs")
+        story.say(f"be {USER} (password {password}):")
+        story.say(f"  peernode login {USER} --url {url}")
+        story.say("  peernode job ls; peernode fn ls; peernode kv ls vision/models")
+        story.say(f"be the operator:  peernode status --data {directory / 'node'}")
+        story.say("Ctrl-C stops the node")
+        return
+    again = "peernode demo --keep-running"
+    story.say(f"stay a while, with the API's pages and commands to type:  {again}")
+    story.say(f"the functions that ran:  {face_detection.HERE / 'functions'}")
+    story.say("your own node:  peernode up --signup open, then peernode user create NAME")
+    story.say("the tour:  README.md, from the top")

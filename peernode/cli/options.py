@@ -1,0 +1,88 @@
+"""Options that many commands share, and what their texts mean."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from peernode.client import Client
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="Node to talk to; else PEERNODE_URL, else the last login's."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Answer with JSON on stdout.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="Speak as this node's operator: its data directory."),
+]
+
+ATTEMPTS_MAX = 3
+"""How often a command tries a request. Source: guess; half a second, since somebody watches."""
+
+
+def client(url: str | None) -> "Client":
+    """Return a client of the node the user means, with the token kept for it."""
+    from peernode.client import Client, Policy
+
+    return Client(url, policy=Policy(attempts_max=ATTEMPTS_MAX))
+
+
+def operator(data: Path | None, url: str | None) -> "Client":
+    """Return a client that speaks as the operator of the node in `data`, if it is given."""
+    if data is None:
+        return client(url)
+    from peernode.client import Client, ConfigurationError, Policy
+
+    try:
+        token = (data / "operator.token").read_text("utf-8").strip()
+        found = json.loads((data / "node.json").read_text("utf-8"))["url"] if url is None else url
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"{error.filename} is not there: no node has run in {data}",
+            hint=f"`peernode up --data {data}` starts one",
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"cannot read {data}: {error}") from error
+    return Client(found, token, policy=Policy(attempts_max=ATTEMPTS_MAX))
+
+
+def json_argument(text: str, option: str) -> Any:
+    """Return the JSON in `text`, in the file after an `@`, or on stdin for `-` or `@-`."""
+    if text in {"-", "@-"}:
+        text = sys.stdin.read()
+    elif text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(f"{option}: cannot read {text[1:]}: {error}") from error
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{option}: not JSON ({error}); a text needs its own quotes: '\"text\"'"
+        ) from error
+
+
+def json_object(text: str | None, option: str) -> dict[str, Any] | None:
+    """Return the JSON object in `text`, as `json_argument` finds it; `None` stays so."""
+    if text is None:
+        return None
+    value = json_argument(text, option)
+    if not isinstance(value, dict):
+        raise typer.BadParameter(f"{option}: not a JSON object")
+    return value
+
+
+def pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    """Return `NAME=VALUE` texts as a mapping."""
+    found = {}
+    for text in texts or []:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise typer.BadParameter(f"{option}: {text!r} is not NAME=VALUE")
+        found[name] = value
+    return found

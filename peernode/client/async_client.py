@@ -1,0 +1,347 @@
+"""The client on trio. `sync_client` is its blocking twin, and says more of each call."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Self, Unpack
+
+import trio
+
+from peernode.client import blobs, functions, jobs, kv, objects, settings
+from peernode.client.async_wire import AsyncStream, AsyncWire
+from peernode.client.effects import Object
+from peernode.client.errors import NotFound
+from peernode.client.jobs import JobOptions
+
+
+class AsyncClient:
+    """One node's HTTP API, for requesters and developers, on trio. Safe to share between tasks.
+
+    Without arguments: the node and token that `peernode login` remembered, unless `PEERNODE_URL`
+    and `PEERNODE_TOKEN` say otherwise.  Closing it leaves all jobs running.
+
+    `options` are for tests and the impatient: `policy` (of retries), and the sources of time and
+    chance, `sleep`, `now_s`, `rng`, `new_key`.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None, **options: Any) -> None:
+        path = settings.config_path(os.environ)
+        self._wire = AsyncWire(settings.target(url, token, os.environ, path), **options)
+
+    @property
+    def url(self) -> str:
+        """The node's URL."""
+        return self._wire.url
+
+    @property
+    def token(self) -> str:
+        """The token in use, empty without."""
+        return self._wire.token
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._wire.http.aclose()
+
+    # The grammar every class shares.
+
+    async def get(self, class_name: str, object_id: str) -> Object:
+        """Return an object's attributes. Raises `NotFound`."""
+        return await self._wire.run(objects.attributes(class_name, object_id))
+
+    def list(self, class_name: str, **filters: str) -> AsyncStream[None]:
+        """Iterate over the objects of a class that have these attributes."""
+        return self._wire.iterate(objects.listing(class_name, filters))
+
+    async def create(self, class_name: str, body: Mapping[str, Any]) -> Object:
+        """Create an object."""
+        return await self._wire.run(objects.create(class_name, body))
+
+    async def set(
+        self,
+        class_name: str,
+        object_id: str,
+        body: Mapping[str, Any],
+        *,
+        revision: str | None = None,
+    ) -> Object:
+        """Set attributes; with `revision`, only if the object still has it."""
+        return await self._wire.run(objects.change(class_name, object_id, body, revision=revision))
+
+    async def delete(self, class_name: str, object_id: str) -> None:
+        """Delete an object."""
+        await self._wire.run(objects.delete(class_name, object_id))
+
+    async def method(
+        self, class_name: str, object_id: str, name: str, body: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call a method of an object."""
+        return await self._wire.run(objects.call_method(class_name, object_id, name, body))
+
+    async def health(self) -> Object:
+        """Return `{status, node_id, peer_id}`; needs no token."""
+        return await self._wire.run(objects.health())
+
+    # Users and projects.
+
+    async def signup(self, name: str, password: str, *, invite: str | None = None) -> Object:
+        """Create a user at this node."""
+        return await self._wire.run(objects.signup(name, password, invite))
+
+    async def login(
+        self,
+        name: str,
+        password: str,
+        *,
+        ttl_s: float | None = None,
+        scopes: Iterable[str] | None = None,
+    ) -> Object:
+        """Get a token for this node, use it from now on, and return `{token, expires_at}`."""
+        wanted = None if scopes is None else [*scopes]
+        answer = await self._wire.run(objects.login(name, password, ttl_s, wanted))
+        self._wire.token = str(answer["token"])
+        return answer
+
+    async def create_project(self, name: str) -> Object:
+        """Create a project, with the caller as its owner."""
+        return await self.create("project", {"name": name})
+
+    async def add_member(self, project: str, user: str, role: str) -> Object:
+        """Give a user a role: admin, developer, invoker or viewer."""
+        return await self._wire.run(objects.add_member(project, user, role))
+
+    async def remove_member(self, project: str, user: str) -> Object:
+        """Take a user out of a project."""
+        return await self._wire.run(objects.remove_member(project, user))
+
+    async def resolve(self, kind: str, reference: str) -> str:
+        """Return the id of a project, function, kv or user given by id or name."""
+        return await self._wire.run(objects.RESOLVERS[kind](reference))
+
+    # Functions and jobs.
+
+    async def deploy(
+        self,
+        project: str,
+        name: str,
+        source: str | Path | None = None,
+        *,
+        blob: str | None = None,
+        runtime: str = "python",
+        **attributes: Any,
+    ) -> "AsyncFunction":
+        """Create a function or give it a new version, from text, a `Path`, or a blob's id.
+
+        `attributes` are the API's: entry, requires, limits, isolation, retry, input_schema.
+        """
+        code = functions.code_of(source, blob)
+        made = await self._wire.run(functions.deploy(project, name, code, runtime, attributes))
+        return AsyncFunction(self._wire, str(made["id"]), f"{project}/{name}", made)
+
+    async def rollback(self, function: str, version: int) -> Object:
+        """Make an earlier version of a function the current one."""
+        return await self._wire.run(functions.rollback(function, version))
+
+    async def function(self, reference: str) -> "AsyncFunction":
+        """Return a function by `"project/name"` or id. Raises `NotFound`."""
+        function_id = await self._wire.run(objects.resolve_function(reference))
+        return AsyncFunction(self._wire, function_id, reference)
+
+    def job(self, job_id: str) -> "AsyncJobHandle":
+        """Return a handle of a job handed in before, here or elsewhere."""
+        return AsyncJobHandle(self._wire, job_id)
+
+    # Data.
+
+    async def kv(self, reference: str) -> "AsyncNamespace":
+        """Return a key-value namespace by `"project/name"` or id. Raises `NotFound`."""
+        return AsyncNamespace(
+            self._wire, await self._wire.run(objects.resolve_namespace(reference))
+        )
+
+    async def create_namespace(
+        self, name: str, *, scope: str = "global", mode: str | None = None, **owner: str
+    ) -> "AsyncNamespace":
+        """Create a namespace of one owner: `project=`, `function=` or `user=`."""
+        made = await self._wire.run(kv.create_namespace(owner, name, scope, mode))
+        return AsyncNamespace(self._wire, str(made["id"]))
+
+    async def put_blob(
+        self,
+        content: bytes | str | Path | BinaryIO,
+        *,
+        project: str,
+        media_type: str | None = None,
+        name: str | None = None,
+        progress: blobs.Progress | None = None,
+    ) -> Object:
+        """Store bytes, the file at a path, or what an open binary file holds; streamed."""
+        with blobs.opened(content) as file:
+            upload = blobs.as_upload(file, progress)
+            kind = media_type or blobs.media_type_of(content, name)
+            return await self._wire.run(blobs.put(upload, project, kind, name))
+
+    async def get_blob(
+        self,
+        blob_id: str,
+        path: str | Path | None = None,
+        *,
+        progress: blobs.Progress | None = None,
+    ) -> bytes:
+        """Return a blob's bytes, or write them to `path` and return none.
+
+        A download to a path goes on where an earlier one was cut, and appears whole or not at all.
+        """
+        if path is None:
+            async with self._wire.iterate(blobs.content(blob_id, 0, progress)) as pieces:
+                return b"".join([piece async for piece in pieces])
+        part = blobs.part_path(Path(path), blob_id)
+        with blobs.part_file(part) as (file, offset):
+            async with self._wire.iterate(blobs.content(blob_id, offset, progress)) as pieces:
+                async for piece in pieces:
+                    await trio.to_thread.run_sync(file.write, piece)
+        await trio.Path(part).replace(path)
+        return b""
+
+    def read_blob(self, blob_id: str) -> AsyncStream[int]:
+        """Iterate over a blob's bytes, in pieces of the network's size."""
+        return self._wire.iterate(blobs.content(blob_id))
+
+
+class AsyncFunction:
+    """A function that can be handed jobs."""
+
+    def __init__(
+        self, wire: AsyncWire, function_id: str, name: str, attributes: Object | None = None
+    ) -> None:
+        self._wire = wire
+        self.id = function_id
+        self.name = name
+        self.attributes = {} if attributes is None else attributes
+        """As of its deployment; empty when it was only looked up."""
+
+    def __repr__(self) -> str:
+        return f"<AsyncFunction {self.name} {self.id}>"
+
+    async def spawn(self, input: Any = None, **options: Unpack[JobOptions]) -> "AsyncJobHandle":
+        """Hand in a job and return at once; it is durable when this returns."""
+        job = await self._wire.run(jobs.spawn(self.id, input, options))
+        return AsyncJobHandle(self._wire, str(job["id"]))
+
+    async def call(
+        self, input: Any = None, *, wait_s: float | None = None, **options: Unpack[JobOptions]
+    ) -> Any:
+        """Hand in a job and return its result. Raises `JobFailed`; `JobTimeout` after `wait_s`."""
+        return await self._wire.run(jobs.call(self.id, input, wait_s, options))
+
+    def map(
+        self,
+        inputs: Iterable[Any],
+        /,
+        *,
+        in_flight_max: int = jobs.IN_FLIGHT_DEFAULT,
+        return_errors: bool = False,
+        **options: Unpack[JobOptions],
+    ) -> AsyncStream[None]:
+        """Iterate over the results of one job an input, in the order of the inputs.
+
+        At most `in_flight_max` jobs are out at once.  A `JobFailed` is raised in its turn, or with
+        `return_errors` takes the result's place.
+        """
+        operation = jobs.map_inputs(self.id, inputs, in_flight_max, return_errors, options)
+        return self._wire.iterate(operation)
+
+
+class AsyncJobHandle:
+    """A job that was handed in. It does not need this handle, nor this process."""
+
+    def __init__(self, wire: AsyncWire, job_id: str) -> None:
+        self._wire = wire
+        self.id = job_id
+
+    def __repr__(self) -> str:
+        return f"<AsyncJobHandle {self.id}>"
+
+    async def status(self) -> Object:
+        """Return the job as it stands: `state`, `progress`, `attempt`, ..."""
+        return await self._wire.run(objects.attributes("job", self.id))
+
+    async def wait(self, timeout_s: float | None = None) -> Object:
+        """Return the job once it is over, however it ended. Raises `JobTimeout`."""
+        return await self._wire.run(jobs.wait_for(self.id, timeout_s))
+
+    async def result(self, timeout_s: float | None = None) -> Any:
+        """Return what the function returned. Raises `JobFailed`, `JobTimeout`."""
+        return await self._wire.run(jobs.result(self.id, timeout_s))
+
+    async def cancel(self) -> Object:
+        """Cancel it, waiting or running, and return the job."""
+        return await self._wire.run(jobs.cancel(self.id))
+
+    async def retry(self) -> "AsyncJobHandle":
+        """Hand in the same request again, as a new job."""
+        return AsyncJobHandle(self._wire, str((await self._wire.run(jobs.retry(self.id)))["id"]))
+
+    async def logs(self) -> str:
+        """Return what it has logged so far, as text."""
+        return await self._wire.run(jobs.logs(self.id))
+
+    async def log_lines(self) -> list[Object]:
+        """Return what it has written and logged so far, as `{at, stream, text}`."""
+        return await self._wire.run(jobs.log_lines(self.id))
+
+    def events(self, *, after: str = "") -> AsyncStream[None]:
+        """Iterate over its `Event`s until it is over; a cut connection is resumed."""
+        return self._wire.iterate(jobs.events(self.id, after))
+
+
+class AsyncNamespace:
+    """A key-value namespace: `await space.get(key)`, `await space.put(key, value)`."""
+
+    def __init__(self, wire: AsyncWire, space_id: str) -> None:
+        self._wire = wire
+        self.id = space_id
+
+    async def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, or `default`."""
+        try:
+            return (await self.entry(key))["value"]
+        except KeyError:
+            return default
+
+    async def entry(self, key: str) -> Object:
+        """Return `{key, value, version, ...}`. Raises `KeyError`."""
+        try:
+            return await self._wire.run(kv.get(self.id, key))
+        except NotFound as error:
+            if error.field != "key":  # the namespace itself is gone
+                raise
+            raise KeyError(key) from error
+
+    async def put(
+        self, key: str, value: Any, *, if_version: str | None = None, ttl_s: float | None = None
+    ) -> Object:
+        """Set a key and return `{key, version}`; with `if_version`, only if it still has it."""
+        return await self._wire.run(kv.put(self.id, key, value, if_version, ttl_s))
+
+    async def delete(self, key: str) -> None:
+        """Delete a key. Raises `KeyError`."""
+        try:
+            await self._wire.run(kv.delete(self.id, key))
+        except NotFound as error:
+            if error.field != "key":  # the namespace itself is gone
+                raise
+            raise KeyError(key) from error
+
+    async def increment(self, key: str, by: int = 1) -> Object:
+        """Add to a number and return `{key, value, version}`."""
+        return await self._wire.run(kv.increment(self.id, key, by))
+
+    def keys(self, prefix: str = "") -> AsyncStream[None]:
+        """Iterate over the keys that begin with `prefix`."""
+        return self._wire.iterate(kv.keys(self.id, prefix))

@@ -1,0 +1,128 @@
+"""Everything an operator can set, in one frozen value.
+
+Sources, later ones win: defaults, a TOML file, environment variables (`PEERNODE_` + the name in
+capitals), flags.  An unknown key is an error that names it.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+ENVIRONMENT_PREFIX = "PEERNODE_"
+_NOT_SETTINGS = frozenset({"url", "token", "config"})
+"""Variables with our prefix that belong to the client, or name the file itself."""
+
+
+class ConfigError(Exception):
+    """A setting is unknown or has a wrong value; the message names it."""
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Settings of one node. Sizes in bytes, times in seconds."""
+
+    data: Path = Path("peernode-data")
+    """Data directory; made on first start, mode 0700."""
+    http: str = "127.0.0.1:8440"
+    """Address of the HTTP API. Port 0 takes a free one."""
+    p2p: str = ""
+    """Multiaddress for other nodes; kept for when the node joins a mesh."""
+    signup: Literal["open", "invite"] = "invite"
+    workers: int | Literal["auto"] = "auto"
+    """Slots of the local worker: `auto` is one a core, 0 is no local worker."""
+    tls: str = ""
+    """`CERT,KEY`: paths of PEM files."""
+    behind_proxy: bool = False
+    """A proxy in front ends TLS, so plain HTTP off the loopback is meant."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    mesh_name: str = "mesh"
+    """Name of the mesh that a first start founds."""
+    blob_size_max_bytes: int = 64 << 30
+    """Largest blob. Source: guess."""
+    store_size_max_bytes: int = 64 << 30
+    """Size of the LMDB map; the file grows only as it fills. Source: guess."""
+    jobs_live_max: int = 1_000_000
+    """Jobs that are not over; more are answered 503. Source: about 1 KiB of memory each."""
+    requests_active_max: int = 1024
+    """API calls at work at once; more are answered 503 before their body is read.
+    Source: twice the connections of a busy client pool; a wait does not count."""
+    wait_max_s: float = 3600.0
+    """Longest `?wait=`. Source: guess; clients ask again."""
+    drain_s: float = 10.0
+    """How long a stopping node lets running calls and jobs end. Source: systemd's habits."""
+    lease_s: float = 30.0
+    reconnect_s: float = 30.0
+    """How long a worker that lost its link may come back with its jobs. Source: guess."""
+    password_memory_bytes: int = 64 << 20
+    """argon2id memory. Source: OWASP asks for 19 MiB at least; 64 MiB takes 0.14 s here."""
+    password_passes: int = 3
+    login_rate_per_minute: float = 20.0
+    """Logins and sign-ups from one address. Source: guess; 5/min a user besides."""
+
+    @property
+    def http_address(self) -> tuple[str, int]:
+        """Host and port of `http`; raises `ConfigError`."""
+        host, separator, port = self.http.rpartition(":")
+        if not separator or not port.isdigit() or int(port) > 65535:
+            raise ConfigError(f"http: {self.http!r} is not HOST:PORT")
+        return host.strip("[]") or "127.0.0.1", int(port)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Tell whether only this machine reaches the API."""
+        host, _ = self.http_address
+        return host == "localhost" or host.startswith("127.") or host == "::1"
+
+    @property
+    def slots(self) -> int:
+        """Slots of the local worker."""
+        return (os.cpu_count() or 1) if self.workers == "auto" else self.workers
+
+    def check(self) -> None:
+        """Raise `ConfigError` for settings that do not go together."""
+        if not self.on_loopback and not self.tls and not self.behind_proxy:
+            raise ConfigError(
+                f"http: {self.http} is reachable from other machines without TLS; "
+                "give --tls CERT,KEY, or --behind-proxy if a proxy ends TLS"
+            )
+        if self.tls and self.tls.count(",") != 1:
+            raise ConfigError(f"tls: {self.tls!r} is not CERT,KEY")
+        if self.workers != "auto" and not 0 <= self.workers <= 1024:
+            raise ConfigError(f"workers: {self.workers} is not 0 to 1024, or auto")
+
+
+def load(
+    path: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> Config:
+    """Return the settings from `path` (TOML), `environment` and `flags`; `None` flags are unset.
+
+    Raises `ConfigError`.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values |= tomllib.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: {error}") from None
+    for name, value in (environment or {}).items():
+        key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if name.startswith(ENVIRONMENT_PREFIX) and key not in _NOT_SETTINGS:
+            values[key] = value
+    values |= {name: value for name, value in (flags or {}).items() if value is not None}
+    try:
+        config = msgspec.convert(values, Config, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error).replace("$.", "").replace("Object contains u", "u")) from None
+    config.check()
+    return config
+
+
+def _decode(kind: type, value: object) -> Any:
+    if kind is Path:
+        return Path(str(value))
+    raise NotImplementedError(kind)

@@ -1,0 +1,118 @@
+"""`peernode up`: one node in the foreground, from its data directory to its last answer."""
+
+import json
+import os
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+
+from peernode import http_server, logs
+from peernode.config import Config, ConfigError
+from peernode.local_worker import LocalWorker
+from peernode.node import Node, open_node
+from peernode.vault import SecretFileError
+from storage.errors import StorageError
+
+EXIT_OK: Final = 0
+EXIT_REFUSED: Final = 1
+ADDRESS_FILE: Final = "node.json"
+"""Tells commands on this machine where the running node answers."""
+
+
+def run(config: Config) -> int:
+    """Run a node until it is told to stop; return the process' exit code."""
+    logs.configure(config.log_level)
+    refusals: list[BaseException] = []
+    try:
+        trio.run(_main, config)
+    except* (ConfigError, StorageError, SecretFileError, OSError) as group:
+        refusals = _leaves(group)
+    for error in refusals:
+        print(f"peernode: {error}", file=sys.stderr)  # noqa: T201
+    return EXIT_REFUSED if refusals else EXIT_OK
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+async def _main(config: Config) -> None:
+    # Signals count from the first moment: a node told to stop while it starts stops.
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with open_daemon(config) as (node, url):
+            ready = f"ready {url} node_id={node.identity.number} peer_id={node.identity.peer_id}"
+            print(ready, flush=True)  # noqa: T201
+            async for _ in signals:
+                break
+            structlog.get_logger("daemon").info("stopping", jobs=len(node.jobs))
+            await node.drain()
+
+
+@asynccontextmanager
+async def open_daemon(config: Config) -> AsyncIterator[tuple[Node, str]]:
+    """Own a node, its HTTP server and its local worker; yield the node and its URL."""
+    tls = _tls(config)
+    host, port = config.http_address
+    async with AsyncExitStack() as stack:
+        node = await stack.enter_async_context(open_node(config))
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        server = await stack.enter_async_context(
+            http_server.open_server(node.api, host, port, _limits(config), tls=tls)
+        )
+        shown = f"[{host}]" if ":" in host else host
+        url = f"{'https' if tls else 'http'}://{shown}:{server.port}"
+        door = server
+        if tls is not None or not config.on_loopback:
+            # The local worker comes in by a door of its own, without TLS and on the loopback only.
+            door = await stack.enter_async_context(
+                http_server.open_server(node.api, "127.0.0.1", 0, _limits(config))
+            )
+        address_file = config.data / ADDRESS_FILE
+        _write_address(address_file, url, os.getpid())
+        try:
+            if config.slots:
+                worker = await node.local_worker()
+                door_url = f"ws://127.0.0.1:{door.port}"
+                nursery.start_soon(LocalWorker(node, worker, door_url, config.slots).run)
+            yield node, url
+        finally:
+            address_file.unlink(missing_ok=True)
+            nursery.cancel_scope.cancel()
+
+
+def _write_address(path: Path, url: str, process: int) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"url": url, "pid": process}), "utf-8")
+    temporary.replace(path)
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    if not config.tls:
+        return None
+    certificate, key = config.tls.split(",")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"tls: {config.tls}: {error}") from None
+    return context
+
+
+def _limits(config: Config) -> http_server.Config:
+    """Return the server's limits: callers behind a proxy, or on this machine, share an address."""
+    limits = http_server.Config()
+    if config.behind_proxy or config.on_loopback:
+        return replace(limits, connections_per_address_max=limits.connections_max)
+    return limits

@@ -1,0 +1,417 @@
+"""The node's side of the `edge` library: what function code may do to this node's objects.
+
+A job acts with the right of its function's project, on that project's namespaces, blobs and
+functions, and may read the blobs that its input names; it never acts with the other rights of
+whoever handed it in.  Writes come in two kinds: those that must not wait are done when they are
+called for (`call`); all others travel with the result and become part of the batch that makes the
+job succeeded (`prepare`), so that an attempt that fails, or is replaced, leaves nothing behind.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+import msgspec
+
+from peernode import access
+from peernode.api import check_depth
+from peernode.content import MEDIA_TYPE_DEFAULT, BlobRow
+from peernode.job_rows import Request
+from peernode.permissions import Actor
+from peernode.problems import Problem
+from peernode.spaces import Space, check_key, check_value
+from peernode.transactions import Transaction
+from storage.blobs import Content, Release, Upload
+from storage.errors import BlobError
+from storage.places import Class
+from worker import protocol
+
+if TYPE_CHECKING:
+    from peernode.node import Node
+
+UPLOADS_MAX: Final = 64
+"""Uploads of one job at once, finished ones that are not kept yet included. Source: guess."""
+CHAIN_LENGTH_MAX: Final = 8
+"""Jobs that hand in jobs, counted from the first. Source: guess; it ends runaway recursion."""
+KEYS_MAX: Final = 1000
+"""Keys in one answer."""
+
+
+class _KvOpen(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+
+
+class _KvKey(msgspec.Struct, forbid_unknown_fields=True):
+    space: int
+    key: str
+
+
+class _KvList(msgspec.Struct, forbid_unknown_fields=True):
+    space: int
+    prefix: str = ""
+    cursor: str | None = None
+
+
+class _KvPut(msgspec.Struct, forbid_unknown_fields=True):
+    space: int
+    key: str
+    value: bytes
+    ttl_s: float | None = None
+
+
+class _KvIncrement(msgspec.Struct, forbid_unknown_fields=True):
+    space: int
+    key: str
+    by: int
+
+
+class _BlobId(msgspec.Struct, forbid_unknown_fields=True):
+    blob: int
+
+
+class _BlobRead(msgspec.Struct, forbid_unknown_fields=True):
+    blob: int
+    offset: int
+    length: int
+
+
+class _BlobBegin(msgspec.Struct, forbid_unknown_fields=True):
+    media_type: str = MEDIA_TYPE_DEFAULT
+    name: str = ""
+
+
+class _BlobAppend(msgspec.Struct, forbid_unknown_fields=True):
+    upload: int
+    data: bytes
+
+
+class _UploadId(msgspec.Struct, forbid_unknown_fields=True):
+    upload: int
+
+
+class _JobCall(msgspec.Struct, forbid_unknown_fields=True):
+    function: str
+    input: bytes
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A blob that a job is writing, or has written and not kept yet."""
+
+    blob: int
+    upload: Upload
+    media_type: str
+    name: str
+    finished: Content | None = None
+
+
+@dataclass(slots=True)
+class _Drafts:
+    """The drafts of one attempt."""
+
+    fence: int
+    drafts: dict[int, _Draft] = field(default_factory=dict)
+
+
+def _actor(job: int, request: Request) -> Actor:
+    return Actor(kind="job", user=request.caller, job=job, project=request.project)
+
+
+class EdgeCalls:
+    """Answers function code's calls, and turns its buffered writes into transactions."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self._drafts: dict[int, _Drafts] = {}
+        """Job -> what its present attempt has begun."""
+        self._operations: Mapping[
+            str, tuple[type[Any], Callable[[Actor, Request, int, Any], Awaitable[object]]]
+        ] = {
+            "kv.open": (_KvOpen, self._kv_open),
+            "kv.get": (_KvKey, self._kv_get),
+            "kv.list": (_KvList, self._kv_list),
+            "kv.put": (_KvPut, self._kv_put),
+            "kv.delete": (_KvKey, self._kv_delete),
+            "kv.increment": (_KvIncrement, self._kv_increment),
+            "blob.stat": (_BlobId, self._blob_stat),
+            "blob.read": (_BlobRead, self._blob_read),
+            "blob.begin": (_BlobBegin, self._blob_begin),
+            "blob.append": (_BlobAppend, self._blob_append),
+            "blob.finish": (_UploadId, self._blob_finish),
+            "job.call": (_JobCall, self._job_call),
+        }
+
+    async def call(self, job: int, request: Request, call: protocol.Call) -> object:
+        """Return the answer to `call`; raises `Problem`."""
+        known = self._operations.get(call.operation)
+        if known is None:
+            raise Problem("unknown_method", f"edge has no {call.operation!r}")
+        kind, handler = known
+        try:
+            arguments = msgspec.convert(call.arguments, kind, builtin_types=(bytes,))
+        except msgspec.ValidationError as error:
+            raise Problem("invalid_field", f"{call.operation}: {error}") from None
+        try:
+            return await handler(_actor(job, request), request, call.fence, arguments)
+        except BlobError as error:
+            raise Problem("internal", f"the blob cannot be read: {error}") from None
+
+    def forget(self, job: int, fence: int) -> None:
+        """Drop what the attempt began and did not keep."""
+        held = self._drafts.get(job)
+        if held is not None and held.fence == fence:
+            del self._drafts[job]
+            for draft in held.drafts.values():
+                draft.upload.close()
+
+    # --- buffered writes --------------------------------------------------------------------
+
+    def prepare(self, job: int, request: Request, writes: Sequence[protocol.Write]) -> Transaction:
+        """Return what `writes` come to now; raises `Problem` when one is refused."""
+        actor, spaces = _actor(job, request), self._node.spaces
+        transaction = Transaction(self._node.store)
+        for write in writes:
+            match write:
+                case protocol.KvPut(space, key, value, ttl_s):
+                    _check_json(value)
+                    spaces.write(
+                        transaction,
+                        actor,
+                        self._space(actor, space, "kv.put"),
+                        check_key(key),
+                        check_value(value),
+                        ttl_s,
+                    )
+                case protocol.KvDelete(space, key):
+                    spaces.write(
+                        transaction,
+                        actor,
+                        self._space(actor, space, "kv.delete"),
+                        check_key(key),
+                        None,
+                    )
+                case protocol.KvIncrement(space, key, by):
+                    spaces.increment(
+                        transaction,
+                        actor,
+                        self._space(actor, space, "kv.increment"),
+                        check_key(key),
+                        by,
+                    )
+                case protocol.BlobKeep(blob):
+                    self._keep(transaction, job, request, blob)
+                case protocol.BlobDelete(blob):
+                    self._delete(transaction, actor, request, blob)
+                case _:
+                    assert_never(write)
+        return transaction
+
+    def _keep(self, transaction: Transaction, job: int, request: Request, blob: int) -> None:
+        held = self._drafts.get(job)
+        draft = held.drafts.get(blob) if held else None
+        if draft is None or draft.finished is None:
+            raise Problem("not_found", f"the job has written no blob {blob}")
+        row = BlobRow(
+            cid=bytes(draft.finished.cid),
+            size_bytes=draft.finished.size_bytes,
+            media_type=draft.media_type,
+            name=draft.name,
+            project=request.project,
+            owner=request.caller,
+            created_ms=self._node.clock.wall_ms(),
+        )
+        self._node.content.check_quota(row.project, row.size_bytes)
+        self._node.content.put(transaction, blob, row, draft.finished)
+
+    def _delete(self, transaction: Transaction, actor: Actor, request: Request, blob: int) -> None:
+        row = self._row(actor, request, blob, "delete")
+        release: Release | None = self._node.content.delete(transaction, blob)
+        assert row is not None
+        transaction.after.append(lambda: self._node.spawn(self._node.content.sweep, release))
+
+    # --- calls ------------------------------------------------------------------------------
+
+    def _space(self, actor: Actor, space: int, verb: str) -> Space:
+        found = self._node.spaces.get(space)
+        target = access.target(self._node, actor, "kv", space, found.project if found else 0)
+        if found is None or not access.may(actor, verb, target):
+            raise Problem("not_found", f"there is no namespace {space}")
+        return found
+
+    async def _kv_open(
+        self, actor: Actor, request: Request, fence: int, arguments: _KvOpen
+    ) -> object:
+        found = self._node.spaces.named(arguments.name, request.project, request.function)
+        if found is None:
+            raise Problem(
+                "not_found", f"there is no namespace {arguments.name!r} of this function or project"
+            )
+        return {"space": found.id, "scope": found.scope, "mode": found.mode}
+
+    async def _kv_get(
+        self, actor: Actor, request: Request, fence: int, arguments: _KvKey
+    ) -> object:
+        space = self._space(actor, arguments.space, "kv.get")
+        held = self._node.spaces.read(space, check_key(arguments.key))
+        return None if held is None else {"value": held.value, "version": held.version}
+
+    async def _kv_list(
+        self, actor: Actor, request: Request, fence: int, arguments: _KvList
+    ) -> object:
+        space = self._space(actor, arguments.space, "kv.list")
+        prefix = check_key(arguments.prefix) if arguments.prefix else b""
+        after = check_key(arguments.cursor) if arguments.cursor else b""
+        keys, more = self._node.spaces.keys(space, prefix, after, KEYS_MAX)
+        texts = [key.decode("utf-8", "replace") for key in keys]
+        return {"keys": texts, "cursor": texts[-1] if more else None}
+
+    async def _kv_put(
+        self, actor: Actor, request: Request, fence: int, arguments: _KvPut
+    ) -> object:
+        _check_json(arguments.value)
+        value, key = check_value(arguments.value), check_key(arguments.key)
+
+        def body(transaction: Transaction) -> int:
+            space = self._space(actor, arguments.space, "kv.put")
+            return self._node.spaces.write(transaction, actor, space, key, value, arguments.ttl_s)
+
+        return {"version": await self._node.transactions.run(body)}
+
+    async def _kv_delete(
+        self, actor: Actor, request: Request, fence: int, arguments: _KvKey
+    ) -> object:
+        key = check_key(arguments.key)
+
+        def body(transaction: Transaction) -> None:
+            space = self._space(actor, arguments.space, "kv.delete")
+            self._node.spaces.write(transaction, actor, space, key, None)
+
+        await self._node.transactions.run(body)
+        return {}
+
+    async def _kv_increment(
+        self, actor: Actor, request: Request, fence: int, arguments: _KvIncrement
+    ) -> object:
+        key = check_key(arguments.key)
+
+        def body(transaction: Transaction) -> int:
+            space = self._space(actor, arguments.space, "kv.increment")
+            return self._node.spaces.increment(transaction, actor, space, key, arguments.by)[0]
+
+        return {"value": await self._node.transactions.run(body)}
+
+    def _row(self, actor: Actor, request: Request, blob: int, verb: str) -> BlobRow:
+        row = self._node.content.row(blob)
+        granted = blob in request.granted
+        if row is None or not access.may(
+            actor,
+            verb,
+            self._node.content.target(self._node, actor, row, blob, granted=granted),
+        ):
+            raise Problem("not_found", f"there is no blob {blob} that this job may {verb}")
+        return row
+
+    async def _blob_stat(
+        self, actor: Actor, request: Request, fence: int, arguments: _BlobId
+    ) -> object:
+        row = self._row(actor, request, arguments.blob, "get")
+        return {
+            "cid": row.cid,
+            "size_bytes": row.size_bytes,
+            "media_type": row.media_type,
+            "name": row.name,
+        }
+
+    async def _blob_read(
+        self, actor: Actor, request: Request, fence: int, arguments: _BlobRead
+    ) -> object:
+        row = self._row(actor, request, arguments.blob, "content")
+        if not 0 <= arguments.length <= protocol.CHUNK_SIZE_MAX_BYTES or arguments.offset < 0:
+            raise Problem(
+                "invalid_field",
+                "blob.read: too many bytes at once",
+                limit=protocol.CHUNK_SIZE_MAX_BYTES,
+            )
+        return await self._node.content.read_piece(row.cid, arguments.offset, arguments.length)
+
+    def _draft(self, job: int, fence: int, upload: int) -> _Draft:
+        held = self._drafts.get(job)
+        draft = held.drafts.get(upload) if held and held.fence == fence else None
+        if draft is None or draft.finished is not None:
+            raise Problem("not_found", f"there is no upload {upload}")
+        return draft
+
+    async def _blob_begin(
+        self, actor: Actor, request: Request, fence: int, arguments: _BlobBegin
+    ) -> object:
+        held = self._drafts.get(actor.job)
+        if held is None or held.fence != fence:
+            if held is not None:
+                self.forget(actor.job, held.fence)
+            held = self._drafts[actor.job] = _Drafts(fence)
+        if len(held.drafts) >= UPLOADS_MAX:
+            raise Problem("too_large", "too many blobs in one job", limit=UPLOADS_MAX)
+        blob = self._node.ids.next()
+        held.drafts[blob] = _Draft(
+            blob, self._node.content.begin(), arguments.media_type, arguments.name
+        )
+        return {"upload": blob}
+
+    async def _blob_append(
+        self, actor: Actor, request: Request, fence: int, arguments: _BlobAppend
+    ) -> object:
+        draft = self._draft(actor.job, fence, arguments.upload)
+        await self._node.content.offload(draft.upload.write, arguments.data)
+        return {}
+
+    async def _blob_finish(
+        self, actor: Actor, request: Request, fence: int, arguments: _UploadId
+    ) -> object:
+        draft = self._draft(actor.job, fence, arguments.upload)
+        draft.finished = await self._node.content.offload(draft.upload.finish)
+        return {
+            "blob": draft.blob,
+            "cid": bytes(draft.finished.cid),
+            "size_bytes": draft.finished.size_bytes,
+        }
+
+    async def _job_call(
+        self, actor: Actor, request: Request, fence: int, arguments: _JobCall
+    ) -> object:
+        _check_json(arguments.input)
+        length, parent = 1, actor.job
+        while (above := self._node.jobs.request(parent)) is not None and above.parent:
+            length, parent = length + 1, above.parent
+        if length >= CHAIN_LENGTH_MAX:
+            raise Problem("conflict", "too many jobs that hand in jobs", limit=CHAIN_LENGTH_MAX)
+        function = arguments.function
+        if not function.isdigit():
+            own = [
+                entry
+                for owned in self._node.registry.owned(Class.FUNCTION, request.project)
+                if (entry := self._node.registry.get(Class.FUNCTION, owned)) is not None
+                and entry.attributes.name == function.rpartition("/")[2]
+            ]
+            if not own:
+                raise Problem("not_found", f"there is no function {function!r} in this project")
+            function = str(own[0].id)
+        version = access.callable_version(self._node, actor, function, None)
+        job, _ = await self._node.jobs.hand_in(
+            version,
+            request.caller,
+            arguments.input,
+            blobs=[],
+            granted=request.granted,
+            terms=b"{}",
+            parent=actor.job,
+        )
+        return {"job": str(job)}
+
+
+def _check_json(text: bytes) -> None:
+    check_depth(text)
+    try:
+        text.decode()
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:
+        raise Problem("invalid_json", f"the value is not JSON: {error}") from None

@@ -1,0 +1,31 @@
+"""A function version, ready to be handed out."""
+
+from dataclasses import dataclass
+
+from worker.protocol import Program, Runtime
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FunctionVersion:
+    """One immutable version of a function, with what its function and project say now.
+
+    Compared by identity: a change of the function's terms or the project's egress makes a new one,
+    and workers are sent it anew.
+    """
+
+    function: int
+    version: int
+    project: int
+    runtime: Runtime
+    entry: str
+    source: bytes
+    terms: bytes
+    """Of the function, as `terms.to_row` gives it."""
+    egress: tuple[str, ...]
+    input_schema: bytes | None
+    program: str
+    """`"<function id>.<version>"`."""
+
+    def message(self) -> Program:
+        """Return what a worker is sent."""
+        return Program(self.program, self.runtime, self.entry, self.source, list(self.egress))

@@ -1,0 +1,55 @@
+"""A node's figures for Prometheus, read when they are asked for.
+
+Nothing is counted twice: the parts keep plain integers, and this page reads them.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+if TYPE_CHECKING:
+    from peernode.node import Node
+
+MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
+
+
+class _Collector:
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+
+    def collect(self) -> Iterator[Metric]:
+        node = self._node
+        calls = CounterMetricFamily(
+            "peernode_api_answers", "Answers of the API", labels=["class", "operation", "status"]
+        )
+        for (class_name, operation, status), count in node.api.answered.items():
+            calls.add_metric([class_name, operation, str(status)], count)
+        yield calls
+        yield CounterMetricFamily(
+            "peernode_api_shed", "Calls refused before their body was read", node.api.shed
+        )
+        yield CounterMetricFamily("peernode_jobs_accepted", "Jobs accepted", node.jobs.accepted)
+        yield CounterMetricFamily("peernode_jobs_ended", "Jobs that ended", node.jobs.ended)
+        yield GaugeMetricFamily("peernode_jobs_live", "Jobs that are not over", len(node.jobs))
+        yield GaugeMetricFamily(
+            "peernode_workers_attached", "Workers with a link", len(node.jobs.links)
+        )
+        store = node.store.statistics()
+        yield GaugeMetricFamily("peernode_store_used_bytes", "Bytes used", store.used_bytes)
+        yield GaugeMetricFamily(
+            "peernode_store_capacity_bytes", "Bytes it may grow to", store.capacity_bytes
+        )
+        yield CounterMetricFamily("peernode_store_commits", "Transactions", store.commits)
+        yield CounterMetricFamily(
+            "peernode_store_batches", "Batches committed", store.committed_batches
+        )
+
+
+def render(node: "Node") -> bytes:
+    """Return the figures of `node` in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(node))
+    return generate_latest(registry)

@@ -1,0 +1,262 @@
+"""The composition root: one node, made of its parts, and nothing else knows everything.
+
+`open_node` owns all that runs; when its block ends, what was accepted is on the disk.  A simulation
+opens the same node with other `Seams`.
+"""
+
+import importlib.metadata
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import trio
+
+from peernode import names, pages, sweeper
+from peernode.api import Api
+from peernode.calls import Call, number
+from peernode.classes import CLASSES
+from peernode.committer import Committer
+from peernode.config import Config
+from peernode.content import Content, Offload
+from peernode.edge_calls import EdgeCalls
+from peernode.identity import Identity, Secrets, load_secrets, open_identity
+from peernode.jobs import Jobs
+from peernode.programs import Programs
+from peernode.rate_limits import Config as RateConfig, Logins
+from peernode.registry import Registry
+from peernode.sessions import Sessions
+from peernode.spaces import Spaces
+from peernode.transactions import Transactions
+from peernode.vault import Config as VaultConfig, Vault
+from peernode.workers import Workers
+from storage import blobs, blocks, facts, hlc, ids, lmdb_store
+from storage.certificates import Certificate
+from storage.clock import Clock, Entropy, SystemClock, SystemEntropy
+from storage.facts import Fact
+from storage.places import Class
+from storage.store import Batch, Store, Table
+from worker.config import Config as SchedulerConfig
+from worker.scheduler import Scheduler
+
+LOGIN_CONCURRENCY_MAX: Final = 2
+"""Passwords tried at once. Source: each takes a core and 64 MiB."""
+IDS_MARK: Final = b"ids"
+TIMESTAMPS_MARK: Final = b"timestamps"
+"""Rows of `Table.META`: high-water marks of ids and of timestamps."""
+STORE_DIRECTORY: Final = "store"
+BLOCKS_DIRECTORY: Final = "blocks"
+
+T = TypeVar("T")
+
+
+async def _in_thread(function: Callable[..., T], /, *args: Any) -> T:
+    return await trio.to_thread.run_sync(function, *args)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seams:
+    """What a node takes from the world. The defaults are the real one."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    entropy: Entropy = field(default_factory=SystemEntropy)
+    offload: Offload = _in_thread
+    store: Store | None = None
+    """`None`: LMDB in the data directory, and content beside it."""
+    secrets: Secrets | None = None
+    """`None`: files in the data directory."""
+
+
+class Node:
+    """One node. Its parts are its attributes; see their modules."""
+
+    page_names: Final = pages.NAMES
+
+    def __init__(self, config: Config, seams: Seams, store: Store, nursery: trio.Nursery) -> None:
+        self.config = config
+        self.clock = seams.clock
+        self.entropy = seams.entropy
+        self.store = store
+        self.version = importlib.metadata.version("peernode")
+        self._nursery = nursery
+        self._passwords = trio.CapacityLimiter(LOGIN_CONCURRENCY_MAX)
+        self._offload = seams.offload
+        secrets = seams.secrets or load_secrets(config.data, seams.entropy)
+        self.identity: Identity = open_identity(store, secrets, config.mesh_name, seams.clock)
+        self.committer = Committer(store)
+        self.transactions = Transactions(self.committer)
+        self.ids = ids.IdFactory(
+            seams.clock, self.identity.number, *self._mark(IDS_MARK, lambda: self.ids.confirm)
+        )
+        self.timestamps = hlc.HybridClock(
+            seams.clock, *self._mark(TIMESTAMPS_MARK, lambda: self.timestamps.confirm)
+        )
+        self.registry = Registry(store, self.identity, self.timestamps)
+        self.spaces = Spaces(store, self.registry, seams.clock, self.timestamps)
+        directory = None if seams.store is not None else config.data / BLOCKS_DIRECTORY
+        self.blob_store = blobs.BlobStore(
+            store, directory, blocks.Config(size_max_bytes=config.blob_size_max_bytes)
+        )
+        self.content = Content(store, self.blob_store, seams.clock, seams.offload)
+        self.programs = Programs(self.registry, self.content)
+        self.vault = Vault(
+            store,
+            self.identity.pepper,
+            seams.entropy,
+            VaultConfig(memory_bytes=config.password_memory_bytes, passes=config.password_passes),
+        )
+        self.sessions = Sessions(
+            self.registry,
+            store,
+            seams.clock,
+            mesh=self.identity.mesh,
+            node_key=self.identity.keypair.public_key,
+            operator_token=self.identity.operator_token,
+        )
+        self.logins = Logins(RateConfig(login_address_rate_per_minute=config.login_rate_per_minute))
+        self.workers = Workers(store, self.transactions, seams.clock, seams.entropy)
+        self.jobs = Jobs(
+            scheduler=Scheduler(
+                SchedulerConfig(lease_s=config.lease_s, reconnect_s=config.reconnect_s),
+                self.identity.boot,
+            ),
+            committer=self.committer,
+            id_factory=self.ids,
+            clock=seams.clock,
+            functions=self.programs.get,
+            effects=EdgeCalls(self),
+            beat_interval_s=config.lease_s / 3,
+            live_max=config.jobs_live_max,
+        )
+        self.api = Api(self, CLASSES, pages.build(self))
+
+    def _mark(
+        self, name: bytes, confirm: Callable[[], Callable[[int], None]]
+    ) -> tuple[int, Callable[[int], None], Callable[[int], None]]:
+        """Return a durable mark, how to move it in the background, and how to move it now."""
+
+        def batch(mark_ms: int) -> Batch:
+            return Batch(puts=[(Table.META, name, mark_ms.to_bytes(8, "big"))])
+
+        def reserve(mark_ms: int) -> None:
+            self.store.submit(
+                batch(mark_ms),
+                lambda result: confirm()(mark_ms) if result is None else None,
+            )
+
+        def reserve_now(mark_ms: int) -> None:
+            self.store.apply(batch(mark_ms))
+
+        high_water_ms = int.from_bytes(self.store.get(Table.META, name) or b"", "big")
+        return high_water_ms, reserve, reserve_now
+
+    # --- what several classes ask -------------------------------------------------------------
+
+    @property
+    def child_environment(self) -> Mapping[str, str]:
+        """The environment of child processes: ours, without our secrets."""
+        return {
+            name: value for name, value in os.environ.items() if not name.startswith("PEERNODE_")
+        }
+
+    def spawn(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Run `function` in the node's own time."""
+        self._nursery.start_soon(function, *args)
+
+    async def slowly(self, function: Callable[..., T], *args: Any) -> T:
+        """Return what `function`, which works on a password, returns; a few run at once."""
+        async with self._passwords:
+            return await self._offload(function, *args)
+
+    def admit_login(self, client: str, user: str) -> None:
+        """Count a login or sign-up; raises the `Problem` `rate_limited`.
+
+        Calls from this machine are its operator's, unless a proxy stands in front.
+        """
+        local = client in ("127.0.0.1", "::1", "") and not self.config.behind_proxy
+        if not local:
+            self.logins.admit(client, user, trio.current_time())
+        elif user:
+            self.logins.admit(f"local-{user}", user, trio.current_time())
+
+    def find_user(self, text: str) -> int | None:
+        """Return the user whose id, or name at this node, is `text`."""
+        if text.isdigit():
+            return int(text) if self.registry.get(Class.USER, int(text)) else None
+        return names.find(self.store, Class.USER, self.identity.number, text)
+
+    def user_name(self, user: int) -> str:
+        """Return a user's name at its home node."""
+        chain = self.registry.authority.user(user)
+        return "" if chain is None else chain.current.name
+
+    def seal(self, statement: facts.AnyStatement, certificate: Certificate | None = None) -> Fact:
+        """Return `statement` as a fact signed by this node, for itself or as a delegate."""
+        mesh = self.identity.mesh
+        seal = facts.sign(statement, self.identity.keypair, mesh)
+        return facts.assemble(statement, seal, mesh, certificate=certificate)
+
+    async def wait_changed(self, call: Call) -> None:
+        """Return when an object of the registry changes, if the call waits for that."""
+        if "wait" not in call.query:
+            return
+        timeout_s = number(call.query, "wait", 0, 0, self.config.wait_max_s)
+        changed = trio.Event()
+        wanted = call.object_id
+
+        def watcher(_: Class, id: int) -> None:
+            if id == wanted:
+                changed.set()
+
+        with self.registry.watching(watcher), trio.move_on_after(timeout_s):
+            await changed.wait()
+
+    async def local_worker(self) -> int:
+        """Return the id of the worker that is this node's child, made on the first start."""
+        for worker in self.workers.local:
+            return worker
+        worker = self.ids.next()
+        await self.workers.create(worker, "local", {}, local=True)
+        return worker
+
+    async def drain(self) -> None:
+        """Take no new jobs, and give those that run a moment to end."""
+        self.jobs.draining = True
+        for worker in list(self.jobs.links):
+            self.jobs.cordon(worker, cordoned=True)
+        with trio.move_on_after(self.config.drain_s):
+            await self.jobs.wait_idle()
+
+
+@asynccontextmanager
+async def open_node(config: Config, seams: Seams | None = None) -> AsyncIterator[Node]:
+    """Own a node. Raises `StorageError`, `SecretFileError`, or `ConfigError` if it cannot start."""
+    seams = seams or Seams()
+    store = seams.store if seams.store is not None else _open_store(config)
+    try:
+        async with trio.open_nursery() as nursery:
+            node = Node(config, seams, store, nursery)
+            async with node.jobs.running():
+                node.jobs.restore(node.workers.local)
+                nursery.start_soon(sweeper.run, node)
+                if seams.store is None:
+                    nursery.start_soon(seams.offload, node.blob_store.collect)
+                try:
+                    yield node
+                finally:
+                    nursery.cancel_scope.cancel()
+    finally:
+        store.close()
+
+
+def _open_store(config: Config) -> Store:
+    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    token = trio.lowlevel.current_trio_token()
+    return lmdb_store.LmdbStore(
+        Path(config.data) / STORE_DIRECTORY,
+        config=lmdb_store.Config(map_size_max_bytes=config.store_size_max_bytes),
+        deliver=token.run_sync_soon,
+        fail=lmdb_store.end_process,
+    )

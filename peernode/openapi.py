@@ -1,0 +1,167 @@
+"""The API's description, made from the table of classes: nothing in it is written twice."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from peernode.calls import Nothing, ObjectClass, Operation, Page, Parameter
+from peernode.problems import CODES
+
+References: TypeAlias = Mapping[type[Any], Mapping[str, Any]]
+
+VERSION: Final = "3.1.0"
+_REFERENCE: Final = "#/components/schemas/{name}"
+_EVERY_CALL: Final = ("bad_request", "unauthenticated", "overloaded", "internal")
+_PROBLEM_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "RFC 9457 problem",
+    "required": ["type", "title", "status", "detail", "code"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"enum": [*CODES, "request_timeout", "target_too_long"]},
+        "hint": {"type": "string"},
+        "field": {"type": "string"},
+        "limit": {"type": "number"},
+        "retryable": {"type": "boolean"},
+    },
+}
+_LIST_PARAMETERS: Final = (
+    Parameter(name="limit", description="objects a page, 1 to 1000", type="integer"),
+    Parameter(name="cursor", description="`next` of the page before"),
+)
+
+
+def describe(classes: Mapping[str, ObjectClass], title: str, version: str) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of `classes`."""
+    types = _types(classes.values())
+    found, schemas = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    references = dict(zip(types, found, strict=True))
+    paths: dict[str, Any] = {}
+    for spec in classes.values():
+        for call, operation in operations(spec):
+            method, path = call.split(" ")
+            described = _operation(references, spec, call, operation)
+            paths.setdefault(path, {})[method.lower()] = described
+    return {
+        "openapi": VERSION,
+        "info": {"title": title, "version": version, "license": {"name": "Apache-2.0"}},
+        "paths": paths,
+        "components": {
+            "schemas": schemas | {"Problem": _PROBLEM_SCHEMA},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"token": []}, {}],
+        "tags": [{"name": spec.name, "description": spec.summary} for spec in classes.values()],
+    }
+
+
+def _types(specs: Iterable[ObjectClass]) -> list[type[Any]]:
+    found: dict[type[Any], None] = {Page: None}
+    for spec in specs:
+        found[spec.view] = None
+        for _, operation in operations(spec):
+            for kind in (operation.body, operation.answer):
+                if kind is not None:
+                    found[kind] = None
+    return list(found)
+
+
+def operations(spec: ObjectClass) -> list[tuple[str, Operation]]:
+    """Return the operations of a class as (`METHOD /path`, operation)."""
+    root, one = f"/{spec.name}", f"/{spec.name}/{{id}}"
+    return [
+        (f"GET {root}", spec.list),
+        (f"POST {root}", spec.create),
+        (f"GET {one}", spec.get),
+        (f"POST {one}", spec.set),
+        (f"DELETE {one}", spec.delete),
+        *((f"POST {one}/{name}", method) for name, method in spec.methods.items()),
+        *((f"GET {one}/{name}", read) for name, read in spec.reads.items()),
+    ]
+
+
+def _operation(
+    references: References, spec: ObjectClass, call: str, operation: Operation
+) -> dict[str, Any]:
+    _, path = call.split(" ")
+    parameters = list(operation.parameters)
+    if operation is spec.list:
+        parameters += _LIST_PARAMETERS
+    described: dict[str, Any] = {
+        "tags": [spec.name],
+        "operationId": call.replace(" /", "_").replace("/", "_").replace("{id}", "one").lower(),
+        "summary": operation.summary,
+        "parameters": [_parameter(parameter) for parameter in parameters],
+        "responses": _responses(references, spec, operation),
+    }
+    if "{id}" in path:
+        described["parameters"].insert(
+            0, {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+        )
+    if operation.body is not None:
+        described["requestBody"] = {
+            "required": operation.body is not Nothing,
+            "content": {"application/json": {"schema": references[operation.body]}},
+        }
+    elif operation.streams_body:
+        described["requestBody"] = {
+            "required": True,
+            "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    return described
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": parameter.where,
+        "required": parameter.required,
+        "description": parameter.description,
+        "schema": {"type": parameter.type},
+    }
+
+
+def _responses(references: References, spec: ObjectClass, operation: Operation) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if operation.status != 204:
+        if operation is spec.list:
+            schema: Mapping[str, Any] = {
+                "allOf": [
+                    references[Page],
+                    {"properties": {"items": {"type": "array", "items": references[spec.view]}}},
+                ]
+            }
+        elif operation.answer is not None:
+            schema = references[operation.answer]
+        elif operation.media_type == "application/json":
+            schema = {}
+        else:
+            schema = {"type": "string"}
+        content = {"content": {operation.media_type: {"schema": schema}}}
+    responses: dict[str, Any] = {
+        str(status): {"description": operation.summary, **content}
+        for status in (operation.status, *operation.statuses)
+    }
+    for code in dict.fromkeys((*_EVERY_CALL, *operation.problems)):
+        responses.setdefault(
+            str(CODES[code][0]),
+            {
+                "description": CODES[code][1],
+                "content": {
+                    "application/problem+json": {
+                        "schema": {"$ref": _REFERENCE.format(name="Problem")}
+                    }
+                },
+            },
+        )
+    responses["default"] = {
+        "description": "Any other refusal",
+        "content": {
+            "application/problem+json": {"schema": {"$ref": _REFERENCE.format(name="Problem")}}
+        },
+    }
+    return responses

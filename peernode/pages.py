@@ -1,0 +1,183 @@
+"""What a node answers besides objects: its description, its health, its metrics, its workers' door.
+
+These are Starlette's: they are few, cold, and want its routing, HTML and WebSockets.
+"""
+
+import html
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import trio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from peernode import metrics, openapi
+from peernode.calls import ObjectClass
+from peernode.classes import CLASSES
+from peernode.problems import CODES, Problem
+from worker.link import LinkBroken
+
+if TYPE_CHECKING:
+    from peernode.node import Node
+
+NAMES: Final = frozenset({"", "openapi.json", "docs", "health", "metrics"})
+"""First parts of the paths that are pages."""
+CLOSE_REFUSED: Final = 4403
+"""WebSocket close code for a worker that is not taken."""
+
+_STYLE: Final = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
+color:#1b1f24;background:#fff}
+h2{margin-top:2.5rem;border-bottom:1px solid #d0d7de}
+table{border-collapse:collapse;width:100%}td{padding:.25rem .75rem .25rem 0;vertical-align:top}
+code{font:14px ui-monospace,monospace}td:first-child{white-space:nowrap}
+@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}
+h2{border-color:#30363d}a{color:#58a6ff}}
+"""
+
+
+def build(node: "Node") -> Starlette:
+    """Return the app that serves the pages of `node`."""
+
+    @cache
+    def description() -> bytes:
+        return msgspec.json.encode(openapi.describe(CLASSES, "peernode", node.version))
+
+    @cache
+    def page() -> str:
+        return _docs(node.version)
+
+    async def index(_: Request) -> Response:
+        return JSONResponse(_index(node))
+
+    async def schema(_: Request) -> Response:
+        return Response(description(), media_type="application/json")
+
+    async def docs(_: Request) -> Response:
+        return HTMLResponse(page())
+
+    async def health(_: Request) -> Response:
+        status = "draining" if node.jobs.draining else "ok"
+        body = {
+            "status": status,
+            "node_id": str(node.identity.number),
+            "peer_id": node.identity.peer_id,
+        }
+        return JSONResponse(body, 200 if status == "ok" else 503)
+
+    async def show_metrics(_: Request) -> Response:
+        return PlainTextResponse(metrics.render(node), media_type=metrics.MEDIA_TYPE)
+
+    async def attach(websocket: WebSocket) -> None:
+        await _attach(node, websocket)
+
+    async def missing(request: Request, _: Exception) -> Response:
+        problem = Problem("not_found", f"there is no page {request.url.path}")
+        return Response(problem.body(), 404, media_type="application/problem+json")
+
+    async def wrong_method(request: Request, _: Exception) -> Response:
+        problem = Problem("method_not_allowed", f"{request.method} is not defined here")
+        return Response(
+            problem.body(), 405, {"allow": "GET"}, media_type="application/problem+json"
+        )
+
+    return Starlette(
+        routes=[
+            Route("/", index),
+            Route("/openapi.json", schema),
+            Route("/docs", docs),
+            Route("/health", health),
+            Route("/metrics", show_metrics),
+            WebSocketRoute("/worker/{id}/attach", attach),
+        ],
+        exception_handlers={404: missing, 405: wrong_method},
+    )
+
+
+def _index(node: "Node") -> dict[str, Any]:
+    return {
+        "name": "peernode",
+        "version": node.version,
+        "node_id": str(node.identity.number),
+        "classes": {
+            spec.name: {
+                "summary": spec.summary,
+                "methods": {name: method.summary for name, method in spec.methods.items()},
+                "reads": {name: read.summary for name, read in spec.reads.items()},
+            }
+            for spec in CLASSES.values()
+        },
+        "links": {"openapi": "/openapi.json", "docs": "/docs", "health": "/health"},
+    }
+
+
+def _docs(version: str) -> str:
+    """Return the API as one HTML page that needs nothing else."""
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>peernode API</title>"
+        f"<meta name=viewport content='width=device-width,initial-scale=1'>"
+        f"<style>{_STYLE}</style><h1>peernode API {html.escape(version)}</h1>"
+        "<p>Six calls over seven classes. Bodies and answers are JSON; the machine-readable "
+        "description with every field is <a href=/openapi.json>/openapi.json</a>. Send "
+        "<code>Authorization: Bearer TOKEN</code>, with the token of "
+        "<code>POST /user/:id/login</code>.</p>"
+    ]
+    parts.extend(_docs_class(spec) for spec in CLASSES.values())
+    rows = "".join(
+        f"<tr><td><code>{code}</code><td>{status}<td>{html.escape(title)}"
+        for code, (status, title) in CODES.items()
+    )
+    parts.append(f"<h2>Problems</h2><table>{rows}</table>")
+    return "".join(parts)
+
+
+def _docs_class(spec: ObjectClass) -> str:
+    rows = "".join(
+        f"<tr><td><code>{call.replace('{id}', ':id')}</code><td>{html.escape(operation.summary)}"
+        for call, operation in openapi.operations(spec)
+    )
+    return f"<h2 id={spec.name}>{spec.name}</h2><p>{html.escape(spec.summary)}<table>{rows}</table>"
+
+
+async def _attach(node: "Node", websocket: WebSocket) -> None:
+    """Serve a worker's link: who it is, then what it says."""
+    try:
+        if node.jobs.draining:
+            raise Problem("draining", "this node is stopping")
+        worker = await node.workers.admit(
+            websocket.path_params["id"],
+            websocket.headers.get("authorization", ""),
+            websocket.headers.get("peernode-worker-key", ""),
+        )
+    except Problem as problem:
+        await websocket.send_denial_response(
+            Response(problem.body(), problem.status, media_type="application/problem+json")
+        )
+        return
+    await websocket.accept()
+
+    async def receive() -> bytes | None:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return None
+        data = message.get("bytes")
+        if data is None:
+            raise LinkBroken("a worker speaks binary messages")
+        return bytes(data)
+
+    reason = ""
+    try:
+        row = node.workers.row(worker)
+        reason = await node.jobs.attach(
+            worker, receive, websocket.send_bytes, row.labels if row else {}
+        )
+    except (LinkBroken, trio.TooSlowError) as error:
+        reason = str(error) or "no Hello in time"
+    except WebSocketDisconnect:
+        return
+    if websocket.application_state is WebSocketState.CONNECTED:
+        await websocket.close(CLOSE_REFUSED, reason[:120])

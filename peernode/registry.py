@@ -1,0 +1,354 @@
+"""What this node knows of users, projects, functions and global namespaces, ready to be asked.
+
+The truth is the (A, D) state of `storage.merge`: facts and records, on disk.  The registry holds it
+in memory with the view that follows from it, and is the one place that signs and applies changes:
+a change becomes a record by this node as its user's delegate, is written in the caller's
+transaction, and is seen once it is durable.
+
+What it leaves out: entries of namespaces, of which there may be millions (`peernode.spaces`).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from peernode.identity import Identity
+from peernode.permissions import Actor
+from peernode.problems import Problem
+from peernode.transactions import Transaction
+from storage import codec, facts, hlc, ids, merge, places, records
+from storage.authority import Authority
+from storage.certificates import decode_certificate
+from storage.facts import Fact, Role
+from storage.places import Class, Mode, Place
+from storage.records import Flag, Record
+from storage.store import Store, Table
+from storage.users import UserChain
+
+LOADED_AT_ONCE: Final = 4096
+"""Rows read at a time at start-up. Source: a few megabytes."""
+ROLES_KEPT_MAX: Final = 65536
+"""Answers about roles kept. Source: guess; about 10 MB."""
+
+
+class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One version of a function, in its function's record."""
+
+    version: int
+    runtime: str
+    entry: str
+    cid: bytes
+    """Of the source or module."""
+    size_bytes: int
+    input_schema: bytes | None
+    created_ms: int
+
+
+class UserAttributes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Payload of a user's record."""
+
+    display_name: str = ""
+
+
+class ProjectAttributes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Payload of a project's record."""
+
+    name: str
+    display_name: str = ""
+    egress: list[str] = []
+
+
+class FunctionAttributes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Payload of a function's record."""
+
+    name: str
+    description: str = ""
+    terms: bytes = b"{}"
+    current: int
+    versions: list[Version]
+    source: bytes | None = None
+    """Of the newest version, if it is small enough to ride along."""
+
+
+class SpaceAttributes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Payload of a global namespace's record."""
+
+    name: str
+    display_name: str = ""
+    function: int = 0
+    """The function it belongs to, within its project; 0: none."""
+
+
+Attributes = UserAttributes | ProjectAttributes | FunctionAttributes | SpaceAttributes
+A = TypeVar("A", bound=Attributes)
+
+_ATTRIBUTES: Final[dict[Class, type[Attributes]]] = {
+    Class.USER: UserAttributes,
+    Class.PROJECT: ProjectAttributes,
+    Class.FUNCTION: FunctionAttributes,
+    Class.KV_SPACE: SpaceAttributes,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object as the view shows it."""
+
+    id: int
+    place: Place
+    attributes: Any
+    """One of the structs above, by class."""
+    record: Record
+
+    @property
+    def revision(self) -> str:
+        """Changes with every version of the object."""
+        return str(self.record.body.hlc)
+
+    @property
+    def project(self) -> int:
+        """The project it belongs to, or 0."""
+        return self.place.owner if self.place.owner_class is Class.PROJECT else 0
+
+
+class Registry:
+    """Facts, records of objects, and what follows from them."""
+
+    def __init__(self, store: Store, identity: Identity, clock: hlc.HybridClock) -> None:
+        self._store = store
+        self._identity = identity
+        self._clock = clock
+        self.authority = Authority(identity.mesh)
+        self._slots: dict[bytes, dict[int, Record]] = {}
+        self._view: dict[Class, dict[int, Entry]] = {class_: {} for class_ in _ATTRIBUTES}
+        self._of_owner: dict[int, dict[bytes, None]] = {}
+        """Owner (user or project) -> slots of what it owns."""
+        self._members_revision: dict[int, int] = {}
+        self._roles: dict[tuple[int, int], Role | None] = {}
+        """Answers of `role` since the last fact."""
+        self._watchers: list[Callable[[Class, int], None]] = []
+        self._load()
+
+    def _load(self) -> None:
+        for row in _rows(self._store, Table.FACTS):
+            self._add(facts.decode_fact(row, self._identity.mesh))
+        for row in _rows(self._store, Table.RECORDS):
+            self._keep(records.decode_record(row))
+        for slot in self._slots:
+            self._look(slot)
+
+    def watch(self, watcher: Callable[[Class, int], None]) -> None:
+        """Have `watcher(class, id)` called whenever an object's view may have changed."""
+        self._watchers.append(watcher)
+
+    @contextmanager
+    def watching(self, watcher: Callable[[Class, int], None]) -> Iterator[None]:
+        """Watch while the block runs."""
+        self._watchers.append(watcher)
+        try:
+            yield
+        finally:
+            self._watchers.remove(watcher)
+
+    # --- asking -----------------------------------------------------------------------------
+
+    def get(self, class_: Class, id: int) -> Entry | None:
+        """Return an object as everybody may know it, or `None`."""
+        return self._view[class_].get(id)
+
+    def all(self, class_: Class) -> list[int]:
+        """Return the ids of all objects of a class, newest first."""
+        return sorted(self._view[class_], reverse=True)
+
+    def owned(self, class_: Class, owner: int) -> list[int]:
+        """Return the ids of what a project or user owns of a class, newest first."""
+        view = self._view[class_]
+        found = [
+            next(iter(self._slots[slot].values())).body.place.id
+            for slot in self._of_owner.get(owner, ())
+        ]
+        return sorted((known for known in found if known in view), reverse=True)
+
+    def user(self, user: int) -> UserChain | None:
+        """Return a user's keys, or `None` for an unknown or deleted user."""
+        entry = self._view[Class.USER].get(user)
+        return None if entry is None else self.authority.user(user)
+
+    def role(self, user: int, project: int) -> Role | None:
+        """Return what `user` is in `project`."""
+        place = user, project
+        if place not in self._roles:
+            if len(self._roles) >= ROLES_KEPT_MAX:
+                self._roles.clear()
+            found = None
+            if project in self._view[Class.PROJECT]:
+                found = self.authority.role(project, user)
+            self._roles[place] = None if found is None else found[0]
+        return self._roles[place]
+
+    def projects_of(self, user: int) -> list[int]:
+        """Return the projects in which `user` has a role, newest first."""
+        view = self._view[Class.PROJECT]
+        return [p for p in reversed(self.authority.projects(user)) if p in view]
+
+    def members(self, project: int) -> list[tuple[int, Role]]:
+        """Return the members of `project` with their roles, owner included, by user id."""
+        return [(user, role) for user, role, _ in self.authority.members(project)]
+
+    # --- changing ---------------------------------------------------------------------------
+
+    def add_fact(self, transaction: Transaction, fact: Fact) -> None:
+        """Write `fact`; it counts once it is durable."""
+        transaction.put(Table.FACTS, fact.id, fact.encoded)
+        transaction.after.append(lambda: self._learn(fact))
+
+    def put(
+        self,
+        transaction: Transaction,
+        actor: Actor,
+        place: Place,
+        attributes: Attributes,
+        *,
+        born: bool = False,
+    ) -> Record:
+        """Write an object's attributes, signed for `actor`; they are seen once durable.
+
+        `born`: the object is made in this transaction, so no fact known yet speaks for it.
+        """
+        payload = encode_attributes(attributes)
+        record = self.sign(actor, place, payload, records.NO_FLAGS)
+        return self.write(transaction, record, born=born)
+
+    def kill(self, transaction: Transaction, actor: Actor, place: Place) -> None:
+        """Delete an object for ever."""
+        flags = Flag.TOMBSTONE | Flag.TERMINAL
+        self.write(transaction, self.sign(actor, place, b"", flags))
+        transaction.put(Table.DEAD, ids.key(place.id), b"")
+
+    def sign(
+        self, actor: Actor, place: Place, payload: bytes, flags: Flag, *, timestamp: int = 0
+    ) -> Record:
+        """Return a record by `actor`, signed by this node as delegate (or, for a job, itself)."""
+        at = timestamp or self._clock.tick()
+        by_node = actor.kind == "job" or (place.mode is Mode.CAS and place.class_ is Class.KV_ENTRY)
+        certificate = None if by_node else decode_certificate(actor.certificate)
+        grant_n = 0
+        if not by_node and place.owner_class is Class.PROJECT:
+            role = self.authority.role(place.owner, actor.user)
+            grant_n = role[1] if role else 0
+        birth = None
+        if place.class_ not in places.FACT_BORN:
+            birth = places.sign_birth(self._identity.keypair, self._identity.mesh, place)
+        body = records.Body(
+            mesh=self._identity.mesh[:8],
+            place=place,
+            author=self._identity.number if by_node else actor.user,
+            epoch=certificate.terms.epoch if certificate else 0,
+            hlc=at,
+            signed_at=at,
+            flags=flags,
+            grant_n=grant_n,
+            job=actor.job if actor.kind == "job" else None,
+            payload=payload,
+        )
+        return records.sign_record(
+            self._identity.keypair,
+            self._identity.mesh,
+            body,
+            certificate=certificate,
+            birth=birth,
+        )
+
+    def write(self, transaction: Transaction, record: Record, *, born: bool = False) -> Record:
+        """Write a signed record of an object; it is seen once it is durable."""
+        if not born and not self.authority.admissible(record):
+            raise Problem("forbidden", "this change would not be valid anywhere in the mesh")
+        for held in self._slots.get(record.slot, {}).values():
+            # A change is based on all that this node knows of the object, or it is made again.
+            transaction.get(Table.RECORDS, held.store_key)
+        transaction.put(Table.RECORDS, record.store_key, record.encoded)
+        transaction.after.append(lambda: self._apply(record))
+        return record
+
+    # --- keeping ----------------------------------------------------------------------------
+
+    def _learn(self, fact: Fact) -> None:
+        self._add(fact)
+        statement = fact.statement
+        match statement:
+            case facts.Member() | facts.MemberRevoke() | facts.ProjectOwner():
+                for slot in list(self._of_owner.get(statement.project, ())):
+                    self._look(slot)
+            case facts.UserKey():
+                for slot in list(self._of_owner.get(statement.user, ())):
+                    self._look(slot)
+                self._tell(Class.USER, statement.user)
+            case facts.Genesis() | facts.NodeGrant() | facts.NodeRevoke():
+                pass
+
+    def members_revision(self, project: int) -> int:
+        """Return a number that grows with every change of a project's members."""
+        return self._members_revision.get(project, 0)
+
+    def _add(self, fact: Fact) -> None:
+        self.authority.add(fact)
+        if isinstance(fact.statement, facts.Member | facts.MemberRevoke):
+            project = fact.statement.project
+            self._members_revision[project] = self._members_revision.get(project, 0) + 1
+        self._roles.clear()
+
+    def _apply(self, record: Record) -> None:
+        self._keep(record)
+        self._look(record.slot)
+
+    def _keep(self, record: Record) -> None:
+        held = self._slots.setdefault(record.slot, {})
+        author = record.body.author
+        if author not in held or record.rank > held[author].rank:
+            held[author] = record
+        self._of_owner.setdefault(record.body.place.owner, {})[record.slot] = None
+
+    def _look(self, slot: bytes) -> None:
+        """Make the view of one slot what its records and the facts say."""
+        held = self._slots[slot]
+        place = next(iter(held.values())).body.place
+        winner = merge.resolve(held.values(), self.authority)
+        view = self._view[place.class_]
+        if winner is None:
+            view.pop(place.id, None)
+        else:
+            view[place.id] = Entry(place.id, winner.body.place, _decode(winner), winner)
+        self._tell(place.class_, place.id)
+
+    def _tell(self, class_: Class, id: int) -> None:
+        for watcher in list(self._watchers):
+            watcher(class_, id)
+
+
+def encode_attributes(attributes: Attributes) -> bytes:
+    """Return attributes as a record's payload."""
+    return codec.encode(msgspec.to_builtins(attributes, builtin_types=(bytes,)))
+
+
+def place_of(
+    class_: Class, id: int, owner_class: Class, owner: int, mode: Mode = Mode.NONE
+) -> Place:
+    """Return the place of an object's attributes."""
+    scope = places.Scope.GLOBAL if class_ in places.SPACE_CLASSES else None
+    return Place(class_, id, owner_class, owner, b"", mode, scope)
+
+
+def _decode(record: Record) -> Attributes:
+    kind = _ATTRIBUTES[record.body.place.class_]
+    value = codec.decode(record.body.payload, len(record.body.payload))
+    return msgspec.convert(value, kind, builtin_types=(bytes,))
+
+
+def _rows(store: Store, table: Table) -> Iterable[bytes]:
+    start = b""
+    while rows := store.scan(table, start, limit=LOADED_AT_ONCE):
+        yield from (row for _, row in rows)
+        start = rows[-1][0] + b"\0"

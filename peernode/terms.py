@@ -1,0 +1,146 @@
+"""On what terms a job runs: what a function asks for, what its caller asks for, and the result.
+
+A caller's terms replace a function's field by field; what neither says is a default.  The result
+splits by who keeps it: the scheduler (`Requires`, `Retry`, `Timeouts`) and the worker (`Limits`).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from peernode.calls import Body
+from worker.events import Requires, Retry, Timeouts
+from worker.protocol import Isolation, Limits, Runtime
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)]
+Bytes = Annotated[int, msgspec.Meta(ge=1, le=1 << 50)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
+Label = Annotated[str, msgspec.Meta(max_length=63)]
+
+QUEUE_S_DEFAULT: Final = 86400.0
+INTERNED_MAX: Final = 65536
+"""Distinct terms kept as one object each. Source: one a function version, with room."""
+
+
+class LimitsBody(Body, omit_defaults=True, frozen=True, kw_only=True):
+    """Limits of a job. Times are wall-clock seconds."""
+
+    run_s: Seconds | None = None
+    queue_s: Seconds | None = None
+    total_s: Seconds | None = None
+    heartbeat_s: Seconds | None = None
+    memory_bytes: Annotated[int, msgspec.Meta(ge=16 << 20, le=1 << 50)] | None = None
+    output_bytes: Bytes | None = None
+    processes: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] | None = None
+
+
+class RetryBody(Body, omit_defaults=True, frozen=True, kw_only=True):
+    """Which failed attempts are tried again, how often, and how long after."""
+
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 3
+    backoff_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 1.0
+    on: list[Literal["error", "timeout", "limit", "lost"]] = msgspec.field(
+        default_factory=lambda: ["lost"]
+    )
+
+
+class RequiresBody(Body, omit_defaults=True, frozen=True, kw_only=True):
+    """What a job needs of a worker."""
+
+    cpu: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
+    memory_bytes: Bytes | None = None
+    gpu: Count | None = None
+    gpu_memory_bytes: Bytes | None = None
+    arch: Label | None = None
+    labels: dict[Label, Label] | None = None
+
+
+class TermsBody(Body, omit_defaults=True, frozen=True, kw_only=True):
+    """The terms a function or a caller states."""
+
+    requires: RequiresBody | None = None
+    limits: LimitsBody | None = None
+    retry: RetryBody | None = None
+    isolation: Isolation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """All terms of a job, nothing left open. Equal terms are one object."""
+
+    requires: Requires
+    retry: Retry
+    timeouts: Timeouts
+    limits: Limits
+    isolation: Isolation
+
+
+_ENCODE = msgspec.json.Encoder(order="deterministic").encode
+_DECODE = msgspec.json.Decoder(TermsBody).decode
+NO_TERMS: Final = b"{}"
+
+
+def to_row(body: TermsBody) -> bytes:
+    """Return stated terms as they are kept: deterministic JSON, `{}` for none."""
+    return _ENCODE(body)
+
+
+def from_row(row: bytes) -> TermsBody:
+    """Return the terms of `to_row`."""
+    return _DECODE(row)
+
+
+@lru_cache(maxsize=INTERNED_MAX)
+def resolve(runtime: Runtime, function_terms: bytes, caller_terms: bytes) -> Terms:
+    """Return the terms of a job from those of its function and its caller (rows of `to_row`)."""
+    function, caller = from_row(function_terms), from_row(caller_terms)
+    limits = _merge(function.limits, caller.limits, LimitsBody)
+    requires = _merge(function.requires, caller.requires, RequiresBody)
+    retry = caller.retry or function.retry or RetryBody()
+    isolation: Isolation = caller.isolation or function.isolation or "process"
+    worker_limits: dict[str, Any] = {
+        name: value
+        for name in ("run_s", "heartbeat_s", "memory_bytes", "output_bytes", "processes")
+        if (value := getattr(limits, name)) is not None
+    }
+    return Terms(
+        _intern(
+            Requires(
+                runtime=runtime,
+                isolation=isolation,
+                cpu=requires.cpu or 1,
+                memory_bytes=requires.memory_bytes or 0,
+                gpu=requires.gpu or 0,
+                gpu_memory_bytes=requires.gpu_memory_bytes or 0,
+                arch=requires.arch or "",
+                labels=tuple(sorted((requires.labels or {}).items())),
+            )
+        ),
+        Retry(max_attempts=retry.max_attempts, backoff_s=retry.backoff_s, on=frozenset(retry.on)),
+        Timeouts(
+            queue_s=limits.queue_s or QUEUE_S_DEFAULT,
+            run_s=limits.run_s,
+            total_s=limits.total_s,
+            heartbeat_s=limits.heartbeat_s,
+        ),
+        Limits(**worker_limits),
+        isolation,
+    )
+
+
+@lru_cache(maxsize=INTERNED_MAX)
+def _intern(requires: Requires) -> Requires:
+    return requires
+
+
+def _merge(function: Any, caller: Any, kind: type[Any]) -> Any:
+    if function is None or caller is None:
+        return caller or function or kind()
+    stated = {
+        name: value
+        for name in kind.__struct_fields__
+        if (value := getattr(caller, name)) is not None
+    }
+    return msgspec.structs.replace(function, **stated)

@@ -1,0 +1,242 @@
+"""What the command line says, to whom, and with which exit code."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from peernode.cli.app import run
+from peernode.cli.worker import attach_url
+from peernode.client import settings
+from tests.peernode.scripted_server import Answer, scripted
+
+JOB = {
+    "id": "9",
+    "state": "queued",
+    "attempt": 0,
+    "function": "4",
+    "pending_reasons": [{"code": "no_gpu", "detail": "needs 1 GPU", "worker": "7"}],
+    "history": [{"at": "2026-01-01T00:00:00Z", "state": "queued", "cause": None}],
+}
+DONE = JOB | {"state": "succeeded", "result": {"faces": 1}}
+FAILED = JOB | {
+    "state": "failed",
+    "error": {"code": "function_error", "message": "boom", "traceback": "Traceback: line 3"},
+}
+
+
+@pytest.fixture(autouse=True)
+def config_home(monkeypatch, tmp_path):
+    for name in ("PEERNODE_URL", "PEERNODE_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def page(*items: object) -> Answer:
+    return Answer(value={"items": [*items], "next": None})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["run"],
+        ["job", "show"],
+        ["job", "ls", "--limit", "many"],
+        ["fn", "deploy", "x"],
+        ["run", "4", "--input", "{broken"],
+        ["run", "4", "--limits", "[]"],
+        ["kv", "create", "x"],
+        ["run", "4", "--blob", "x"],
+        ["run", "4", "--input", "@/nowhere"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_2(arguments, capsys):
+    assert run(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Traceback" not in shown.err
+
+
+@pytest.mark.slow
+def test_nobody_there_is_3(capsys):
+    with scripted() as server:
+        url = server.url
+    assert run(["status", "--url", url]) == 3
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"error: cannot reach {url}")
+    assert "hint: is the node running" in shown.err
+
+
+def test_a_refusal_is_1_with_its_hint(capsys):
+    problem = {"code": "forbidden", "detail": "not yours", "hint": "ask the owner"}
+    with scripted(Answer(403, problem)) as server:
+        assert run(["job", "show", "9", "--url", server.url]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == "error: not yours\nhint: ask the owner\n"
+    assert shown.out == ""
+
+
+def test_a_refusal_can_be_had_as_json(capsys):
+    with scripted(Answer(403, {"code": "forbidden", "detail": "not yours"})) as server:
+        assert run(["job", "show", "9", "--json", "--url", server.url]) == 1
+    assert json.loads(capsys.readouterr().err) == {"code": "forbidden", "detail": "not yours"}
+
+
+def test_running_prints_the_id_alone(capsys):
+    with scripted(Answer(202, JOB), Answer(value=JOB)) as server:
+        assert run(["run", "4", "--input", '{"x": 1}', "--url", server.url]) == 0
+    assert capsys.readouterr().out == "9\n"
+    assert server.received[0].json == {"function": "4", "input": {"x": 1}}
+
+
+def test_running_and_waiting_prints_the_result_alone(capsys, tmp_path):
+    (tmp_path / "input.json").write_text("[1, 2]")
+    with scripted(Answer(202, JOB), Answer(value=DONE)) as server:
+        command = ["run", "4", "--input", f"@{tmp_path / 'input.json'}", "--wait"]
+        assert run([*command, "--blob", "pic=3", "--url", server.url]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {"faces": 1}
+    assert shown.err == "job 9\n"
+    assert server.received[0].json == {
+        "function": "4",
+        "input": [1, 2],
+        "inputs": {"pic": {"blob": "3"}},
+    }
+
+
+def test_a_failed_job_is_1_and_shows_where_the_function_failed(capsys):
+    with scripted(Answer(202, JOB), Answer(value=FAILED)) as server:
+        assert run(["run", "4", "--wait", "--url", server.url]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "job 9\nTraceback: line 3\nerror: job 9 failed: boom\n"
+
+
+def test_why_says_every_reason(capsys):
+    with scripted(Answer(value=JOB)) as server:
+        assert run(["job", "why", "9", "--url", server.url]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "job 9 is queued, attempt 0",
+        "  no_gpu: needs 1 GPU (worker 7)",
+        "  2026-01-01T00:00:00Z  queued",
+    ]
+
+
+def test_a_list_is_lines_for_a_pipe_and_json_for_a_program(capsys):
+    item = {"id": "2", "name": "vision", "home_node": 1, "created_at": "x", "other": [1]}
+    with scripted(page(item), page(item)) as server:
+        assert run(["project", "ls", "--url", server.url]) == 0
+        assert capsys.readouterr().out == "id\tname\thome_node\tcreated_at\n2\tvision\t1\tx\n"
+        assert run(["project", "ls", "--json", "--url", server.url]) == 0
+    assert json.loads(capsys.readouterr().out) == [item]
+
+
+def test_control_characters_do_not_reach_the_terminal(capsys):
+    item = {"id": "2", "name": "\x1b[2Jx\ny", "home_node": 1, "created_at": "x"}
+    with scripted(page(item)) as server:
+        assert run(["project", "ls", "--url", server.url]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_login_keeps_the_token_for_later_commands(capsys, config_home, monkeypatch):
+    monkeypatch.setattr("sys.stdin", _Lines("secret\n"))
+    answer = Answer(value={"token": "t", "expires_at": "2026-01-01T00:00:00Z"})
+    with scripted(answer, page()) as server:
+        assert run(["login", "ada", "--password-stdin", "--url", server.url]) == 0
+        assert run(["project", "ls"]) == 0
+        assert "secret" not in capsys.readouterr().out
+    assert server.received[0].json == {"password": "secret"}
+    assert server.received[1].headers["authorization"] == "Bearer t"
+    kept = settings.load(config_home / "peernode" / "config.toml")
+    assert kept["default"] == server.url
+
+
+def test_without_a_terminal_a_password_is_not_asked_for(monkeypatch):
+    monkeypatch.setattr("sys.stdin", _Lines(""))
+    assert run(["login", "ada"]) == 2
+
+
+class _Lines:
+    def __init__(self, text) -> None:
+        self.text = text
+
+    def readline(self) -> str:
+        return self.text
+
+    def isatty(self) -> bool:
+        return False
+
+
+def test_a_missing_key_is_1(capsys):
+    absent = Answer(404, {"code": "not_found", "detail": "d", "field": "key"})
+    with scripted(absent) as server:
+        assert run(["kv", "get", "5", "k", "--url", server.url]) == 1
+    assert capsys.readouterr().err == "error: there is no key 'k' in 5\n"
+
+
+def test_a_blob_goes_to_stdout_untouched(capfdbinary):
+    content = bytes(range(256))
+    with scripted(Answer(body=content)) as server:
+        assert run(["blob", "get", "3", "--url", server.url]) == 0
+    assert capfdbinary.readouterr().out == content
+
+
+def test_an_operator_speaks_with_the_nodes_own_token(tmp_path, capsys):
+    with scripted(Answer(value={"id": "7", "token": "pnw1.7.x"})) as server:
+        (tmp_path / "operator.token").write_text("op\n")
+        (tmp_path / "node.json").write_text(json.dumps({"url": server.url, "pid": 1}))
+        assert run(["worker", "create", "--label", "a=b", "--data", str(tmp_path)]) == 0
+    assert server.received[0].headers["authorization"] == "Bearer op"
+    assert server.received[0].json == {"labels": {"a": "b"}}
+    assert "pnw1.7.x" in capsys.readouterr().out
+
+
+def test_a_data_directory_without_a_node_is_explained(tmp_path, capsys):
+    assert run(["status", "--data", str(tmp_path)]) == 1
+    shown = capsys.readouterr().err
+    assert "no node has run" in shown
+    assert f"peernode up --data {tmp_path}" in shown
+
+
+def test_a_worker_attaches_where_its_token_says():
+    assert attach_url("https://node:1/", "pnw1.77.secret") == "wss://node:1/worker/77/attach"
+    assert attach_url("http://node:1", "pnw1.77.s.pin") == "ws://node:1/worker/77/attach"
+    assert run(["worker", "attach", "http://node:1", "--token", "secret"]) == 2
+
+
+def test_wrong_settings_of_a_node_are_wrong_usage(tmp_path, capsys):
+    assert run(["up", "--data", str(tmp_path), "--http", "0.0.0.0:80"]) == 2
+    assert "without TLS" in capsys.readouterr().err
+
+
+def test_the_doctor_finds_what_is_wrong(tmp_path, capsys, config_home):
+    path = config_home / "peernode" / "config.toml"
+    settings.remember(path, "http://127.0.0.1:1", "ada", "t", "x")
+    path.chmod(0o644)
+    refused = Answer(401, {"code": "token_expired", "detail": "the token has expired"})
+    with scripted(Answer(value={"status": "ok", "node_id": "1"}), refused) as server:
+        settings.remember(config_home / "x.toml", server.url, "ada", "t", "x")
+        path.write_text((config_home / "x.toml").read_text())
+        assert run(["doctor", "--json"]) == 1
+    found = {item["subject"]: item["verdict"] for item in json.loads(capsys.readouterr().out)}
+    assert found["settings"] == "wrong"
+    assert found["node"] == "ok"
+    assert found["token"] == "wrong"
+
+
+@pytest.mark.slow
+def test_help_needs_nothing_heavy():
+    """`--help` in under 0.3 s: shown by what is not imported, which no busy machine can upset."""
+    code = (
+        "import sys; from peernode.cli.app import run; run(['--help']);"
+        "print([name for name in ('httpx', 'trio', 'msgspec', 'lmdb', 'starlette', 'PIL', 'libp2p')"
+        " if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+    for command in ("up", "login", "run", "job", "blob", "kv", "demo", "worker"):
+        assert f" {command} " in done.stdout

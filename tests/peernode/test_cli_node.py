@@ -1,0 +1,103 @@
+"""The requester's, developer's and operator's day at the command line, against a real node."""
+
+import io
+import json
+
+import pytest
+
+from peernode.cli import demo_node
+from peernode.cli.app import run
+
+pytestmark = pytest.mark.slow
+
+SOURCE = 'def handler(input):\n    print("seen", input)\n    return {"answer": VERSION}\n'
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    path = tmp_path_factory.mktemp("node")
+    with demo_node.open_node(path, 0):
+        yield path
+
+
+@pytest.fixture
+def peernode(directory, monkeypatch, tmp_path_factory, capfd):
+    """Run commands in this process; return what they print, as JSON where asked for."""
+    url = json.loads((directory / "node" / "node.json").read_text())["url"]
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(directory / "config"))
+    monkeypatch.setenv("PEERNODE_URL", url)
+    monkeypatch.delenv("PEERNODE_TOKEN", raising=False)
+
+    def command(*arguments: object, stdin: str | None = None, code: int = 0) -> object:
+        if stdin is not None:
+            monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        assert run([str(argument) for argument in arguments]) == code, capfd.readouterr().err
+        shown = capfd.readouterr().out
+        return json.loads(shown) if "--json" in arguments else shown
+
+    return command
+
+
+def test_a_day(peernode, directory, tmp_path):
+    peernode("user", "create", "ada", "--password-stdin", stdin="correct horse battery\n")
+    peernode("login", "ada", "--password-stdin", stdin="correct horse battery\n")
+    peernode("login", "ada", "--password-stdin", stdin="wrong\n", code=1)
+    peernode("project", "create", "lab")
+    assert [p["name"] for p in peernode("project", "ls", "--json")] == ["lab"]
+
+    source = tmp_path / "answer.py"
+    for version in ("1", "2"):
+        source.write_text(SOURCE.replace("VERSION", version))
+        peernode("fn", "deploy", "lab/answer", source, "--limits", '{"run_s": 20}')
+    assert peernode("run", "lab/answer", "--wait") == '{"answer": 2}\n'
+    peernode("fn", "rollback", "lab/answer", "1")
+    assert peernode("fn", "ls", "lab", "--json")[0]["name"] == "answer"
+    done = peernode("run", "lab/answer", "--input", '{"x": 1}', "--wait", "--json")
+    assert (done["state"], done["result"]) == ("succeeded", {"answer": 1})
+    source.write_text("def handler(:")
+    peernode("fn", "deploy", "lab/answer", source, code=1)
+
+    assert "seen" in peernode("job", "logs", done["id"])
+    assert done["id"] in peernode("job", "ls", "--state", "succeeded", "--project", "lab")
+    assert done["id"] in peernode("job", "show", done["id"])
+    assert "succeeded" in peernode("job", "why", done["id"])
+    peernode("job", "cancel", done["id"], code=1)
+    waiting = peernode("run", "lab/answer", "--requires", '{"gpu": 8}').strip()
+    assert peernode("job", "why", waiting, "--json")["pending_reasons"]
+    assert peernode("job", "cancel", waiting, "--json")["state"] == "cancelled"
+
+
+def test_data(peernode, tmp_path):
+    peernode("user", "create", "grace", "--password-stdin", stdin="correct horse battery\n")
+    peernode("project", "create", "data")
+    peernode("kv", "create", "data/settings")
+    peernode("kv", "put", "data/settings", "model", '{"layers": [1, 2.5]}')
+    assert json.loads(peernode("kv", "get", "data/settings", "model")) == {"layers": [1, 2.5]}
+    assert "model" in peernode("kv", "ls", "data/settings")
+    assert [space["name"] for space in peernode("kv", "ls", "--json")] == ["settings"]
+    peernode("kv", "get", "data/settings", "nothing", code=1)
+
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(bytes(range(256)) * 1000)
+    blob = peernode("blob", "put", picture, "--project", "data", "--json")
+    assert (blob["size_bytes"], blob["media_type"]) == (256_000, "image/png")
+    peernode("blob", "get", blob["id"], tmp_path / "back.png")
+    assert (tmp_path / "back.png").read_bytes() == picture.read_bytes()
+    assert "picture.png" in peernode("blob", "ls", "data")
+    peernode("blob", "rm", blob["id"])
+    peernode("blob", "get", blob["id"], tmp_path / "gone.png", code=1)
+
+    peernode("project", "add-member", "data", "grace", "--role", "nonsense", code=1)
+
+
+def test_the_operators_day(peernode, directory):
+    data = directory / "node"
+    status = peernode("status", "--data", data, "--json")
+    assert status["status"] == "ok"
+    assert len(status["workers"]) == 1
+    peernode("status", "--data", data)
+    made = peernode("worker", "create", "--name", "bench", "--data", data, "--json")
+    assert made["id"] in peernode("worker", "ls", "--data", data)
+    findings = {item["subject"]: item for item in peernode("doctor", "--data", data, "--json")}
+    assert findings["node"]["verdict"] == "ok"
+    assert findings["workers"]["verdict"] == "ok", findings["workers"]

@@ -1,0 +1,106 @@
+"""The examples run as they are printed, and the demo tells its whole story."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from peernode.cli import demo_node
+from peernode.client import Client, NotFound
+
+pytestmark = pytest.mark.slow
+
+PIL_Image = pytest.importorskip("PIL.Image")
+pytest.importorskip("onnxruntime")
+
+DEMO_MAX_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    with demo_node.open_node(tmp_path_factory.mktemp("node"), 0) as url:
+        with Client(url, "") as client:
+            client.signup("ada", "correct horse battery")
+            token = client.login("ada", "correct horse battery")["token"]
+        yield url, token
+
+
+def example(name, node, *arguments: str) -> str:
+    url, token = node
+    command = [sys.executable, "-m", f"peernode.examples.{name}", "--url", url, *arguments]
+    environment = {"PEERNODE_TOKEN": token, "PATH": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_astronauts_face_is_found_and_drawn(node, tmp_path):
+    picture = tmp_path / "faces.png"
+    told = example("face_detection", node, "--out", str(picture))
+    found = re.search(r"face at (\[.*\]), score (\S+)", told)
+    x, y, width, height = json.loads(found[1])
+    # Measured by eye: her face fills this part of the 512 x 512 picture.
+    assert x < 225 < x + width
+    assert y < 120 < y + height
+    assert float(found[2]) > 0.6
+    image = PIL_Image.open(io.BytesIO(picture.read_bytes()))
+    assert image.getpixel((round(x + width / 2), round(y))) == (0, 255, 0)
+
+
+def test_only_findings_reach_the_cloud(node):
+    told = example("preprocessing", node)
+    findings = json.loads(told[: told.rindex("}") + 1])
+    assert findings["width"] == findings["height"] == 512
+    assert "1 findings arrived at http://127.0.0.1:" in told
+    with Client(*node) as client, pytest.raises(NotFound):
+        client.get("blob", findings["picture"])
+
+
+def test_examples_can_be_run_again(node, tmp_path):
+    for _ in range(2):
+        assert "1 found" in example("face_detection", node, "--out", str(tmp_path / "x.png"))
+
+
+def test_the_demo_tells_its_story_in_a_minute(tmp_path):
+    started_s = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "peernode", "demo", "--keep", str(tmp_path / "kept")],
+        capture_output=True,
+        text=True,
+        timeout=DEMO_MAX_S * 2,
+    )
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started_s < DEMO_MAX_S
+    assert "connection is closed" in done.stdout
+    assert "succeeded on worker" in done.stdout
+    assert "the picture, is gone (404)" in done.stdout
+    assert (tmp_path / "kept" / "faces.png").exists()
+    assert not (tmp_path / "kept" / "node" / "node.json").exists()  # it stopped, and in order
+
+
+def test_a_demo_that_cannot_start_its_node_says_where_to_look(tmp_path):
+    with demo_node.open_node(tmp_path, 0) as url:
+        port = url.rpartition(":")[2]
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "peernode",
+                "demo",
+                "--keep",
+                str(tmp_path / "kept"),
+                "--port",
+                port,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=DEMO_MAX_S,
+        )
+    assert done.returncode == 1
+    assert "error: step 'A node starts" in done.stderr
+    assert str(tmp_path / "kept" / "node.log") in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,509 @@
+"""The worker itself: keeps a link to its node, takes leases, runs them, reports.
+
+One `Agent` lives as long as the worker; links come and go under it.  While the link is down jobs
+run on, and what they end with is kept: every `Finished` is sent again on each new link until the
+node says `Acked`.  `Hello` names all attempts held, and the node says which of them are stale.
+Everything ready when the link is free goes out as one batch.
+
+What it leaves out: which job comes when (`worker.Scheduler`, at the node) and what runs where on
+this machine (`worker.supervisor`).
+
+As a program (`python -m worker.agent --url URL`) it is the local worker of a node, or any worker.
+The token comes from a file or the standard input, never from the command line, which everybody on
+the machine can read.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, assert_never
+
+import trio
+
+from storage.clock import Clock, SystemClock
+from worker import frames
+from worker.blob_cache import SIZE_MAX_BYTES, BlobCache
+from worker.child import Attempt, LoadedProgram, make_attempt
+from worker.egress import Egress
+from worker.gateway import Calls, Gateway
+from worker.link import Link, LinkBroken, LinkClosed, LinkError, LinkRefused
+from worker.offer import measure_offer
+from worker.output import Line
+from worker.process_tree import become_subreaper
+from worker.protocol import (
+    BATCH_LENGTH_MAX,
+    MESSAGE_SIZE_MAX_BYTES,
+    VERSION,
+    Acked,
+    Beat,
+    Call,
+    Drain,
+    Finished,
+    Held,
+    Hello,
+    Kill,
+    Lease,
+    Log,
+    Message,
+    Offer,
+    Program,
+    Progress,
+    Recall,
+    Refused,
+    Reply,
+    Returned,
+    Started,
+    ToWorker,
+    Usage,
+    Welcome,
+)
+from worker.supervisor import Config as SupervisorConfig, Outcome, Supervisor, open_supervisor
+from worker.websocket_link import open_websocket_link
+
+BACKOFF_MIN_S: Final = 0.1
+"""First wait before another try to connect. Source: guess."""
+BACKOFF_MAX_S: Final = 10.0
+"""Longest such wait. Source: guess, a third of the reconnect window."""
+WELCOME_TIMEOUT_S: Final = 10.0
+"""Longest wait for the node's first message. Source: guess."""
+PROGRAMS_SIZE_MAX_BYTES: Final = 256 * 1024 * 1024
+"""Most source kept for one link; over it the link is renewed, which begins anew. Source: guess."""
+MESSAGE_OVERHEAD_BYTES: Final = 256
+"""What a message takes beside its texts. Source: the largest fixed part, doubled."""
+BATCH_SIZE_BYTES: Final = MESSAGE_SIZE_MAX_BYTES // 4
+"""A batch is full from here. Source: leaves room for one message of the largest kind."""
+
+LinkFactory = Callable[[], Awaitable[Link]]
+"""Connects, or raises a `LinkError`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """How an agent works."""
+
+    directory: Path
+    """For scratch directories, the cache and measurements; one agent's own."""
+    adopts_orphans: bool = False
+    """This process is a worker and nothing else: see `supervisor.Config`."""
+    reconnects: bool = True
+    """Connect again for ever; otherwise return when the first link is over."""
+    cache_size_max_bytes: int = SIZE_MAX_BYTES
+    child_idle_max_s: float = 60.0
+
+
+class Agent:
+    """See the module. Make it with `run_agent`."""
+
+    def __init__(self, offer: Offer, config: Config, *, clock: Clock, rng: random.Random) -> None:
+        self._offer = offer
+        self._config = config
+        self._clock = clock
+        self._rng = rng
+        self._programs: dict[str, LoadedProgram] = {}
+        self._programs_bytes = 0
+        self._attempts: dict[int, Attempt] = {}
+        """By job: what waits or runs."""
+        self._finished: dict[tuple[int, int], Finished] = {}
+        """By job and fence: what the node has not acknowledged."""
+        self._outbox: list[Message] = []
+        self._wake = trio.lowlevel.ParkingLot()
+        self.online = False
+        self._calls = Calls(self._send_call)
+        self._egress = Egress()
+        self._cache = BlobCache(config.directory / "blobs", config.cache_size_max_bytes)
+        self._gateway = Gateway(self._calls, self._cache, self._egress)
+        self._supervisor: Supervisor | None = None
+
+    async def run(self, link_factory: LinkFactory) -> None:
+        """Work until cancelled, or until the node refuses this worker (`LinkRefused`)."""
+        with _scratch(self._config.directory) as scratch:
+            config = SupervisorConfig(
+                slots=self._offer.slots,
+                scratch=scratch,
+                backends=tuple(self._offer.backends),
+                adopts_orphans=self._config.adopts_orphans,
+                child_idle_max_s=self._config.child_idle_max_s,
+            )
+            refusal: LinkRefused | None = None
+            async with open_supervisor(config, self, self._clock) as supervisor:
+                self._supervisor = supervisor
+                try:
+                    await self._stay_connected(link_factory)
+                except LinkRefused as error:
+                    refusal = error
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await self._egress.aclose()
+            if refusal is not None:
+                raise refusal
+
+    # --- links --------------------------------------------------------------------------------
+
+    async def _stay_connected(self, link_factory: LinkFactory) -> None:
+        backoff_s = BACKOFF_MIN_S
+        while True:
+            try:
+                link = await link_factory()
+                try:
+                    beat_interval_s = await self._greet(link)
+                    backoff_s = BACKOFF_MIN_S
+                    await self._converse(link, beat_interval_s)
+                finally:
+                    self._disconnected()
+                    with trio.CancelScope(shield=True):
+                        await link.aclose()
+            except LinkRefused:
+                raise
+            except LinkError:
+                if not self._config.reconnects:
+                    return
+            # Spread, so that the workers of a node that was restarted do not come all at once.
+            await trio.sleep(backoff_s * self._rng.uniform(0.5, 1.5))
+            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+
+    async def _greet(self, link: Link) -> float:
+        """Say `Hello` and await `Welcome`; return the interval of beats in seconds."""
+        held = [Held(job, attempt.lease.fence) for job, attempt in self._attempts.items()]
+        held += [Held(job, fence) for job, fence in self._finished]
+        await link.send([Hello(VERSION, self._offer, held)])
+        with trio.move_on_after(WELCOME_TIMEOUT_S):
+            first, *rest = await link.receive()
+            if not isinstance(first, Welcome):
+                raise LinkBroken(f"a {type(first).__name__} before Welcome")
+            if first.version != VERSION:
+                raise LinkRefused(f"the node speaks version {first.version}, this is {VERSION}")
+            self._connected()
+            self._take(rest)
+            return first.beat_interval_s
+        raise LinkClosed("no welcome in time")
+
+    def _connected(self) -> None:
+        self._programs.clear()
+        self._programs_bytes = 0
+        # What was said into the last link may not have arrived; the node knows what to ignore.
+        kept: list[Message] = [
+            message for message in self._outbox if not isinstance(message, Finished | Call | Beat)
+        ]
+        self._outbox = [*kept, *self._finished.values(), *self._calls.unanswered()]
+        self.online = True
+
+    def _disconnected(self) -> None:
+        self.online = False
+        self._calls.lost()
+
+    async def _converse(self, link: Link, beat_interval_s: float) -> None:
+        """Exchange messages until the link is over."""
+        over: list[LinkError] = []
+        async with trio.open_nursery() as nursery:
+
+            async def until_over(work: Callable[[], Awaitable[None]]) -> None:
+                try:
+                    await work()
+                except LinkError as error:
+                    over.append(error)
+                    nursery.cancel_scope.cancel()
+
+            async def receive() -> None:
+                while True:
+                    self._take(await link.receive())
+
+            async def beat() -> None:
+                while True:
+                    await trio.sleep(beat_interval_s)
+                    self._say(Beat())
+
+            nursery.start_soon(until_over, receive)
+            nursery.start_soon(until_over, lambda: self._send(link))
+            nursery.start_soon(beat)
+        raise over[0]
+
+    async def _send(self, link: Link) -> None:
+        while True:
+            if not self._outbox:
+                await self._wake.park()
+            outbox = self._outbox
+            size = count = 0
+            for message in outbox[:BATCH_LENGTH_MAX]:
+                size += _size_bytes(message)
+                count += 1
+                if size > BATCH_SIZE_BYTES:
+                    break
+            batch = outbox[:count]
+            del outbox[:count]
+            if batch:
+                await link.send(batch)
+
+    def _say(self, message: Message) -> None:
+        self._outbox.append(message)
+        self._wake.unpark()
+
+    # --- what the node says ---------------------------------------------------------------------
+
+    def _take(self, messages: list[Message]) -> None:
+        for message in messages:
+            self._take_one(message)  # type: ignore[arg-type]
+        self._working.pump()
+
+    def _take_one(self, message: ToWorker) -> None:
+        match message:
+            case Lease():
+                self._lease(message)
+            case Program():
+                self._load(message)
+            case Acked():
+                for held in message.attempts:
+                    self._finished.pop((held.job, held.fence), None)
+            case Kill() | Refused():
+                self._stop(message.job, message.fence)
+            case Recall():
+                attempt = self._find(message.job, message.fence)
+                if attempt is not None and self._working.take_back(attempt):
+                    self._give_back(attempt)
+            case Drain():
+                for attempt in self._working.drain():
+                    self._give_back(attempt)
+            case Reply():
+                self._calls.take(message)
+            case Welcome():
+                raise LinkBroken("a second Welcome")
+            case _:
+                assert_never(message)
+
+    @property
+    def _working(self) -> Supervisor:
+        assert self._supervisor is not None
+        return self._supervisor
+
+    def _load(self, program: Program) -> None:
+        self._programs[program.program] = LoadedProgram(program)
+        self._programs_bytes += len(program.source)
+        if self._programs_bytes > PROGRAMS_SIZE_MAX_BYTES:
+            raise LinkClosed("too many programs on one link")
+
+    def _lease(self, lease: Lease) -> None:
+        known = self._attempts.get(lease.job)
+        if known is not None:
+            if known.lease.fence >= lease.fence:
+                return
+            self._stop(lease.job, known.lease.fence)  # the node gave up on that one
+        program = self._programs.get(lease.program)
+        if program is None:
+            raise LinkBroken(f"a lease before its program {lease.program}")
+        attempt = make_attempt(lease, program)
+        self._attempts[lease.job] = attempt
+        if program.program.runtime not in self._offer.runtimes:
+            self._refuse(attempt, f"this worker has no runtime {program.program.runtime!r}")
+        elif lease.isolation not in self._offer.isolation:
+            self._refuse(attempt, f"this worker cannot isolate as {lease.isolation!r}")
+        else:
+            self._working.submit(attempt)
+
+    def _refuse(self, attempt: Attempt, why: str) -> None:
+        usage = Usage(self._clock.wall_ms(), 0.0, 0.0, 0)
+        self.finished(attempt, Outcome("setup_failed", why.encode(), usage))
+
+    def _stop(self, job: int, fence: int) -> None:
+        """End an attempt and say nothing more of it."""
+        self._finished.pop((job, fence), None)
+        attempt = self._find(job, fence)
+        if attempt is not None:
+            del self._attempts[job]
+            self._working.kill(attempt)
+            self._gateway.release(attempt)
+
+    def _find(self, job: int, fence: int) -> Attempt | None:
+        attempt = self._attempts.get(job)
+        return attempt if attempt is not None and attempt.lease.fence == fence else None
+
+    def _give_back(self, attempt: Attempt) -> None:
+        del self._attempts[attempt.lease.job]
+        self._say(Returned(attempt.lease.job, attempt.lease.fence))
+
+    # --- what the supervisor says ---------------------------------------------------------------
+
+    def started(self, attempt: Attempt, elapsed_s: float) -> None:
+        """Report that an attempt runs."""
+        self._say(Started(attempt.lease.job, attempt.lease.fence, elapsed_s))
+
+    def progressed(self, attempt: Attempt, fraction: float | None, message: str) -> None:
+        """Report progress."""
+        self._say(Progress(attempt.lease.job, attempt.lease.fence, fraction, message))
+
+    def printed(self, attempt: Attempt, lines: list[Line]) -> None:
+        """Report output."""
+        self._say(Log(attempt.lease.job, attempt.lease.fence, lines))
+
+    def finished(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Report an outcome, and keep it."""
+        job, fence = attempt.lease.job, attempt.lease.fence
+        message = Finished(
+            job,
+            fence,
+            outcome.error_code,
+            outcome.payload,
+            outcome.traceback,
+            outcome.usage,
+            outcome.backend,
+            list(outcome.writes),
+        )
+        if self._attempts.get(job) is attempt:
+            del self._attempts[job]
+        self._gateway.release(attempt)
+        self._finished[job, fence] = message
+        self._say(message)
+
+    async def answer(self, attempt: Attempt, request: frames.Request) -> frames.Reply:
+        """Answer a request of a child."""
+        return await self._gateway.answer(attempt, request)
+
+    def _send_call(self, call: Call) -> bool:
+        if self.online:
+            self._say(call)
+        return self.online
+
+
+async def run_agent(
+    link_factory: LinkFactory,
+    offer: Offer,
+    config: Config,
+    *,
+    clock: Clock,
+    rng: random.Random | None = None,
+) -> None:
+    """Be a worker until cancelled; at the end all its children are dead.
+
+    Raises `LinkRefused` when the node does not want this worker.
+    """
+    agent = Agent(offer, config, clock=clock, rng=rng or random.Random())
+    await agent.run(link_factory)
+
+
+def _size_bytes(message: Message) -> int:
+    """Return about how large a message becomes."""
+    match message:
+        case Finished():
+            size = len(message.payload) + len(message.traceback)
+            for write in message.writes:
+                size += len(getattr(write, "value", b"")) + MESSAGE_OVERHEAD_BYTES
+            return size + MESSAGE_OVERHEAD_BYTES
+        case Log():
+            return sum(len(line[2]) + 32 for line in message.lines)
+        case Call():
+            values = message.arguments.values()
+            texts = sum(len(value) for value in values if isinstance(value, bytes | str))
+            return texts + MESSAGE_OVERHEAD_BYTES
+        case _:
+            return MESSAGE_OVERHEAD_BYTES
+
+
+@contextmanager
+def _scratch(directory: Path) -> Iterator[Path]:
+    """Make a directory for this process's children, and remove those that dead agents left."""
+    parent = directory / "scratch"
+    path = parent / str(os.getpid())
+    parent.mkdir(parents=True, exist_ok=True)
+    for old in parent.iterdir():
+        if old == path or not Path("/proc", old.name).exists():
+            _remove(old)
+    path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        _remove(path)
+
+
+def _remove(directory: Path) -> None:
+    with suppress(RecursionError):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+# --- as a program -----------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a worker in this process; return the exit status (0 when it was told to stop)."""
+    parser = argparse.ArgumentParser(prog="python -m worker.agent", description="A worker.")
+    parser.add_argument("--url", required=True, help="ws[s]://HOST:PORT/worker/ID/attach")
+    parser.add_argument(
+        "--token-file", required=True, dest="token_path", help="a file with the token, - for stdin"
+    )
+    parser.add_argument("--slots", type=int, default=0, help="jobs at once; 0: one a core")
+    parser.add_argument("--directory", type=Path, required=True, help="for scratch and cache")
+    parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument(
+        "--die-with-parent",
+        action="store_true",
+        help="end when the standard input ends: the parent holds its other end",
+    )
+    given = parser.parse_args(arguments)
+    token = _read_token(given.token_path)
+    labels = dict(label.split("=", 1) for label in given.label if "=" in label)
+    offer = measure_offer(given.slots, given.directory, labels)
+    become_subreaper()
+    config = Config(directory=given.directory, adopts_orphans=True)
+
+    refusals: list[LinkRefused] = []
+
+    async def run() -> None:
+        async with _stoppable(given.die_with_parent):
+            try:
+                await run_agent(
+                    lambda: open_websocket_link(given.url, token),
+                    offer,
+                    config,
+                    clock=SystemClock(),
+                )
+            except LinkRefused as error:
+                refusals.append(error)
+
+    trio.run(run)
+    for error in refusals:
+        print(f"refused: {error}", file=sys.stderr)  # noqa: T201
+    return 1 if refusals else 0
+
+
+def _read_token(path: str) -> str:
+    """Return the token: the first line of a file, or of the standard input."""
+    if path != "-":
+        return Path(path).read_text().strip()
+    token = bytearray()
+    # Byte by byte: what follows belongs to who waits for the end of the input.
+    while (byte := os.read(0, 1)) not in (b"", b"\n"):
+        token += byte
+    return token.decode().strip()
+
+
+@asynccontextmanager
+async def _stoppable(with_parent: bool) -> AsyncIterator[None]:
+    """Cancel the block on SIGTERM, SIGINT, or the end of the standard input."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def on_signal() -> None:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+            async def on_orphaned() -> None:
+                # Not PR_SET_PDEATHSIG: it means the parent's *thread*, and parents spawn in any.
+                while True:
+                    await trio.lowlevel.wait_readable(0)
+                    if not os.read(0, 4096):
+                        nursery.cancel_scope.cancel()
+                        return
+
+            nursery.start_soon(on_signal)
+            if with_parent:
+                nursery.start_soon(on_orphaned)
+            yield
+            nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""What a worker measures about its machine, for its `Offer`."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from worker.protocol import Offer
+
+BACKENDS_FILE: Final = "backends.json"
+"""What the last measurement of backends found, in the worker's directory."""
+
+MEASURE_TIMEOUT_S: Final = 60.0
+"""Longest time for one measuring program. Source: guess; onnxruntime loads in 0.5 s."""
+
+SOFTWARE: Final = "peernode-worker/1"
+
+
+def measure_offer(slots: int, directory: Path, labels: Mapping[str, str] | None = None) -> Offer:
+    """Return what this machine offers; blocks for up to a second the first time.
+
+    `slots` 0 means one for each core.  `directory` keeps what is costly to measure.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return Offer(
+        slots=slots or cores,
+        cores=cores,
+        memory_bytes=memory_bytes(),
+        arch=platform.machine(),
+        runtimes=["python"],
+        isolation=["process"],
+        backends=measure_backends(directory),
+        accelerators=measure_accelerators(),
+        labels=dict(labels or {}),
+        python=platform.python_version(),
+        software=SOFTWARE,
+    )
+
+
+def memory_bytes() -> int:
+    """Return the memory this process may use: the machine's, or its control group's if less."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # absent, or `max`
+            machine = min(machine, int(Path(path).read_text()))
+    return machine
+
+
+def measure_backends(directory: Path) -> list[str]:
+    """Return the execution providers of onnxruntime, best first; empty where it is missing.
+
+    Asked of a program of its own, because importing it costs half a second and 50 MB; what it
+    said is kept until another onnxruntime or interpreter is installed.
+    """
+    found = find_spec("onnxruntime")
+    if found is None or found.origin is None:
+        return []
+    key = [sys.version, found.origin, Path(found.origin).stat().st_mtime_ns]
+    path = directory / BACKENDS_FILE
+    with suppress(OSError, ValueError):
+        kept = json.loads(path.read_text())
+        if isinstance(kept, list) and kept[:-1] == key:
+            return [str(name) for name in kept[-1]]
+    program = Path(__file__).parent / "inference.py"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", str(program)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=MEASURE_TIMEOUT_S,
+            check=True,
+        )
+        backends = [str(name) for name in json.loads(done.stdout)]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []  # installed, but not able to run here
+    with suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps([*key, backends]))
+    return backends
+
+
+def measure_accelerators() -> list[dict[str, Any]]:
+    """Return this machine's accelerators: `{kind, name, memory_bytes}` each. NVIDIA's only."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    try:
+        done = subprocess.run(
+            [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=MEASURE_TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return parse_accelerators(done.stdout)
+
+
+def parse_accelerators(table: str) -> list[dict[str, Any]]:
+    """Return the rows that `nvidia-smi` printed: name, and memory in MiB."""
+    found = []
+    for row in table.splitlines():
+        name, _, size = row.rpartition(",")
+        with suppress(ValueError):
+            memory = int(size) * 1024 * 1024
+            found.append({"kind": "cuda", "name": name.strip(), "memory_bytes": memory})
+    return found

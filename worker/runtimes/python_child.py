@@ -1,0 +1,467 @@
+"""The process that runs native Python functions: started by the agent, one program for life.
+
+Run as `python -I python_child.py SOCKET TICKETS`, two file descriptors:
+
+* the socket carries frames both ways: four bytes of length, then a CBOR array whose first element
+  is the kind (`worker.frames` has the agent's side of them);
+* the ticket pipe carries eight bytes, a sequence number, for each job that may start.  The agent
+  writes jobs ahead; one whose ticket it has taken back is never started, and is dropped here.
+
+It first waits blank, without a program: starting an interpreter is most of a cold call, and so
+can be done before anybody asks.  Then it gets a program (`SETUP`), loads it when its first job
+runs, and calls the handler for one job after another.  What a job leaves behind (threads,
+processes, a working directory that cannot be emptied) is reported with its outcome, and the agent
+then ends this process.
+
+It imports as little as possible, and nothing of the platform but `edge` by its path.  Foreign code
+runs in this very process and can break anything here; what must hold is held by the agent.
+"""
+
+from __future__ import annotations
+
+import _thread
+import collections
+import ctypes
+import errno
+import importlib.util
+import io
+import os
+import resource
+import sys
+import time
+import types
+
+import cbor2
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from typing_extensions import Buffer
+
+# From the agent.
+SETUP = 1
+RUN = 2
+REPLY = 3
+# To the agent.
+DONE = 1
+OUTPUT = 2
+PROGRESS = 3
+REQUEST = 4
+
+LOG, STDOUT, STDERR = 0, 1, 2
+
+TICKET_BYTES = 8
+READ_BYTES = 65536
+OUTPUT_SIZE_MAX_BYTES = 64 * 1024
+"""Most output in one frame. Source: a pipe's capacity."""
+ERROR_SIZE_MAX_CHARACTERS = 4096
+"""Longest error message. Source: guess."""
+TRACEBACK_SIZE_MAX_CHARACTERS = 32 * 1024
+"""Longest traceback: its beginning and its end. Source: guess."""
+FAULTS_MAX = 2048
+"""Page faults in a job from which its peak memory is looked up. Source: 8 MiB of pages."""
+TICK_NS = 50_000_000
+"""Longer than any kernel's tick. Source: 10 ms, the slowest, with room."""
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+SIGKILL = 9
+
+
+class Channel:
+    """The socket to the agent: whole frames, safe for threads; `edge` calls go through it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._unread = bytearray()
+        self._ahead: collections.deque[list[Any]] = collections.deque()
+        self._writing = _thread.allocate_lock()
+        self._asking = _thread.allocate_lock()
+        self._number = 0
+        self.engine: Callable[[], Any] | None = None
+
+    def next_frame(self) -> list[Any]:
+        """Return the next frame for the main loop."""
+        return self._ahead.popleft() if self._ahead else self._read()
+
+    def write(self, frame: list[Any]) -> None:
+        """Send one frame."""
+        body = cbor2.dumps(frame)
+        data = len(body).to_bytes(4, "big") + body
+        with self._writing:
+            sent = os.write(self._descriptor, data)
+            while sent < len(data):
+                sent += os.write(self._descriptor, data[sent : sent + READ_BYTES])
+
+    def request(self, operation: str, arguments: dict[str, Any]) -> tuple[str, Any]:
+        """Ask the agent and wait for its answer."""
+        with self._asking:
+            self._number += 1
+            self.write([REQUEST, self._number, operation, arguments])
+            while True:
+                frame = self._read()
+                if frame[0] != REPLY:
+                    self._ahead.append(frame)
+                elif frame[1] == self._number:
+                    return frame[2], frame[3]
+
+    def progress(self, fraction: float | None, message: str) -> None:
+        """Send progress."""
+        self.write([PROGRESS, fraction, message.encode("utf-8", "replace").decode()])
+
+    def log(self, text: str) -> None:
+        """Send a line of `edge.log`."""
+        self.output(LOG, text.encode("utf-8", "replace") + b"\n")
+
+    def output(self, stream: int, data: bytes) -> None:
+        """Send what was printed."""
+        for start in range(0, len(data), OUTPUT_SIZE_MAX_BYTES):
+            self.write([OUTPUT, stream, data[start : start + OUTPUT_SIZE_MAX_BYTES]])
+
+    def infer(
+        self, cid: str, path: str, inputs: Mapping[str, Any], strict: bool
+    ) -> tuple[dict[str, Any], str]:
+        """Run a model in this process."""
+        if self.engine is None:
+            raise RuntimeError("no program is loaded")
+        outputs, backend = self.engine().run(cid, path, inputs, strict)
+        return outputs, backend
+
+    def close(self) -> None:
+        """Let go of the agent: what a forked process does first."""
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _read(self) -> list[Any]:
+        unread = self._unread
+        while True:
+            if len(unread) >= 4:
+                end = 4 + int.from_bytes(unread[:4], "big")
+                if len(unread) >= end:
+                    frame: list[Any] = cbor2.loads(bytes(unread[4:end]))
+                    del unread[:end]
+                    return frame
+            data = os.read(self._descriptor, READ_BYTES)
+            if not data:
+                os._exit(0)
+            unread += data
+
+
+class Stream(io.RawIOBase):
+    """Standard output or error of Python code, as frames: in order with the outcomes."""
+
+    def __init__(self, channel: Channel, number: int) -> None:
+        self._channel = channel
+        self._number = number
+
+    def writable(self) -> bool:
+        """Return true."""
+        return True
+
+    def write(self, data: Buffer) -> int:
+        """Send bytes."""
+        view = bytes(data)
+        self._channel.output(self._number, view)
+        return len(view)
+
+    def fileno(self) -> int:
+        """Return the descriptor that programs started from here inherit."""
+        return self._number
+
+
+class Runtime:
+    """The main loop."""
+
+    def __init__(self, socket: int, tickets: int) -> None:
+        self._channel = Channel(socket)
+        self._channel.engine = self._engine
+        self._tickets = tickets
+        self._edge = load_beside("edge", os.path.join("..", "edge.py"))
+        self._program: tuple[str, str, bytes] = ("", "", b"")
+        self._backends: list[str] = []
+        self._scratch = ""
+        self._mark: tuple[int, int, int, int] | None = None
+        """What the scratch directory's status is as long as it is empty."""
+        self._handler: Callable[[Any], Any] | None = None
+        self._inference: Any = None
+        self._streams: list[io.TextIOWrapper] = []
+        self._usage = resource.getrusage(resource.RUSAGE_SELF)
+        self._children_cpu_s = 0.0
+        self._peak_bytes = peak_memory_bytes()
+        self._open_streams()
+        os.register_at_fork(after_in_child=self._forked)
+
+    def run(self) -> None:
+        """Run jobs until the agent is gone."""
+        while True:
+            ticket = os.read(self._tickets, TICKET_BYTES)
+            if len(ticket) != TICKET_BYTES:
+                os._exit(0)
+            self._run(self._take(int.from_bytes(ticket, "big")))
+
+    def _take(self, sequence: int) -> list[Any]:
+        """Return the job of that number, dropping those whose tickets were taken back."""
+        while True:
+            frame = self._channel.next_frame()
+            if frame[0] == SETUP:
+                _, name, entry, source, self._backends, self._scratch = frame
+                self._program = (name, entry, source)
+                os.chdir(self._scratch)
+            elif frame[0] == RUN and frame[1] == sequence:
+                return frame
+
+    def _run(self, frame: list[Any]) -> None:
+        _, sequence, job, attempt, deadline_ms, text, blobs, result_max, output_max = frame
+        edge = self._edge
+        session = edge.Session(self._channel, (job, attempt, deadline_ms), output_max)
+        edge.bind(session)
+        begin_s = time.perf_counter()
+        code, payload, trace = self._outcome(session, text, blobs, result_max, output_max)
+        dirty = code in ("memory_limit", "exited", "setup_failed")
+        try:
+            for stream in self._streams:
+                stream.flush()
+        except ValueError:  # the function closed it
+            self._open_streams()
+        session.close()
+        edge.bind(None)
+        wall_s = time.perf_counter() - begin_s
+        cpu_s, peak_bytes = self._measure(wall_s)
+        dirty = self._leftovers() or dirty
+        writes = session.writes if code is None else []
+        outcome = [DONE, sequence, code, payload, trace]
+        outcome += [wall_s, cpu_s, peak_bytes, session.backend, writes, dirty]
+        self._channel.write(outcome)
+        while dirty:  # this process is ended now, and must begin no other job
+            self._channel.next_frame()
+
+    def _outcome(
+        self, session: Any, text: bytes, blobs: dict[str, int], result_max: int, output_max: int
+    ) -> tuple[str | None, bytes, str]:
+        """Call the handler; return the error code or `None`, the payload and the traceback."""
+        edge = self._edge
+        try:
+            if self._handler is None:
+                self._handler = self._load()
+        except (SystemExit, MemoryError) as error:
+            return self._failure(error)
+        except BaseException as error:  # noqa: BLE001  (a program may raise anything)
+            return ("setup_failed", *describe(error, self._program))
+        try:
+            value = edge.decode(text)
+            if blobs:
+                value = self._named_inputs(session, value, blobs)
+            result = self._handler(value)
+        except BaseException as error:  # noqa: BLE001  (a function may raise anything)
+            return self._failure(error)
+        try:
+            if isinstance(result, bytes | bytearray | memoryview):
+                payload: bytes = edge.encode(edge.put_blob(result))
+            else:
+                payload = edge.encode(result)
+            if len(payload) > output_max:
+                return "output_limit", b"the result is over output_bytes", ""
+            if len(payload) > result_max:
+                payload = edge.encode(edge.put_blob(payload, "application/json"))
+            return None, payload, ""
+        except (TypeError, ValueError, RecursionError) as error:
+            message, trace = describe(error, self._program)
+            return "result_invalid", b"the result is not JSON: " + message, trace
+        except BaseException as error:  # noqa: BLE001  (a result may bring its own code)
+            return self._failure(error)
+
+    def _failure(self, error: BaseException) -> tuple[str, bytes, str]:
+        code = "function_error"
+        if isinstance(error, SystemExit):
+            code = "exited"
+        elif isinstance(error, MemoryError):
+            # Its frames hold the memory that describing it would need.
+            error.__traceback__ = None
+            return "memory_limit", b"the function ran out of memory_bytes", ""
+        elif isinstance(error, self._edge.OutputLimit):
+            code = "output_limit"
+        elif isinstance(error, self._edge.BackendUnavailable):
+            code = "backend_unavailable"
+        elif isinstance(error, OSError) and error.errno == errno.EFBIG:
+            code = "output_limit"
+        return (code, *describe(error, self._program))
+
+    def _load(self) -> Callable[[Any], Any]:
+        """Run the program's source and return its handler."""
+        name, entry, source = self._program
+        module = types.ModuleType("function")
+        module.__file__ = f"<function {name}>"
+        sys.modules["function"] = module
+        exec(compile(source, module.__file__, "exec", dont_inherit=True), module.__dict__)  # noqa: S102
+        handler = getattr(module, entry, None)
+        if not callable(handler):
+            raise LookupError(f"the program has no function {entry!r}")
+        return handler  # type: ignore[no-any-return]
+
+    def _named_inputs(self, session: Any, value: Any, blobs: dict[str, int]) -> Any:
+        """Add named blobs to `edge.inputs`, and to the input where it is an object or null."""
+        session.inputs = {name: self._edge.Blob(str(number)) for name, number in blobs.items()}
+        if value is None:
+            return dict(session.inputs)
+        return {**session.inputs, **value} if isinstance(value, dict) else value
+
+    def _engine(self) -> Any:
+        if self._inference is None:
+            module = load_beside("edge_inference", os.path.join("..", "inference.py"))
+            self._inference = module.Engine(self._backends)
+        return self._inference
+
+    def _measure(self, wall_s: float) -> tuple[float, int]:
+        """Return the CPU seconds since the last call, and the peak memory in bytes."""
+        before, usage = self._usage, resource.getrusage(resource.RUSAGE_SELF)
+        self._usage = usage
+        cpu_s = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime
+        if wall_s > 0.005 or usage.ru_minflt - before.ru_minflt > FAULTS_MAX:
+            # Looked up only where it can have changed; the peak is then reset for the next job.
+            self._peak_bytes = peak_memory_bytes()
+            below = resource.getrusage(resource.RUSAGE_CHILDREN)
+            children_cpu_s = below.ru_utime + below.ru_stime
+            cpu_s += children_cpu_s - self._children_cpu_s
+            self._children_cpu_s = children_cpu_s
+        return max(cpu_s, 0.0), self._peak_bytes
+
+    def _leftovers(self) -> bool:
+        """Tidy up after a job; return whether something is left that this process cannot end."""
+        dirty = _thread._count() > 0  # noqa: SLF001  (20 ns; `threading` costs an import)
+        try:
+            while True:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
+                if found is None:  # a living child
+                    dirty = True
+                    break
+        except ChildProcessError:
+            pass
+        return self._untidy() or dirty
+
+    def _untidy(self) -> bool:
+        """Empty the scratch directory and go back there; return whether that failed."""
+        try:
+            here = os.stat(".")
+            if self._mark == (here.st_ino, here.st_dev, here.st_nlink, here.st_mtime_ns):
+                return False
+            os.chdir(self._scratch)
+            if os.listdir(self._scratch):
+                wipe(self._scratch)
+            here = os.stat(".")
+        except (OSError, RecursionError):
+            return True
+        # A directory's time moves with the kernel's tick: only an old one tells that nothing
+        # happened since, and saves listing the directory after each job.
+        if time.clock_gettime_ns(time.CLOCK_REALTIME) - here.st_mtime_ns > TICK_NS:
+            self._mark = (here.st_ino, here.st_dev, here.st_nlink, here.st_mtime_ns)
+        return False
+
+    def _open_streams(self) -> None:
+        self._streams = [
+            io.TextIOWrapper(
+                io.BufferedWriter(Stream(self._channel, number), OUTPUT_SIZE_MAX_BYTES),
+                encoding="utf-8",
+                errors="backslashreplace",
+                line_buffering=True,
+            )
+            for number in (STDOUT, STDERR)
+        ]
+        sys.stdout, sys.stderr = self._streams
+
+    def _forked(self) -> None:
+        """A process forked by the function: it prints to the pipes and has no agent."""
+        self._edge.bind(None)
+        self._channel.close()
+        os.close(self._tickets)
+        self._tickets = -1
+        for name, number in (("stdout", STDOUT), ("stderr", STDERR)):
+            file = os.fdopen(number, "w", 1, "utf-8", "backslashreplace", closefd=False)
+            setattr(sys, name, file)
+
+
+def describe(error: BaseException, program: tuple[str, str, bytes]) -> tuple[bytes, str]:
+    """Return an exception's message and traceback as bounded text, whatever it is."""
+    try:
+        import linecache
+        import traceback
+
+        name, _, source = program
+        file = f"<function {name}>"
+        lines = source.decode("utf-8", "replace").splitlines(keepends=True)
+        linecache.cache[file] = (len(source), None, lines, file)
+        # The first frames are this file's.
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+            trace = trace.tb_next
+        whole = "".join(traceback.format_exception(type(error), error, trace))
+        if len(whole) > TRACEBACK_SIZE_MAX_CHARACTERS:
+            half = TRACEBACK_SIZE_MAX_CHARACTERS // 2
+            whole = whole[:half] + "\n...\n" + whole[-half:]
+        message = f"{type(error).__name__}: {error}"[:ERROR_SIZE_MAX_CHARACTERS]
+        return (
+            message.encode("utf-8", "backslashreplace"),
+            whole.encode("utf-8", "backslashreplace").decode(),
+        )
+    except BaseException:  # noqa: BLE001  (describing it runs the function's code again)
+        return b"an exception that cannot be described", ""
+
+
+def load_beside(name: str, path: str) -> types.ModuleType:
+    """Import a file next to this one under `name`."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    spec = importlib.util.spec_from_file_location(name, os.path.normpath(os.path.join(here, path)))
+    if spec is None or spec.loader is None:
+        raise ImportError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def peak_memory_bytes() -> int:
+    """Return this process's peak resident memory since the last call, and begin anew."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            status = file.read()
+        with open("/proc/self/clear_refs", "wb") as file:
+            file.write(b"5")
+        line = status[status.index(b"VmHWM:") :].split(b"\n", 1)[0]
+        return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        return 0
+
+
+def wipe(directory: str) -> None:
+    """Remove everything in a directory."""
+    for path, directories, files in os.walk(directory, topdown=False):
+        for name in files:
+            os.unlink(os.path.join(path, name))
+        for name in directories:
+            below = os.path.join(path, name)
+            if os.path.islink(below):
+                os.unlink(below)
+            else:
+                os.rmdir(below)
+
+
+def main() -> None:
+    """Prepare this process and run jobs."""
+    library = ctypes.CDLL(None)
+    library.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+    library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if os.getppid() != int(sys.argv[3]):  # the agent ended before the first call took effect
+        os._exit(0)
+    runtime = Runtime(int(sys.argv[1]), int(sys.argv[2]))
+    del sys.argv[1:]
+    try:
+        runtime.run()
+    finally:
+        # Reached by a process that the function forked and that came back here, or when the
+        # function closed our descriptors.
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

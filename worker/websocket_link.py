@@ -1,0 +1,194 @@
+"""The worker's end of a link over a WebSocket: outbound, so a worker needs no open port.
+
+`GET /worker/ID/attach` with a bearer token; then each binary message is one batch.  The stream is
+trio's, with TLS where the address says so; wsproto speaks the protocol.  A dead network shows by
+the kernel's own means (`TCP_USER_TIMEOUT` on what we send, keep-alive when nothing is sent), so no
+message has to wait for a pong.
+"""
+
+import socket
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+from urllib.parse import urlsplit
+
+import trio
+import wsproto
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Ping,
+    RejectConnection,
+    RejectData,
+    Request,
+    TextMessage,
+)
+
+from worker.link import (
+    LinkBroken,
+    LinkClosed,
+    LinkRefused,
+    ToWorkerBatch,
+    decode_batch,
+    encode_batch,
+)
+from worker.protocol import MESSAGE_SIZE_MAX_BYTES, Message
+
+READ_SIZE_BYTES: Final = 256 * 1024
+"""Most bytes of one read. Source: a socket's buffer."""
+
+CONNECT_TIMEOUT_S: Final = 10.0
+"""For name, connection, TLS and the answer to the upgrade together. Source: guess."""
+
+UNSENT_TIMEOUT_S: Final = 20.0
+"""After this long without acknowledgement of what was sent the network is dead. Source: guess,
+two thirds of a lease."""
+
+REFUSALS: Final = frozenset({401, 403, 404, 410, 421, 426})
+"""Statuses after which trying again with this token is pointless."""
+
+
+class WebSocketLink:
+    """See `open_websocket_link`."""
+
+    def __init__(self, stream: trio.abc.Stream, connection: wsproto.WSConnection) -> None:
+        self._stream = stream
+        self._connection = connection
+        self._messages: list[Message] = []
+        self._parts: list[bytes] = []
+        self._size_bytes = 0
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        """Send a batch."""
+        data = b"".join(
+            self._connection.send(BytesMessage(data=part)) for part in encode_batch(messages)
+        )
+        await self._write(data)
+
+    async def receive(self) -> list[Message]:
+        """Return the messages that have arrived, at least one batch."""
+        while True:
+            ready, self._messages = self._messages, []
+            if ready:
+                return ready
+            await self._fill()
+            await self._take_events()
+
+    async def aclose(self) -> None:
+        """Say good-bye, as far as that is possible at once, and close."""
+        with trio.move_on_after(1) as scope, suppress(LinkClosed, wsproto.utilities.ProtocolError):
+            scope.shield = True
+            await self._write(self._connection.send(CloseConnection(code=1000)))
+        await trio.aclose_forcefully(self._stream)
+
+    async def _take_events(self) -> None:
+        for event in self._connection.events():
+            match event:
+                case BytesMessage():
+                    self._take_part(bytes(event.data), event.message_finished)
+                case Ping():
+                    await self._write(self._connection.send(event.response()))
+                case CloseConnection():
+                    with suppress(LinkClosed, wsproto.utilities.ProtocolError):
+                        await self._write(self._connection.send(event.response()))
+                    raise LinkClosed(f"the node closed the link: {event.code} {event.reason or ''}")
+                case TextMessage():
+                    raise LinkBroken("a text message")
+                case _:  # pongs
+                    pass
+
+    def _take_part(self, data: bytes, finished: bool) -> None:
+        self._parts.append(data)
+        self._size_bytes += len(data)
+        if self._size_bytes > MESSAGE_SIZE_MAX_BYTES:
+            raise LinkBroken(f"a message over {MESSAGE_SIZE_MAX_BYTES} bytes")
+        if finished:
+            whole = b"".join(self._parts) if len(self._parts) > 1 else data
+            self._parts.clear()
+            self._size_bytes = 0
+            self._messages += decode_batch(whole, ToWorkerBatch)
+
+    async def _fill(self) -> None:
+        try:
+            data = await self._stream.receive_some(READ_SIZE_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise LinkClosed("the connection broke") from error
+        if not data:
+            raise LinkClosed("the connection was closed")
+        try:
+            self._connection.receive_data(data)
+        except wsproto.utilities.RemoteProtocolError as error:
+            raise LinkBroken(f"not a WebSocket: {error}") from error
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise LinkClosed("the connection broke") from error
+
+    async def open(self, host: str, target: str, token: str) -> None:
+        """Upgrade the connection."""
+        headers = [(b"authorization", f"Bearer {token}".encode())]
+        request = Request(host=host, target=target, extra_headers=headers)
+        await self._write(self._connection.send(request))
+        while True:
+            await self._fill()
+            for event in self._connection.events():
+                match event:
+                    case AcceptConnection():
+                        # Batches may have come with the answer.
+                        await self._take_events()
+                        return
+                    case RejectConnection() | RejectData():
+                        status = getattr(event, "status_code", 0)
+                        if status in REFUSALS:
+                            raise LinkRefused(f"the node answered {status}")
+                        raise LinkClosed(f"the node answered {status}")
+                    case _:
+                        raise LinkBroken("no answer to the upgrade")
+
+
+async def open_websocket_link(
+    url: str, token: str, *, tls: ssl.SSLContext | None = None
+) -> WebSocketLink:
+    """Attach to a node: `url` is `ws[s]://HOST:PORT/worker/ID/attach` (`http[s]` will do).
+
+    `tls` replaces the system's trust, for instance by one certificate.  Raises `LinkRefused` when
+    the node does not take the token, and `LinkClosed` for what may be better next time.
+    """
+    parts = urlsplit(url)
+    secure = parts.scheme in ("wss", "https")
+    if parts.hostname is None or parts.scheme not in ("ws", "wss", "http", "https"):
+        raise ValueError(f"not the address of a node: {url}")
+    port = parts.port or (443 if secure else 80)
+    try:
+        with trio.fail_after(CONNECT_TIMEOUT_S):
+            stream: trio.abc.Stream = await _connect(parts.hostname, port)
+            if secure:
+                context = tls or ssl.create_default_context()
+                stream = trio.SSLStream(
+                    stream, context, server_hostname=parts.hostname, https_compatible=True
+                )
+            connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+            link = WebSocketLink(stream, connection)
+            try:
+                await link.open(parts.netloc, parts.path or "/", token)
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+            return link
+    except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
+        raise LinkClosed(f"no connection to {parts.netloc}: {error}") from error
+
+
+async def _connect(host: str, port: int) -> trio.SocketStream:
+    stream = await trio.open_tcp_stream(host, port)
+    options = stream.socket
+    options.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    options.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNSENT_TIMEOUT_S * 1000))
+    options.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(UNSENT_TIMEOUT_S / 2))
+    options.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, int(UNSENT_TIMEOUT_S / 4))
+    return stream
