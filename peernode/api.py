@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from peernode.calls import Answer, Call, Headers, Nothing, ObjectClass, ObjectView, Operation
+from peernode.permissions import Actor
 from peernode.problems import Problem, not_found
 from storage import ids
 from storage.errors import BlobTooLarge, InvalidData, StoreClosed, StoreFull
@@ -158,7 +159,7 @@ class Api:
         self,
         spec: ObjectClass,
         operation: Operation,
-        id_text: str,
+        id_text: str | None,
         scope: Scope,
         receive: Receive,
     ) -> Answer:
@@ -179,10 +180,12 @@ class Api:
             if key == b"authorization":
                 authorization = value
                 break
-        actor = self._node.sessions.authenticate(authorization)
-        call = Call(actor, headers, query, receive=receive, client=_client(scope))
-        if id_text:
-            call.object_id = self._object_id(spec, id_text)
+        client = _client(scope)
+        actor = self._authenticate(authorization, client)
+        call = Call(actor, headers, query, receive=receive, client=client)
+        if id_text is not None:
+            call.id_text = id_text
+            call.object_id = self._object_id(spec, operation, id_text)
         if not waits:
             self._active += 1
         try:
@@ -196,7 +199,17 @@ class Api:
             if not waits:
                 self._active -= 1
 
-    def _object_id(self, spec: ObjectClass, text: str) -> int:
+    def _authenticate(self, authorization: bytes | None, client: str) -> Actor:
+        try:
+            actor = self._node.sessions.authenticate(authorization)
+        except Problem:
+            self._node.admit_anonymous(client)
+            raise
+        if actor.kind == "anonymous":
+            self._node.admit_anonymous(client)
+        return actor
+
+    def _object_id(self, spec: ObjectClass, operation: Operation, text: str) -> int:
         try:
             return ids.parse_id(text)
         except InvalidData as error:
@@ -204,6 +217,8 @@ class Api:
                 found = spec.named(self._node, text)
                 if found is not None:
                     return found
+                if operation.hides_unknown:
+                    return 0
                 raise not_found(spec.name, text) from None
             raise Problem("not_found", f"id: {error}", field="id") from None
 
@@ -213,17 +228,18 @@ def _operations(spec: ObjectClass) -> list[Operation]:
     return [*six, *spec.methods.values(), *spec.reads.values()]
 
 
-def _route(spec: ObjectClass, method: str, parts: list[str]) -> tuple[str, Operation, str]:
+def _route(spec: ObjectClass, method: str, parts: list[str]) -> tuple[str, Operation, str | None]:
     """Return the operation that a path of `spec` names, its name, and the id's text."""
     if method == "HEAD":
         method = "GET"
     length = len(parts)
+    id_text: str | None
     if length == 2 or (length == 3 and not parts[2]):
         table: Mapping[str, tuple[str, Operation]] = {
             "GET": ("list", spec.list),
             "POST": ("create", spec.create),
         }
-        id_text = ""
+        id_text = None
     elif length == 3:
         table = {
             "GET": ("get", spec.get),

@@ -57,7 +57,17 @@ class Page(View, frozen=True, kw_only=True):
 class Call:
     """One call of the API, decoded as far as its operation asks for."""
 
-    __slots__ = ("actor", "body", "client", "headers", "object_id", "query", "raw", "receive")
+    __slots__ = (
+        "actor",
+        "body",
+        "client",
+        "headers",
+        "id_text",
+        "object_id",
+        "query",
+        "raw",
+        "receive",
+    )
 
     def __init__(
         self,
@@ -73,6 +83,8 @@ class Call:
         self.headers = headers
         self.query = query
         self.object_id = object_id
+        self.id_text = ""
+        """What stood in place of the id."""
         self.client = client
         """The caller's network address."""
         self.receive = receive
@@ -144,6 +156,8 @@ class Operation:
     media_type: str = "application/json"
     problems: tuple[str, ...] = ()
     """Codes that are particular to this operation."""
+    hides_unknown: bool = False
+    """An unknown name is its own business (object 0): it must answer as for a wrong password."""
     waits: bool = False
     """It may take as long as its caller asks for, so it does not count as work in progress."""
 

@@ -177,7 +177,7 @@ class EdgeCalls:
                     spaces.write(
                         transaction,
                         actor,
-                        self._space(actor, space, "kv.put"),
+                        self._space(actor, space, "key_put"),
                         check_key(key),
                         check_value(value),
                         ttl_s,
@@ -186,7 +186,7 @@ class EdgeCalls:
                     spaces.write(
                         transaction,
                         actor,
-                        self._space(actor, space, "kv.delete"),
+                        self._space(actor, space, "key_delete"),
                         check_key(key),
                         None,
                     )
@@ -194,7 +194,7 @@ class EdgeCalls:
                     spaces.increment(
                         transaction,
                         actor,
-                        self._space(actor, space, "kv.increment"),
+                        self._space(actor, space, "key_increment"),
                         check_key(key),
                         by,
                     )
@@ -251,14 +251,14 @@ class EdgeCalls:
     async def _kv_get(
         self, actor: Actor, request: Request, fence: int, arguments: _KvKey
     ) -> object:
-        space = self._space(actor, arguments.space, "kv.get")
+        space = self._space(actor, arguments.space, "key_get")
         held = self._node.spaces.read(space, check_key(arguments.key))
         return None if held is None else {"value": held.value, "version": held.version}
 
     async def _kv_list(
         self, actor: Actor, request: Request, fence: int, arguments: _KvList
     ) -> object:
-        space = self._space(actor, arguments.space, "kv.list")
+        space = self._space(actor, arguments.space, "key_list")
         prefix = check_key(arguments.prefix) if arguments.prefix else b""
         after = check_key(arguments.cursor) if arguments.cursor else b""
         keys, more = self._node.spaces.keys(space, prefix, after, KEYS_MAX)
@@ -272,7 +272,7 @@ class EdgeCalls:
         value, key = check_value(arguments.value), check_key(arguments.key)
 
         def body(transaction: Transaction) -> int:
-            space = self._space(actor, arguments.space, "kv.put")
+            space = self._space(actor, arguments.space, "key_put")
             return self._node.spaces.write(transaction, actor, space, key, value, arguments.ttl_s)
 
         return {"version": await self._node.transactions.run(body)}
@@ -283,7 +283,7 @@ class EdgeCalls:
         key = check_key(arguments.key)
 
         def body(transaction: Transaction) -> None:
-            space = self._space(actor, arguments.space, "kv.delete")
+            space = self._space(actor, arguments.space, "key_delete")
             self._node.spaces.write(transaction, actor, space, key, None)
 
         await self._node.transactions.run(body)
@@ -295,7 +295,7 @@ class EdgeCalls:
         key = check_key(arguments.key)
 
         def body(transaction: Transaction) -> int:
-            space = self._space(actor, arguments.space, "kv.increment")
+            space = self._space(actor, arguments.space, "key_increment")
             return self._node.spaces.increment(transaction, actor, space, key, arguments.by)[0]
 
         return {"value": await self._node.transactions.run(body)}

@@ -168,7 +168,8 @@ class Connection:
     def _scope(self, request: Request) -> Scope:
         return {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            # From 2.4 on Starlette no longer watches for a disconnect while a stream is silent.
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": request.http_version,
             "method": request.method,
             "scheme": "http" + self._scheme_suffix,

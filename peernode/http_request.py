@@ -219,6 +219,7 @@ class RequestParser:
             raise self._refuse(Refusal(431, "headers_too_large", detail, limit=limit))
         if self.in_head:
             name = name.lower()
+            value = value.rstrip(b" \t")  # llhttp strips only what is before the value.
             if name in _SPECIAL:
                 self._take_special(name, value)
             self._request.headers.append((name, value))

@@ -269,8 +269,9 @@ class Server:
             self._origins[origin] += 1
             try:
                 await connection.run()
-            except Exception as error:  # noqa: BLE001  (boundary: one connection)
-                self._service.report(error)
+            except* Exception as group:  # Boundary: one connection. A cancellation passes on.
+                only = len(group.exceptions) == 1
+                self._service.report(group.exceptions[0] if only else group)
             finally:
                 del self._connections[connection]
                 self._origins[origin] -= 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from peernode.sessions import OPERATOR_PREFIX
 from peernode.vault import load_secret_file, load_secret_text
 from storage import facts, signing
 from storage.clock import Clock, Entropy
@@ -16,7 +17,6 @@ from storage.store import Batch, Store, Table
 KEY_FILE: Final = "node.key"
 PEPPER_FILE: Final = "pepper.key"
 OPERATOR_FILE: Final = "operator.token"
-OPERATOR_PREFIX: Final = "pno1."
 MESH_KEY: Final = b"mesh"
 """Row of `Table.META`: the mesh's genesis."""
 BOOT_KEY: Final = b"boot"

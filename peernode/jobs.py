@@ -7,8 +7,9 @@
    disk before its outcome can be.  If the write fails the job is withdrawn and never was.
 2. An outcome is durable before anyone sees it or the worker may forget it, and it is written once,
    in the batch that applies the job's buffered writes and deletes its lease.
-3. A lease rides on the next commit.  Losing one in a crash is harmless: fences grow across
-   restarts, and a worker that comes back with the attempt has it adopted.
+3. A lease is written once its job is known to run, and rides on the next commit: jobs that end
+   at once never need it.  Losing one in a crash is harmless: fences grow across restarts, and a
+   worker that comes back with the attempt has it adopted.
 4. A full disk loses nothing: an outcome that does not fit is tried again until it does.
 """
 
@@ -81,17 +82,17 @@ class LiveJob:
         "priority",
         "progress",
         "project",
-        "row",
+        "request",
         "sequence",
         "timeline",
     )
 
-    def __init__(self, job: int, project: int, created_ms: int, row: bytes | None) -> None:
+    def __init__(self, job: int, project: int, created_ms: int, request: Request | None) -> None:
         self.job = job
         self.project = project
         self.created_ms = created_ms
-        self.row = row
-        """The request's row until it is durable; `None` after."""
+        self.request = request
+        """The request until it is durable; `None` after, when the disk has it."""
         self.priority = 0
         self.leased_ms = 0
         self.isolation = ""
@@ -202,22 +203,20 @@ class Jobs:
         now_ms = self._clock.wall_ms()
         job = self._ids.next()
         key = ids.key(job)
-        row = job_rows.encode(
-            Request(
-                version.function,
-                version.version,
-                version.project,
-                caller,
-                parent,
-                now_ms,
-                input_json,
-                blobs,
-                granted,
-                terms,
-            )
+        request = Request(
+            version.function,
+            version.version,
+            version.project,
+            caller,
+            parent,
+            now_ms,
+            input_json,
+            blobs,
+            granted,
+            terms,
         )
         puts: list[Put] = [
-            (Table.JOBS, key, row),
+            (Table.JOBS, key, job_rows.encode(request)),
             (Table.LIVE, key, job_rows.NO_LEASE),
             (Table.PROJECT_JOBS, ids.key(version.project) + key, _EMPTY),
         ]
@@ -230,7 +229,7 @@ class Jobs:
         await trio.lowlevel.checkpoint_if_cancelled()
         pending = self._committer.begin(Batch(puts=puts, expects=expects))
         # From here to the end of the wait nothing can cancel us: the job's fate will be known.
-        live = LiveJob(job, version.project, now_ms, row)
+        live = LiveJob(job, version.project, now_ms, request)
         if early:
             if claim is not None:
                 self._claimed.add(claim.key)
@@ -247,7 +246,7 @@ class Jobs:
             assert claim is not None
             self._withdraw(live, started=early)
             return claim.match(conflict.found), False
-        live.row = None
+        live.request = None
         if not early:
             self._submit(live, version, terms)
         self.accepted += 1
@@ -357,8 +356,17 @@ class Jobs:
     def request(self, job: int) -> Request | None:
         """Return what was asked for, or `None` if there is no such job."""
         live = self._live.get(job)
-        row = live.row if live and live.row else self._store.get(Table.JOBS, ids.key(job))
+        if live is not None and live.request is not None:
+            return live.request
+        row = self._store.get(Table.JOBS, ids.key(job))
         return None if row is None else job_rows.decode_request(row)
+
+    def request_row(self, job: int) -> bytes:
+        """Return the request as it is kept, whose CID is the job's `request_cid`."""
+        live = self._live.get(job)
+        if live is not None and live.request is not None:
+            return job_rows.encode(live.request)
+        return self._store.get(Table.JOBS, ids.key(job)) or b""
 
     def outcome(self, job: int) -> Outcome | None:
         """Return how `job` ended, once that is durable."""
@@ -655,7 +663,6 @@ class Jobs:
                 None if total_s is None else request.created_ms + int(total_s * 1000),
             )
         )
-        self._lazy.append(self._lease_row(live))
 
     def _requeue(self, effect: events.Requeue) -> None:
         live = self._live[effect.job]

@@ -25,7 +25,7 @@ from peernode.edge_calls import EdgeCalls
 from peernode.identity import Identity, Secrets, load_secrets, open_identity
 from peernode.jobs import Jobs
 from peernode.programs import Programs
-from peernode.rate_limits import Config as RateConfig, Logins
+from peernode.rate_limits import Anonymous, Config as RateConfig, Logins
 from peernode.registry import Registry
 from peernode.sessions import Sessions
 from peernode.spaces import Spaces
@@ -116,6 +116,8 @@ class Node:
             operator_token=self.identity.operator_token,
         )
         self.logins = Logins(RateConfig(login_address_rate_per_minute=config.login_rate_per_minute))
+        self.registry.watch(self._user_changed)
+        self.anonymous = Anonymous(RateConfig())
         self.workers = Workers(store, self.transactions, seams.clock, seams.entropy)
         self.jobs = Jobs(
             scheduler=Scheduler(
@@ -170,13 +172,25 @@ class Node:
         async with self._passwords:
             return await self._offload(function, *args)
 
+    def is_local(self, client: str) -> bool:
+        """Tell whether a call comes from this machine, and not through a proxy on it."""
+        return client in ("127.0.0.1", "::1", "") and not self.config.behind_proxy
+
+    def admit_anonymous(self, client: str) -> None:
+        """Count a call without a good token; raises the `Problem` `rate_limited`."""
+        if not self.is_local(client):
+            self.anonymous.admit(client, trio.current_time())
+
+    def _user_changed(self, class_: Class, user: int) -> None:
+        if class_ is Class.USER:
+            self.sessions.invalidate(user)
+
     def admit_login(self, client: str, user: str) -> None:
         """Count a login or sign-up; raises the `Problem` `rate_limited`.
 
         Calls from this machine are its operator's, unless a proxy stands in front.
         """
-        local = client in ("127.0.0.1", "::1", "") and not self.config.behind_proxy
-        if not local:
+        if not self.is_local(client):
             self.logins.admit(client, user, trio.current_time())
         elif user:
             self.logins.admit(f"local-{user}", user, trio.current_time())
@@ -258,5 +272,4 @@ def _open_store(config: Config) -> Store:
         Path(config.data) / STORE_DIRECTORY,
         config=lmdb_store.Config(map_size_max_bytes=config.store_size_max_bytes),
         deliver=token.run_sync_soon,
-        fail=lmdb_store.end_process,
     )

@@ -151,7 +151,7 @@ class Sessions:
 
         Raises as `authenticate` does.
         """
-        certificate, secret = _parse(token)
+        certificate, secret = parse(token)
         terms = certificate.terms
         if self._node_key not in terms.audience:
             raise _refusal(
@@ -346,7 +346,7 @@ def _decode(text: bytes) -> bytes:
     return data
 
 
-def _parse(token: bytes) -> tuple[Certificate, bytes]:
+def parse(token: bytes) -> tuple[Certificate, bytes]:
     """Return a token's parts, none of them checked."""
     prefix, _, rest = token.partition(b".")
     encoded, _, secret = rest.partition(b".")

@@ -19,6 +19,8 @@ INTERVAL_S: Final = 5.0
 """Pause between sweeps. Source: guess; readers check expiry themselves."""
 ROWS_MAX: Final = 500
 """Rows of one transaction. Source: a commit stays under a few milliseconds."""
+VAULT_EXPIRY_KIND: Final = b"v"
+"""Kind of a token's row in `Table.EXPIRIES`."""
 
 
 async def run(node: "Node") -> None:
@@ -57,6 +59,8 @@ async def sweep(node: "Node") -> int:
                 # The key may have been written again since, to expire later or never.
                 if held is not None and codec.load_row(held)[2] == at_ms:
                     transaction.delete(Table.KV_LOCAL, key)
+            elif kind == VAULT_EXPIRY_KIND:
+                transaction.delete(Table.VAULT, key)
             elif kind == content.EXPIRY_KIND:
                 releases.append(node.content.expire(transaction, int.from_bytes(key, "big"), at_ms))
 

@@ -66,6 +66,7 @@ _SEALED_SIZE_BYTES: Final = 2 * SECRET_SIZE_BYTES + 16
 ROW_SIZE_BYTES: Final = _HEADER.size + _SALT_SIZE_BYTES + _NONCE_SIZE_BYTES + _SEALED_SIZE_BYTES
 """Size of every row."""
 _PERSONALISATION: Final = b"peernode/vault/1"
+_TOKEN_PERSONALISATION: Final = b"pn-token-vault1"
 
 
 class SecretFileError(Exception):
@@ -155,6 +156,27 @@ class Vault:
         except nacl.exceptions.CryptoError:
             raise Problem("wrong_credentials", "the name or the password is wrong") from None
         return Seeds(secrets[:SECRET_SIZE_BYTES], secrets[SECRET_SIZE_BYTES:])
+
+    def seal_for_token(self, secret: bytes, seeds: Seeds) -> bytes:
+        """Return a row that opens with a token's secret, which needs no slow hash: it is random."""
+        nonce = self._entropy.token_bytes(_NONCE_SIZE_BYTES)
+        return nonce + self._token_box(secret).encrypt(seeds.key + seeds.next_key, nonce).ciphertext
+
+    def open_for_token(self, row: bytes, secret: bytes) -> Seeds:
+        """Return what a row of `seal_for_token` holds; raises the `Problem` `wrong_credentials`."""
+        try:
+            secrets = self._token_box(secret).decrypt(
+                row[_NONCE_SIZE_BYTES:], row[:_NONCE_SIZE_BYTES]
+            )
+        except (nacl.exceptions.CryptoError, ValueError):
+            raise Problem("wrong_credentials", "this token does not open the user's key") from None
+        return Seeds(secrets[:SECRET_SIZE_BYTES], secrets[SECRET_SIZE_BYTES:])
+
+    def _token_box(self, secret: bytes) -> nacl.secret.SecretBox:
+        key = hashlib.blake2b(
+            secret, key=self._pepper, digest_size=SECRET_SIZE_BYTES, person=_TOKEN_PERSONALISATION
+        ).digest()
+        return nacl.secret.SecretBox(key)
 
     def _header(self) -> bytes:
         return _HEADER.pack(_FORMAT, self._config.passes, self._config.memory_bytes)

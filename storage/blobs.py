@@ -86,6 +86,17 @@ class BlobStore:
         """
         return Reader(self._blocks, self._config, cid)
 
+    def has(self, cid: Cid) -> bool:
+        """Tell whether committed content is, or contains, the block `cid`."""
+        return self._blocks.is_referenced(cid)
+
+    def read_block(self, cid: Cid) -> bytes:
+        """Return the verified bytes of one block, leaf or node, as another node asks for it.
+
+        Raises `BlockMissing` or `BlockCorrupt`.
+        """
+        return self._blocks.read(cid)
+
     def release(self, cid: Cid) -> Release:
         """Return how to give up the content `cid`, once for each time it was committed."""
         blocks: dict[Cid, None] = {cid: None}

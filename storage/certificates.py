@@ -11,8 +11,8 @@ certificate is worth nothing without either.
 The certificate carries the user's public key, so its signature can be checked by anyone, at once;
 whether that key is the user's at that epoch is `authority`'s question.
 
-A **scope** is `CLASS` or `CLASS:VERB`, with `*` for all classes.  A record needs a scope of its class with a verb that
-writes; what else a scope permits is decided where requests are answered.
+A **scope** is `CLASS` or `CLASS:VERB`, with `*` for all classes.  A record needs a scope of its
+class with a verb that writes; what else a scope permits is decided where requests are answered.
 
 What it leaves out: the clock (`is_current` takes the time) and revoked tokens.  A revocation stops
 the use of a token at a node's API; it says nothing about records, since a rule that could discard

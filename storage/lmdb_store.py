@@ -1,9 +1,7 @@
-"""The store on disk: LMDB, one writer thread, group commit.
+"""The store on disk: LMDB.
 
-Reads run in the caller's thread, each in a transaction of its own (under a microsecond).  Writes
-queue; one thread takes what has queued, applies it in one transaction, commits, and reports every
-batch's result with *one* `deliver`.  While a commit waits for the disk the next one gathers, so
-the rate of durable batches grows with the number of writers and not with the disk's patience.
+Reads run in the caller's thread, each in a transaction of its own (about a microsecond).  Writes
+are gathered by one thread (`group_commit`); here a group becomes one transaction.
 
 Rules beyond the seam's:
 
@@ -13,24 +11,18 @@ Rules beyond the seam's:
    true EIO by asking the filesystem for the space.
 2. Deleting needs pages too (LMDB copies what it changes).  So a reserve is kept allocated in the
    file, and a batch that grows the store is refused before it would eat into it.
-3. A commit that fails for another reason is never tried again: after a failed fsync nobody knows
-   what the disk holds (Rebello et al., "Can applications recover from fsync failures?", 2020).
-   `fail` is called; by default it ends the process, and the next start reads what is true.
+3. Any other error of a commit leaves this module as it is and ends the process (`group_commit`).
 4. One opener (`lock`), until `close`.
 5. `expects` of a batch are tested before its first write, so a conflict needs no nested
    transaction and leaves the other batches of the commit alone.
 
 What it leaves out: shrinking the file (LMDB reuses pages, it never gives them back), and anything
-about what rows mean.  It is longer than most because it is the one module that knows LMDB.
+about what rows mean.
 """
 
 import errno
-import functools
 import itertools
 import os
-import sys
-import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +30,9 @@ from typing import TypeAlias
 
 import lmdb
 
-from storage.batches import Deliver, check_bounds, check_key, counter_row, measure, report
+from storage.batches import Deliver, check_bounds, check_key, counter_row
 from storage.errors import FormatError, StoreClosed, StoreError, StoreFull
+from storage.group_commit import Entry, GroupCommit, end_process
 from storage.lock import DirectoryLock
 from storage.space import FULL_ERRNOS, AllocatedFile
 from storage.store import Batch, Conflict, Done, Result, Statistics, Table
@@ -50,15 +43,11 @@ FORMAT_KEY = b"format"
 FORMAT_VERSION = 1
 """The format that this program writes and reads."""
 
-EXIT_STATUS = 70
-"""The process's exit status after a commit that failed. Source: EX_SOFTWARE of sysexits.h."""
-
 SPARE_TRANSACTIONS = 4
 """Read transactions kept open for the next read, which is then twice as fast. Source: guess at the
 threads that read at once."""
 
 Commit: TypeAlias = Callable[[lmdb.Transaction], None]
-_Entry: TypeAlias = tuple[Batch, Done | None, int]
 _Databases: TypeAlias = "tuple[lmdb._Database, ...]"  # noqa: SLF001  (the stub's only name for it)
 
 
@@ -80,13 +69,6 @@ class Config:
     """Batches waiting; one more is refused as `StoreFull`. Source: two seconds' work."""
     readers_max: int = 126
     """Read transactions open at once, one for each thread that reads. Source: LMDB's default."""
-
-
-def end_process(error: BaseException) -> None:
-    """Say on standard error why, in one line, and end the process with `EXIT_STATUS`."""
-    sys.stderr.write(f"peernode: the store failed and what it holds is unknown: {error!r}\n")
-    sys.stderr.flush()
-    os._exit(EXIT_STATUS)
 
 
 class LmdbStore:
@@ -113,13 +95,7 @@ class LmdbStore:
     ) -> None:
         self._path = path
         self._config = config
-        self._deliver = deliver
-        self._fail = fail
         self._commit = commit
-        self._closed = False
-        self._closing = threading.Lock()  # So that no thread's `apply` slips in behind `close`.
-        self._queue: deque[_Entry] = deque()
-        self._wake = threading.Event()
         self._commits = 0
         self._committed_batches = 0
         self._freed_released = False
@@ -131,8 +107,14 @@ class LmdbStore:
             self._lock.release()
             raise
         self._page_bytes = int(self._environment.stat()["psize"])
-        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
-        self._thread.start()
+        self._writer = GroupCommit(
+            self._settle,
+            deliver=deliver,
+            fail=fail,
+            batches_max=config.transaction_batches_max,
+            size_max_bytes=config.transaction_size_max_bytes,
+            queue_batches_max=config.queue_batches_max,
+        )
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """Return the committed value of `key`, or `None`."""
@@ -169,28 +151,14 @@ class LmdbStore:
         The batch's sequences must not change afterwards.  Raises `ValueError` for a key that no
         store takes and `StoreClosed`.  A `done` must not raise.
         """
-        if self._closed:
-            raise StoreClosed(f"the store at {self._path} is closed")
-        size_bytes = measure(batch)
-        if len(self._queue) >= self._config.queue_batches_max:
-            self._refuse(done)
-            return
-        self._queue.append((batch, done, size_bytes))
-        if not lazy and not self._wake.is_set():
-            self._wake.set()
+        self._writer.submit(batch, done, lazy=lazy)
 
     def apply(self, batch: Batch) -> Conflict | None:
         """Commit `batch` now and block until it is durable; from any thread.
 
         Raises `StoreFull`, `StoreClosed`, and `StoreError` where the commit failed.
         """
-        waiter = _Waiter()
-        with self._closing:
-            self.submit(batch, waiter)
-        result = waiter.wait()
-        if isinstance(result, StoreError):
-            raise result
-        return result
+        return self._writer.apply(batch)
 
     def statistics(self) -> Statistics:
         """Return figures about this store; `used_bytes` counts whole pages in use."""
@@ -202,7 +170,7 @@ class LmdbStore:
         return Statistics(
             used_bytes=used_bytes,
             capacity_bytes=self._config.map_size_max_bytes,
-            queued_batches=len(self._queue),
+            queued_batches=self._writer.queued_batches,
             commits=self._commits,
             committed_batches=self._committed_batches,
         )
@@ -212,57 +180,14 @@ class LmdbStore:
 
         No other thread may be reading.  A second call does nothing.
         """
-        with self._closing:
-            self._closed = True
-        self._wake.set()
-        self._thread.join()
+        self._writer.close()
         self._environment.close()
         self._data_file.close()
         self._lock.release()
 
-    # The writer's thread.
+    # In the writer's thread.
 
-    def _run(self) -> None:
-        group: list[_Entry] = []
-        try:
-            while True:
-                self._wake.wait()
-                self._wake.clear()
-                # Read before the queue: nothing is queued after it is set.
-                last = self._closed
-                more = True
-                while more:
-                    group, more = self._take()
-                    if group:
-                        self._report(group, self._settle(group))
-                if last:
-                    return
-        except BaseException as error:  # noqa: BLE001  (the thread's boundary)
-            self._closed = True
-            self._fail(error)
-            unknown = StoreError(f"a commit failed; what became of the batch is unknown: {error}")
-            for _, done, _ in itertools.chain(group, self._queue):
-                if isinstance(done, _Waiter):
-                    done(unknown)
-
-    def _take(self) -> tuple[list[_Entry], bool]:
-        """Return the batches of the next commit, and whether the limits left some behind."""
-        group: list[_Entry] = []
-        size_bytes = 0
-        popleft = self._queue.popleft
-        while (
-            len(group) < self._config.transaction_batches_max
-            and size_bytes < self._config.transaction_size_max_bytes
-        ):
-            try:
-                entry = popleft()
-            except IndexError:
-                return group, False
-            group.append(entry)
-            size_bytes += entry[2]
-        return group, True
-
-    def _settle(self, group: list[_Entry]) -> list[Result]:
+    def _settle(self, group: list[Entry]) -> list[Result]:
         """Commit `group`, or as much of it as there is room for; return each batch's result."""
         try:
             results = self._transact(group)
@@ -294,7 +219,7 @@ class LmdbStore:
             return False
         return True
 
-    def _transact(self, group: list[_Entry]) -> list[Result]:
+    def _transact(self, group: list[Entry]) -> list[Result]:
         try:
             transaction = self._environment.begin(write=True)
             try:
@@ -312,18 +237,6 @@ class LmdbStore:
                 raise _Full(str(error)) from error
             raise
         return results
-
-    def _report(self, group: list[_Entry], results: list[Result]) -> None:
-        reports: list[tuple[Done, Result]] = []
-        for (_, done, _), result in zip(group, results, strict=True):
-            if type(done) is _Waiter:
-                done(result)  # A thread waits for it, not the loop.
-            elif done is not None:
-                reports.append((done, result))
-        if reports:
-            self._deliver(functools.partial(report, reports))
-
-    # Room.
 
     def _require_room(self, transaction: lmdb.Transaction) -> None:
         """Raise `_Full` if `transaction` would grow the store into its reserve."""
@@ -356,43 +269,14 @@ class LmdbStore:
             pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return pages * self._page_bytes
 
-    # In the caller's thread.
-
-    def _refuse(self, done: Done | None) -> None:
-        if done is None:
-            return
-        full = StoreFull(f"{self._config.queue_batches_max} batches wait to be written")
-        if isinstance(done, _Waiter):
-            done(full)
-        else:
-            self._deliver(functools.partial(done, full))
-
     def _reading_failed(self, error: lmdb.Error) -> StoreError:
-        if self._closed:
+        if self._writer.closed:
             return StoreClosed(f"the store at {self._path} is closed")
         return StoreError(f"the store at {self._path} cannot be read: {error}")
 
 
 class _Full(Exception):
     """The transaction did not fit; nothing of it was written."""
-
-
-class _Waiter:
-    """The `done` of a thread that blocks until the batch is durable."""
-
-    __slots__ = ("_event", "_result")
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._result: Result = None
-
-    def __call__(self, result: Result) -> None:
-        self._result = result
-        self._event.set()
-
-    def wait(self) -> Result:
-        self._event.wait()
-        return self._result
 
 
 def _open(path: Path, config: Config) -> tuple[lmdb.Environment, _Databases]:

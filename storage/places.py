@@ -87,10 +87,11 @@ class Place:
             raise RecordError("a local space has no records")
         if (self.mode is Mode.NONE) != (self.class_ not in SPACE_CLASSES):
             raise RecordError("a space has a mode, and nothing else has")
-        if (self.class_ is Class.KV_ENTRY) != (0 < len(self.key) <= KEY_SIZE_MAX_BYTES):
-            raise RecordError(f"an entry has a key of 1 to {KEY_SIZE_MAX_BYTES} bytes")
-        if self.class_ is not Class.KV_ENTRY and self.key:
-            raise RecordError("only an entry has a key")
+        shortest, longest = (1, KEY_SIZE_MAX_BYTES) if self.class_ is Class.KV_ENTRY else (0, 0)
+        if not shortest <= len(self.key) <= longest:
+            raise RecordError(
+                f"an entry has a key of 1 to {KEY_SIZE_MAX_BYTES} bytes, and nothing else has"
+            )
         if self.owner_class not in FACT_BORN or min(self.id, self.owner) < NODE_NUMBERS:
             raise RecordError("an owner is a user or a project, and ids are not node numbers")
         if self.class_ in FACT_BORN and (self.owner_class, self.owner) != (self.class_, self.id):

@@ -88,7 +88,8 @@ class Lane:
         """Return how many jobs wait before this one; too many by at most the dead references."""
         ahead = bisect_left(self.fresh, entry.sequence, key=lambda other: other.sequence)
         ahead += sum(sequence < entry.sequence for sequence, _ in self.returned)
-        return min(ahead, len(self) - 1) if entry.place is not None else min(ahead, len(self))
+        here = entry.place is self.fresh or entry.place is self.returned
+        return min(ahead, len(self) - here)
 
     def check(self) -> None:
         """Assert the invariants."""

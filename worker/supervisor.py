@@ -39,6 +39,7 @@ from worker.process_tree import (
     kill_orphans,
     process_table,
     read_process,
+    urgent,
 )
 from worker.protocol import STARTED_DELAY_S, ErrorCode, Usage, Write
 
@@ -521,7 +522,8 @@ class Supervisor:
             not 0 <= forks - self._forks < SCAN_FORKS
             or now_s - self._scanned_at_s > SCAN_INTERVAL_S
         ):
-            table = process_table()
+            with urgent():
+                table = process_table()
             self._forks, self._scanned_at_s = forks, now_s
         for child in children:
             attempt = child.running

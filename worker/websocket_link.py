@@ -25,6 +25,7 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from worker.link import (
     LinkBroken,
@@ -59,12 +60,16 @@ class WebSocketLink:
         self._messages: list[Message] = []
         self._parts: list[bytes] = []
         self._size_bytes = 0
+        self._writing = trio.Lock()
+        """Answers to pings are written by who receives."""
 
     async def send(self, messages: Sequence[Message]) -> None:
         """Send a batch."""
-        data = b"".join(
-            self._connection.send(BytesMessage(data=part)) for part in encode_batch(messages)
-        )
+        parts = encode_batch(messages)
+        try:
+            data = b"".join(self._connection.send(BytesMessage(data=part)) for part in parts)
+        except LocalProtocolError as error:
+            raise LinkClosed("the link is closed") from error
         await self._write(data)
 
     async def receive(self) -> list[Message]:
@@ -78,7 +83,7 @@ class WebSocketLink:
 
     async def aclose(self) -> None:
         """Say good-bye, as far as that is possible at once, and close."""
-        with trio.move_on_after(1) as scope, suppress(LinkClosed, wsproto.utilities.ProtocolError):
+        with trio.move_on_after(1) as scope, suppress(LinkClosed, LocalProtocolError):
             scope.shield = True
             await self._write(self._connection.send(CloseConnection(code=1000)))
         await trio.aclose_forcefully(self._stream)
@@ -91,7 +96,7 @@ class WebSocketLink:
                 case Ping():
                     await self._write(self._connection.send(event.response()))
                 case CloseConnection():
-                    with suppress(LinkClosed, wsproto.utilities.ProtocolError):
+                    with suppress(LinkClosed, LocalProtocolError):
                         await self._write(self._connection.send(event.response()))
                     raise LinkClosed(f"the node closed the link: {event.code} {event.reason or ''}")
                 case TextMessage():
@@ -119,14 +124,15 @@ class WebSocketLink:
             raise LinkClosed("the connection was closed")
         try:
             self._connection.receive_data(data)
-        except wsproto.utilities.RemoteProtocolError as error:
+        except RemoteProtocolError as error:
             raise LinkBroken(f"not a WebSocket: {error}") from error
 
     async def _write(self, data: bytes) -> None:
-        try:
-            await self._stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise LinkClosed("the connection broke") from error
+        async with self._writing:
+            try:
+                await self._stream.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise LinkClosed("the connection broke") from error
 
     async def open(self, host: str, target: str, token: str) -> None:
         """Upgrade the connection."""

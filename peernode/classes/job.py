@@ -174,17 +174,21 @@ def _change(change: Change) -> ChangeView:
     )
 
 
-def view(node: "Node", job: int, request: Request, *, with_content: bool) -> JobView | None:
-    """Return the job as its readers see it, or `None` if it was deleted meanwhile."""
+def view(
+    node: "Node", job: int, request: Request, *, with_content: bool, with_reasons: bool = True
+) -> JobView | None:
+    """Return the job as its readers see it, or `None` if it was deleted meanwhile.
+
+    Why it waits is worked out only if asked for: it takes a look at every worker.
+    """
     live = node.jobs.live(job)
     if live is not None:
-        return _live_view(node, live, request, with_content=with_content)
+        return _live_view(node, live, request, with_content, with_reasons)
     outcome = node.jobs.outcome(job)
-    return None if outcome is None else _ended_view(job, request, outcome, with_content)
+    return None if outcome is None else _ended_view(node, job, request, outcome, with_content)
 
 
-def _common(job: int, request: Request, *, with_content: bool) -> dict[str, Any]:
-    row = codec.dump_row([1, *request])
+def _common(node: "Node", job: int, request: Request, *, with_content: bool) -> dict[str, Any]:
     return {
         "id": str(job),
         "class_name": "job",
@@ -195,12 +199,14 @@ def _common(job: int, request: Request, *, with_content: bool) -> dict[str, Any]
         "project": str(request.project),
         "caller": str(request.caller),
         "parent": _optional(request.parent),
-        "request_cid": cid.text(cid.raw_leaf(row)),
+        "request_cid": cid.text(cid.raw_leaf(node.jobs.request_row(job))),
         "input": msgspec.Raw(request.input) if with_content else NULL,
     }
 
 
-def _ended_view(job: int, request: Request, outcome: Outcome, with_content: bool) -> JobView:
+def _ended_view(
+    node: "Node", job: int, request: Request, outcome: Outcome, with_content: bool
+) -> JobView:
     succeeded = outcome.state == "succeeded"
     error = None
     if not succeeded:
@@ -213,7 +219,7 @@ def _ended_view(job: int, request: Request, outcome: Outcome, with_content: bool
     if outcome.progress is not None and with_content:
         progress = ProgressView(fraction=outcome.progress[0], message=outcome.progress[1])
     return JobView(
-        **_common(job, request, with_content=with_content),
+        **_common(node, job, request, with_content=with_content),
         revision=f"{outcome.history[-1][0]}",
         state=cast("State", outcome.state),
         attempt=outcome.attempt,
@@ -234,14 +240,16 @@ def _ended_view(job: int, request: Request, outcome: Outcome, with_content: bool
     )
 
 
-def _live_view(node: "Node", live: LiveJob, request: Request, *, with_content: bool) -> JobView:
+def _live_view(
+    node: "Node", live: LiveJob, request: Request, with_content: bool, with_reasons: bool
+) -> JobView:
     snapshot = node.jobs.scheduler.snapshot(live.job)
     state: State = snapshot.state if snapshot else "queued"
     history = live.history()
     if state in TERMINAL:  # Decided, and not durable yet: nobody may see it.
         state = "running"
     reasons = []
-    if state == "queued":
+    if state == "queued" and with_reasons:
         reasons = [
             ReasonView(code=reason.code, detail=reason.detail, worker=_optional(reason.worker))
             for reason in node.jobs.scheduler.reasons(live.job, trio.current_time())
@@ -251,7 +259,7 @@ def _live_view(node: "Node", live: LiveJob, request: Request, *, with_content: b
     if live.progress is not None and with_content:
         progress = ProgressView(fraction=live.progress[0], message=live.progress[1])
     return JobView(
-        **_common(live.job, request, with_content=with_content),
+        **_common(node, live.job, request, with_content=with_content),
         revision=str(live.sequence),
         state=state,
         attempt=snapshot.attempt if snapshot else 0,
@@ -340,7 +348,9 @@ async def hand_in(
     if wait_s:
         await node.jobs.wait_ended(job, wait_s)
     request = node.jobs.request(job)
-    found = None if request is None else view(node, job, request, with_content=True)
+    found = None
+    if request is not None:
+        found = view(node, job, request, with_content=True, with_reasons=False)
     if found is None:
         raise not_found("job", str(job))
     status = 200 if wait_s and found.finished_at else 202
@@ -525,7 +535,7 @@ def _of_project(node: "Node", call: Call, prefix: bytes, before: int) -> Iterato
             )
             if access.may(call.actor, "list", target):
                 with_content = access.may(call.actor, "read_content", target)
-                found = view(node, job, request, with_content=with_content)
+                found = view(node, job, request, with_content=with_content, with_reasons=False)
                 if found is not None:
                     yield found
         stop = rows[-1][0]

@@ -316,7 +316,7 @@ async def _put(node: "Node", call: Call) -> Answer:
         raise Problem("invalid_field", "if_version: not a version", field="if_version")
 
     def write(transaction: Transaction) -> int:
-        space = _find(node, call, "kv.put")
+        space = _find(node, call, "key_put")
         return node.spaces.put(
             transaction,
             call.actor,
@@ -333,7 +333,7 @@ async def _put(node: "Node", call: Call) -> Answer:
 
 async def _get_key(node: "Node", call: Call) -> Answer:
     body: Get = call.body
-    space = _find(node, call, "kv.get")
+    space = _find(node, call, "key_get")
     held = node.spaces.read(space, check_key(body.key))
     if held is None:
         raise Problem("not_found", f"key: there is no key {body.key!r}", field="key")
@@ -352,7 +352,7 @@ async def _delete_key(node: "Node", call: Call) -> Answer:
     key = check_key(body.key)
 
     def write(transaction: Transaction) -> int:
-        space = _find(node, call, "kv.delete")
+        space = _find(node, call, "key_delete")
         held = node.spaces.read(space, key, transaction)
         if held is None:
             raise Problem("not_found", f"key: there is no key {body.key!r}", field="key")
@@ -366,7 +366,7 @@ async def _delete_key(node: "Node", call: Call) -> Answer:
 
 async def _list_keys(node: "Node", call: Call) -> Answer:
     body: ListKeys = call.body
-    space = _find(node, call, "kv.list")
+    space = _find(node, call, "key_list")
     after = b"" if body.cursor is None else check_key(body.cursor)
     prefix = b"" if not body.prefix else check_key(body.prefix)
     keys, more = node.spaces.keys(space, prefix, after, body.limit)
@@ -379,7 +379,7 @@ async def _increment(node: "Node", call: Call) -> Answer:
     key = check_key(body.key)
 
     def write(transaction: Transaction) -> tuple[int, int]:
-        space = _find(node, call, "kv.increment")
+        space = _find(node, call, "key_increment")
         return node.spaces.increment(transaction, call.actor, space, key, body.by)
 
     value, version = await node.transactions.run(write)

@@ -14,9 +14,10 @@ from peernode import access, idempotency, invites, listing, names, sessions
 from peernode.api import require_match
 from peernode.calls import Answer, Body, Call, ObjectClass, ObjectView, Operation, View
 from peernode.classes.project import WAIT_CHANGE, DisplayName
-from peernode.permissions import EVERYTHING, Actor, Target
+from peernode.permissions import EVERYTHING, Actor, Target, check_scopes
 from peernode.problems import Problem, not_found
 from peernode.registry import Entry, UserAttributes, encode_attributes, place_of
+from peernode.sweeper import VAULT_EXPIRY_KIND
 from peernode.timestamps import rfc3339
 from peernode.transactions import Transaction
 from peernode.vault import Seeds
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from peernode.node import Node
 
 SEED_SIZE_BYTES: Final = signing.SEED_SIZE_BYTES
+TOKENS_MAX: Final = 100_000
+"""Tokens of one user whose rows are removed at once. Source: more than a user can make."""
 Password = Annotated[str, msgspec.Meta(max_length=1024)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)]
 
@@ -62,9 +65,8 @@ class Login(Body, frozen=True, kw_only=True):
 
 
 class Delegate(Body, frozen=True, kw_only=True):
-    """Another token: for other nodes, or with less scope. It needs the password again."""
+    """Another token, for other nodes or with less scope than the one this call is made with."""
 
-    password: Password
     audience: list[str] | None = None
     ttl_s: Seconds | None = None
     scopes: list[str] | None = None
@@ -270,9 +272,9 @@ async def _delete(node: "Node", call: Call) -> Answer:
         names.release(transaction, Class.USER, node.identity.number, node.user_name(current.id))
         node.registry.kill(transaction, call.actor, current.place)
         transaction.delete(Table.VAULT, ids.key(current.id))
+        _forget_tokens(transaction, current.id)
 
     await node.transactions.run(body)
-    node.sessions.invalidate(entry.id)
     return Answer(status=204)
 
 
@@ -280,21 +282,26 @@ async def _open_vault(node: "Node", call: Call, user: int, password: str) -> See
     """Return a user's seeds for its password; raises `Problem`, and counts tries."""
     known = node.registry.get(Class.USER, user) is not None
     row = node.vault.row(user) if known else None
-    node.admit_login(call.client, str(user))
+    # A name that nobody has is counted like a user: it must not be told apart from one.
+    who = str(user) if known else call.id_text
+    node.admit_login(call.client, who)
     try:
         seeds = await node.slowly(node.vault.open, row, password)
     except Problem as problem:
         if problem.code == "wrong_credentials":
-            node.logins.failed(str(user), trio.current_time())
+            node.logins.failed(who, trio.current_time())
         raise
-    node.logins.succeeded(str(user))
+    node.logins.succeeded(who)
     return seeds
 
 
 async def _login(node: "Node", call: Call) -> Answer:
     body: Login = call.body
     if body.certificate is not None and body.secret is not None:
+        node.admit_login(call.client, "")
         session = node.sessions.accept(body.certificate, body.secret)
+        if session.actor.user != call.object_id:
+            raise Problem("wrong_credentials", "the certificate is another user's")
         return Answer(value=TokenView(token=session.token, expires_at=rfc3339(session.expires_ms)))
     if body.password is None:
         raise Problem(
@@ -303,10 +310,10 @@ async def _login(node: "Node", call: Call) -> Answer:
             field="password",
         )
     seeds = await _open_vault(node, call, call.object_id, body.password)
-    return _issue(node, call.object_id, seeds, body.audience, body.ttl_s, body.scopes)
+    return await _issue(node, call.object_id, seeds, body.audience, body.ttl_s, body.scopes)
 
 
-def _issue(
+async def _issue(
     node: "Node",
     user: int,
     seeds: Seeds,
@@ -329,7 +336,25 @@ def _issue(
         scopes=EVERYTHING if scopes is None else scopes,
         ttl_s=sessions.TTL_DEFAULT_S if ttl_s is None else ttl_s,
     )
+    certificate, secret = sessions.parse(token.encode())
+    place = ids.key(user) + certificate.terms.jti
+    row = node.vault.seal_for_token(secret, seeds)
+
+    def keep(transaction: Transaction) -> None:
+        transaction.put(Table.VAULT, place, row)
+        due = expires_ms.to_bytes(8, "big") + VAULT_EXPIRY_KIND + place
+        transaction.put(Table.EXPIRIES, due, b"")
+
+    # The token's secret can open the key from now on, so that the token can be delegated.
+    await node.transactions.run(keep)
     return Answer(value=TokenView(token=token, expires_at=rfc3339(expires_ms)))
+
+
+def _forget_tokens(transaction: Transaction, user: int) -> None:
+    """Have no token of `user` open its key any more."""
+    prefix = ids.key(user)
+    for row, _ in transaction.scan(Table.VAULT, prefix + b"\0", prefix + b"\xff" * 9, TOKENS_MAX):
+        transaction.delete(Table.VAULT, row)
 
 
 def _audience(node: "Node", audience: list[str] | None) -> list[bytes]:
@@ -345,8 +370,23 @@ def _audience(node: "Node", audience: list[str] | None) -> list[bytes]:
 async def _delegate(node: "Node", call: Call) -> Answer:
     body: Delegate = call.body
     entry = _find(node, call, "delegate")
-    seeds = await _open_vault(node, call, entry.id, body.password)
-    return _issue(node, entry.id, seeds, body.audience, body.ttl_s, body.scopes)
+    certificate, secret = sessions.parse(_bearer(call))
+    row = node.store.get(Table.VAULT, ids.key(entry.id) + certificate.terms.jti)
+    if row is None:
+        raise Problem(
+            "misdirected",
+            "only the home node at which this token was made can make another",
+            homes=[str(ids.node_number(entry.id))],
+        )
+    seeds = node.vault.open_for_token(row, secret)
+    scopes = list(call.actor.scopes) if body.scopes is None else body.scopes
+    check_scopes(scopes, call.actor.scopes)
+    return await _issue(node, entry.id, seeds, body.audience, body.ttl_s, scopes)
+
+
+def _bearer(call: Call) -> bytes:
+    """Return the token that the call is made with."""
+    return (call.header(b"authorization") or b"").partition(b" ")[2].strip()
 
 
 async def _rotate(node: "Node", call: Call) -> Answer:
@@ -379,26 +419,23 @@ async def _rotate(node: "Node", call: Call) -> Answer:
         record = _sign_own(node, keypair, entry.place, chain.epoch + 1, entry.attributes)
         node.registry.write(transaction, record, born=True)
         transaction.put(*node.vault.put(entry.id, vault_row))
+        _forget_tokens(transaction, entry.id)
 
     await node.transactions.run(change)
-    node.sessions.invalidate(entry.id)
-    return _issue(node, entry.id, fresh, None, None, None)
+    return await _issue(node, entry.id, fresh, None, None, None)
 
 
 async def _revoke(node: "Node", call: Call) -> Answer:
     body: Revoke = call.body
     entry = _find(node, call, "revoke")
-    if body.token is None:
-        header = call.header(b"authorization") or b""
-        token = header.partition(b" ")[2].strip()
-    else:
-        token = body.token.encode("utf-8", "replace")
+    token = _bearer(call) if body.token is None else body.token.encode("utf-8", "replace")
     certificate = node.sessions.read(token)
     if certificate.terms.user != entry.id:
         raise Problem("forbidden", "this is another user's token", field="token")
 
     def change(transaction: Transaction) -> None:
         transaction.put(*node.sessions.revocation(certificate.terms))
+        transaction.delete(Table.VAULT, ids.key(entry.id) + certificate.terms.jti)
 
     await node.transactions.run(change)
     node.sessions.revoke(certificate.terms)
@@ -458,6 +495,7 @@ USER = ObjectClass(
             body=Login,
             answer=TokenView,
             problems=("wrong_credentials", "rate_limited", "misdirected"),
+            hides_unknown=True,
         ),
         "delegate": Operation(
             handler=_delegate,

@@ -47,8 +47,8 @@ def measure(node: Daemon, name: str, content: Callable[[int], bytes]) -> None:
         before, client_before, start = node.cpu(), time.process_time(), time.perf_counter()
         answers = load.many(node.address, requests)
         rates.append(REQUESTS / (time.perf_counter() - start))
-        used = node.cpu() - before
         client.append((time.process_time() - client_before) / REQUESTS * 1e6)
+        used = node.cpu() - before
         loop.append(used.loop_s / REQUESTS * 1e6)
         writer.append(used.writer_s / REQUESTS * 1e6)
         for status, body in answers:

@@ -79,8 +79,8 @@ def run_ours(app: Application, ready: Connection) -> None:
 
 def run_hypercorn(app: Application, ready: Connection) -> None:
     """Serve the same with hypercorn until SIGTERM."""
-    from hypercorn.config import Config
-    from hypercorn.trio import serve
+    from hypercorn.config import Config  # type: ignore[import-not-found]
+    from hypercorn.trio import serve  # type: ignore[import-not-found]
 
     config = Config()
     config.bind = ["127.0.0.1:0"]
@@ -120,14 +120,14 @@ def load(port: int, request: bytes, total: int, width: int) -> float:
             sent += 1
         while answered < total:
             for key, _ in selector.select(10):
-                client = key.fileobj
-                assert isinstance(client, socket.socket)
-                answer = client.recv(65536)
+                ready = key.fileobj
+                assert isinstance(ready, socket.socket)
+                answer = ready.recv(65536)
                 assert answer.startswith(b"HTTP/1.1 200"), answer[:80]
                 assert answer.endswith(BODY), answer[-80:]
                 answered += 1
                 if sent < total:
-                    client.sendall(request)
+                    ready.sendall(request)
                     sent += 1
         return time.perf_counter() - began
 

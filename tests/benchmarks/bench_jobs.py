@@ -75,8 +75,8 @@ def measure_rate(node: Daemon, function: str, name: str, read: Read) -> None:
     for _ in runs:
         before, client_before = node.cpu(), time.process_time()
         hand_in_s, total_s = hand_in_and_read(node, function, JOBS, read)
-        used = node.cpu() - before
         client.append((time.process_time() - client_before) / JOBS * 1e6)
+        used = node.cpu() - before
         rates.append(JOBS / total_s)
         hand_in_rates.append(JOBS / hand_in_s)
         loop.append(used.loop_s / JOBS * 1e6)

@@ -64,7 +64,9 @@ async def drive(node: MemoryLink, jobs: int, window: int) -> float:
     begin = time.perf_counter()
     sent = done = 0
     while done < jobs:
-        batch = [lease(sent + number + 1) for number in range(min(window - (sent - done), jobs - sent))]
+        batch = [
+            lease(sent + number + 1) for number in range(min(window - (sent - done), jobs - sent))
+        ]
         sent += len(batch)
         if batch:
             await node.send(batch)
@@ -113,7 +115,9 @@ async def throughput(jobs: int, slots: int) -> None:
             )
             (hello,) = await node.receive()
             assert isinstance(hello, Hello)
-            await node.send([Welcome(VERSION, 1, 60), Program("1.1", "python", "handler", ECHO.encode(), [])])
+            await node.send(
+                [Welcome(VERSION, 1, 60), Program("1.1", "python", "handler", ECHO.encode(), [])]
+            )
             await drive(node, 200, BATCH)
             for window in (1, BATCH * slots):
                 number = jobs // 4 if window == 1 else jobs
@@ -140,7 +144,9 @@ async def cold(calls: int) -> None:
                     begin = time.perf_counter()
                     await node.run(f"# {label} {number}\n{ECHO}", 1)
                     times.append((time.perf_counter() - begin) * 1e3)
-                print(f"cold first call, {label}: p50 {statistics.median(times):.1f} ms, max {max(times):.1f}")
+                print(
+                    f"cold first call, {label}: p50 {statistics.median(times):.1f} ms, max {max(times):.1f}"
+                )
 
 
 INFER = """

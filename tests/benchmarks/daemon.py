@@ -1,5 +1,6 @@
 """A real node in a process of its own, and what it costs the operating system."""
 
+import ctypes
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from typing import Self
 from tests.benchmarks.load import Connection
 
 READY_MAX_S = 60.0
+PR_SET_PDEATHSIG = 1
 NOOP = "def handler(input):\n    return input\n"
 SLEEP = "import time\n\ndef handler(input):\n    time.sleep(input)\n"
 
@@ -31,7 +33,11 @@ class Daemon:
         started = time.perf_counter()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=end_with_parent,
             )
         try:
             port = self._wait_until_ready()
@@ -111,6 +117,11 @@ class Daemon:
     def memory(self) -> dict[str, int]:
         """Return the node's memory by kind, in bytes, without its workers'."""
         return memory_bytes(self.process.pid)
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, however it does (prctl(2))."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class Cpu:

@@ -3,6 +3,7 @@
 import json
 import socket
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
@@ -12,6 +13,7 @@ from peernode.http_server import Config, Server, bind, open_server
 from peernode.http_service import ApplicationError, Receive, Scope, Send
 from peernode.http_stream import Disconnected
 from tests.peernode.raw_http import (
+    PATIENCE_S,
     Client,
     Errors,
     chunked,
@@ -223,7 +225,7 @@ async def test_body_parts_are_delivered_before_the_body_is_complete() -> None:
 
     async with serving(app) as server, connected(server) as client:
         await client.send(get("/", "content-length: 6", method="POST"), b"abc")
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await first.wait()
         assert b"".join(got) == b"abc"
         assert (await client.ask(b"def")).status == 200
@@ -377,7 +379,7 @@ async def test_a_client_that_leaves_is_seen_and_nobody_is_bothered() -> None:
     async with serving(app) as server:
         async with connected(server) as client:
             await client.send(get())
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await done.wait()
     assert seen == ["http.disconnect", "OSError"]
 
@@ -394,7 +396,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_seen() -> None:
     async with serving(app) as server:
         async with connected(server) as client:
             await client.send(get("/", "content-length: 10", method="POST"), b"abc")
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await done.wait()
 
 
@@ -414,7 +416,7 @@ async def test_a_stream_to_a_client_that_left_ends_with_an_oserror() -> None:
         async with connected(server) as client:
             await client.send(get())
             await client.until(b"xxx")
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await ended.wait()
 
 
@@ -632,6 +634,33 @@ async def test_shutdown_cancels_what_is_still_running_after_the_grace() -> None:
         assert await client.rest() == b""
 
 
+async def test_an_error_amid_the_cancellation_is_reported_and_ends_nothing() -> None:
+    reported = Errors()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def fail() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise KeyError
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            await trio.sleep_forever()
+
+    config = Config(shutdown_grace_s=0.02)
+    async with (
+        open_server(app, config=config, on_error=reported) as server,
+        connected(server) as client,
+    ):
+        await client.send(get())
+        while server.statistics().requests < 1:
+            await trio.testing.wait_all_tasks_blocked()
+    (error,) = reported
+    assert isinstance(error, ExceptionGroup)
+    assert [type(part) for part in error.exceptions] == [KeyError]
+
+
 async def test_the_lifespan_surrounds_the_requests() -> None:
     phases: list[str] = []
 
@@ -666,7 +695,7 @@ async def test_a_lifespan_that_fails_fails_the_server() -> None:
             pass
 
 
-async def test_a_unix_socket_works_too(tmp_path) -> None:
+async def test_a_unix_socket_works_too(tmp_path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "http"))
     listener.listen()

@@ -22,7 +22,7 @@ from wsproto.events import (
 from peernode.http_server import Server, bind, open_server
 from peernode.http_service import ApplicationError, Receive, Scope, Send
 from peernode.http_stream import Disconnected
-from tests.peernode.raw_http import Client, connected, get, respond, serving
+from tests.peernode.raw_http import PATIENCE_S, Client, connected, get, respond, serving
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -84,7 +84,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     assert (await receive())["type"] == "websocket.connect"
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
-        await send(message | {"type": "websocket.send"})
+        await send({**message, "type": "websocket.send"})
 
 
 class Recorder:
@@ -107,7 +107,7 @@ class Recorder:
             self.messages.append(message.get("bytes", message.get("text")))
 
     async def wait(self) -> None:
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):
             await self.ended.wait()
 
 
@@ -210,7 +210,7 @@ async def test_a_ping_is_answered_even_if_the_application_never_receives() -> No
 
 
 async def test_a_silent_peer_is_pinged_and_kept_while_it_answers() -> None:
-    limits = {"websocket_ping_interval_s": 0.02, "websocket_ping_timeout_s": 0.1}
+    limits: dict[str, Any] = {"websocket_ping_interval_s": 0.02}
     async with serving(echo, **limits) as server, accepted(server) as peer:
         for _ in range(5):
             ping = await peer.event()
@@ -224,7 +224,7 @@ async def test_a_silent_peer_is_pinged_and_kept_while_it_answers() -> None:
 
 async def test_a_peer_that_does_not_answer_a_ping_is_dead() -> None:
     app = Recorder()
-    limits = {"websocket_ping_interval_s": 0.02, "websocket_ping_timeout_s": 0.05}
+    limits: dict[str, Any] = {"websocket_ping_interval_s": 0.02, "websocket_ping_timeout_s": 0.05}
     async with serving(app, **limits) as server, accepted(server) as peer:
         await app.wait()
         assert app.messages == [(1006, "no answer to a ping")]

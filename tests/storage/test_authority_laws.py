@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from storage.authority import Authority
 from storage.facts import (
@@ -24,6 +24,7 @@ from storage.records import Record
 from tests.storage import builders as b
 
 CARL = b.OUTSIDER
+quick = settings(max_examples=20, deadline=None)
 
 
 def honest_facts() -> list[Fact]:
@@ -163,6 +164,7 @@ def make_records() -> list[Record]:
 RECORDS = make_records()
 
 
+@quick
 @given(subsets, st.randoms(use_true_random=False))
 def test_answers_depend_on_the_set_of_facts_and_not_on_its_order(
     facts: list[Fact], chance: random.Random
@@ -173,6 +175,7 @@ def test_answers_depend_on_the_set_of_facts_and_not_on_its_order(
 
 
 @pytest.mark.slow
+@settings(max_examples=50, deadline=None)
 @given(st.permutations(FACTS), st.integers(0, len(FACTS)))
 def test_asking_between_facts_changes_no_later_answer(facts: list[Fact], until: int) -> None:
     asked = Authority(b.MESH)
@@ -190,6 +193,7 @@ def test_asking_between_facts_changes_no_later_answer_as_facts_arrive_in_order()
             assert answers(asked) == answers(Authority(b.MESH, facts[:count]))
 
 
+@quick
 @given(supported, st.data())
 def test_what_is_known_and_verifiable_stays_so(facts: list[Fact], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(facts)))
@@ -203,6 +207,7 @@ def test_what_is_known_and_verifiable_stays_so(facts: list[Fact], data: st.DataO
             assert after.verifiable(record)
 
 
+@quick
 @given(supported)
 def test_a_fact_is_known_alike_before_and_after_it_is_added(facts: list[Fact]) -> None:
     authority = Authority(b.MESH, facts)
@@ -226,6 +231,7 @@ def level(fact: Fact) -> int:
             return 5
 
 
+@quick
 @given(subsets, st.data())
 def test_a_fact_changes_no_answer_at_a_lower_level(facts: list[Fact], data: st.DataObject) -> None:
     if not facts:
@@ -241,6 +247,7 @@ def test_a_fact_changes_no_answer_at_a_lower_level(facts: list[Fact], data: st.D
         assert one.owner(b.PROJECT) == two.owner(b.PROJECT)
 
 
+@quick
 @given(supported)
 def test_evicting_a_node_changes_nothing_below_its_number(facts: list[Fact]) -> None:
     authority = Authority(b.MESH, facts)
@@ -249,6 +256,7 @@ def test_evicting_a_node_changes_nothing_below_its_number(facts: list[Fact]) -> 
     assert [authority.node(number) for number in (1, 2, 3, 5)] == lower
 
 
+@quick
 @given(supported)
 def test_below_an_inadmissible_record_of_an_author_all_are_inadmissible(facts: list[Fact]) -> None:
     authority = Authority(b.MESH, facts)

@@ -136,6 +136,16 @@ class TestInAndOut:
             with pytest.raises(ValueError, match="offset"):
                 list(reader.chunks(-1))
 
+    def test_each_block_can_be_read_alone(self, shelf: Shelf) -> None:
+        root = shelf.add(leaf(b"a") + b"end")
+        assert shelf.blobs.has(root)
+        assert not shelf.blobs.has(raw_leaf(b"other"))
+        for child, size_bytes in cids.decode_node(shelf.blobs.read_block(root)):
+            assert shelf.blobs.has(child)
+            assert len(shelf.blobs.read_block(child)) == size_bytes
+        with pytest.raises(BlockMissing):
+            shelf.blobs.read_block(raw_leaf(b"other"))
+
     def test_small_content_is_rows_and_large_content_is_files(self, files: Shelf) -> None:
         files.add(content(64 * KIB))
         assert files.files() == set()

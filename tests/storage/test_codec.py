@@ -39,6 +39,7 @@ def depth(value: object) -> int:
 # --- strict -------------------------------------------------------------------------------------
 
 
+@settings(max_examples=60)
 @given(values)
 def test_a_value_comes_back_from_its_one_encoding(value: Any) -> None:
     if depth(value) > codec.DEPTH_MAX:
@@ -57,7 +58,7 @@ def test_the_order_in_which_a_map_was_made_does_not_matter(value: dict[str, int]
     assert codec.encode(value) == codec.encode(backwards)
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.binary(max_size=60))
 def test_whatever_the_bytes_decode_gives_their_value_or_a_codec_error(data: bytes) -> None:
     try:
@@ -67,6 +68,7 @@ def test_whatever_the_bytes_decode_gives_their_value_or_a_codec_error(data: byte
     assert codec.encode(value) == data
 
 
+@settings(max_examples=50)
 @given(values.filter(lambda value: depth(value) <= codec.DEPTH_MAX), st.data())
 def test_no_mutated_encoding_is_a_second_encoding_of_something(
     value: Any, data: st.DataObject
@@ -202,13 +204,14 @@ plain = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(plain)
 def test_rows_and_messages_come_back(value: Any) -> None:
     assert codec.load_row(codec.dump_row(value)) == value
     assert codec.load_message(codec.dump_message(value), LIMIT) == value
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.binary(max_size=60))
 @example(b"\x81" * 33 + b"\x00")
 @example(b"\xf7")

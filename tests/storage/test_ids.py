@@ -53,11 +53,15 @@ class Machine:
     st.integers(0, SEQUENCES - 1),
 )
 def test_an_id_gives_back_what_was_packed(time_ms: int, node: int, sequence: int) -> None:
-    id = ids.pack(time_ms, node, sequence)
-    assert 0 <= id < ids.ID_END
-    assert (ids.created_ms(id), ids.node_number(id), id % SEQUENCES) == (time_ms, node, sequence)
-    assert int.from_bytes(ids.key(id), "big") == id
-    assert len(ids.key(id)) == 8
+    made = ids.pack(time_ms, node, sequence)
+    assert 0 <= made < ids.ID_END
+    assert (ids.created_ms(made), ids.node_number(made), made % SEQUENCES) == (
+        time_ms,
+        node,
+        sequence,
+    )
+    assert int.from_bytes(ids.key(made), "big") == made
+    assert len(ids.key(made)) == 8
 
 
 @pytest.mark.parametrize(
@@ -77,8 +81,8 @@ def test_parts_out_of_range_are_a_mistake(time_ms: int, node: int, sequence: int
 
 
 @given(st.integers(1, ids.ID_END - 1))
-def test_decimal_text_names_an_id(id: int) -> None:
-    assert ids.parse_id(str(id)) == id
+def test_decimal_text_names_an_id(made: int) -> None:
+    assert ids.parse_id(str(made)) == made
 
 
 @given(st.text(max_size=21))
@@ -94,11 +98,11 @@ def test_decimal_text_names_an_id(id: int) -> None:
 @example("9" * 20)
 def test_text_that_is_no_id_is_refused(written: str) -> None:
     try:
-        id = ids.parse_id(written)
+        made = ids.parse_id(written)
     except InvalidData:
         return
-    assert str(id) == written
-    assert 0 < id < ids.ID_END
+    assert str(made) == written
+    assert 0 < made < ids.ID_END
 
 
 # --- the factory --------------------------------------------------------------------------------
@@ -214,7 +218,7 @@ def test_ids_grow_whatever_the_clock_does_and_wherever_the_power_fails(
         else:
             machine.time_ms = max(0, machine.time_ms + step)
         for _ in range(3):
-            id = machine.factory.next()
-            assert id > last
-            assert ids.created_ms(id) < machine.durable_ms
-            last = id
+            made = machine.factory.next()
+            assert made > last
+            assert ids.created_ms(made) < machine.durable_ms
+            last = made

@@ -13,7 +13,8 @@ import lmdb
 import pytest
 
 from storage.errors import FormatError, StoreClosed, StoreError, StoreFull, StoreLocked
-from storage.lmdb_store import EXIT_STATUS, FORMAT_KEY, Config, LmdbStore
+from storage.group_commit import EXIT_STATUS
+from storage.lmdb_store import FORMAT_KEY, Config, LmdbStore
 from storage.store import Batch, Result, Table
 from tests.storage.stores import MIB, WAIT_S, Loop, Outcomes, open_lmdb
 

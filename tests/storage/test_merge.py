@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from storage import merge
 from storage.authority import Authority
@@ -16,6 +16,7 @@ from storage.places import Class, Place
 from storage.records import Flag, Record
 from tests.storage import builders as b
 
+quick = settings(max_examples=20, deadline=None)
 DEAD = Flag.TOMBSTONE | Flag.TERMINAL
 GONE = Flag.TOMBSTONE
 ENTRY = b.place(Class.KV_ENTRY)
@@ -228,6 +229,7 @@ def joined(*states: State) -> State:
     return result
 
 
+@quick
 @given(histories, st.randoms(use_true_random=False))
 def test_order_and_repetition_of_deliveries_do_not_matter(
     history: list[Fact | Record], chance: random.Random
@@ -237,6 +239,7 @@ def test_order_and_repetition_of_deliveries_do_not_matter(
     assert what(state(history)) == what(state(other))
 
 
+@quick
 @given(histories, histories, histories)
 def test_merging_associates_commutes_and_repeats_without_effect(
     one: list[Fact | Record], two: list[Fact | Record], three: list[Fact | Record]
@@ -260,6 +263,7 @@ def any_contradiction(history: list[Fact | Record]) -> bool:
     return any(len(found) > 1 for found in keys.values())
 
 
+@quick
 @given(histories, st.randoms(use_true_random=False), st.integers(2, 4))
 def test_parts_of_a_history_join_to_the_whole_in_any_tree(
     history: list[Fact | Record], chance: random.Random, parts: int
@@ -274,6 +278,7 @@ def test_parts_of_a_history_join_to_the_whole_in_any_tree(
     assert what(states[0]) == what(state(history))
 
 
+@quick
 @given(histories)
 def test_the_view_is_a_function_of_the_facts_and_the_admissible_records(
     history: list[Fact | Record],
@@ -284,6 +289,7 @@ def test_the_view_is_a_function_of_the_facts_and_the_admissible_records(
     assert whole.admissible_records() == least.admissible_records()
 
 
+@quick
 @given(histories, written_records)
 def test_no_record_lowers_a_rank(history: list[Fact | Record], record: Record) -> None:
     made = state(history)

@@ -190,7 +190,11 @@ def test_the_largest_certificate_fits_beside_the_largest_payload() -> None:
             "certificate's time",
         ),
         (b.place(), {"with_certificate": b.certificate(scopes=("kv",))}, "scopes"),
-        (b.place(), {"with_certificate": b.certificate(scopes=("function:get", "*:list"))}, "scopes"),
+        (
+            b.place(),
+            {"with_certificate": b.certificate(scopes=("function:get", "*:list"))},
+            "scopes",
+        ),
         (b.place(), {"with_certificate": b.certificate(scopes=())}, "scopes"),
     ],
 )

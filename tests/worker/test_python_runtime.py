@@ -433,23 +433,34 @@ async def test_memory_without_end_is_ended(tmp_path: Path, body: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "body",
+    ("body", "codes"),
     [
-        "while True:\n        try: os.fork()\n        except OSError: pass",
-        "while True:\n        try:\n            if os.fork() == 0: os.setsid()\n        except OSError: pass",
-        "while True:\n        try:\n            if os.fork():\n                if os.getpid() != first: os._exit(0)\n"
-        "            else: os.setsid()\n        except OSError: pass",
+        ("os.fork()", {"process_limit"}),
+        ("if os.fork() == 0: os.setsid()", {"process_limit"}),
+        # Each forks and is gone: hardly any is ever there to be counted.
+        (
+            "if os.fork() == 0: os.setsid()\n            elif os.getpid() != first: os._exit(0)",
+            {"process_limit", "run_timeout"},
+        ),
     ],
     ids=["plain", "new sessions", "fleeing"],
 )
-async def test_a_fork_bomb_is_defused(tmp_path: Path, body: str) -> None:
-    source = f"import os\ndef handler(input):\n    first = os.getpid()\n    {body}\n"
+async def test_a_fork_bomb_is_defused(tmp_path: Path, body: str, codes: set[str]) -> None:
+    source = f"""
+import os
+def handler(input):
+    first = os.getpid()
+    while True:
+        try:
+            {body}
+        except OSError:
+            pass
+"""
     limits = Limits(processes=64, run_s=1.0)
     async with open_worker(tmp_path, adopts_orphans=True) as (node, _):
         with trio.fail_after(1 + WITHIN_S):
             finished = await node.run(source, limits=limits)
-        fleeing = "getpid() != first" in body
-        assert finished.error_code == "run_timeout" if fleeing else "process_limit"
+        assert finished.error_code in codes
         await still_works(node)
     assert survivors(tmp_path) == []
 
