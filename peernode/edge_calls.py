@@ -15,7 +15,20 @@ import msgspec
 
 from peernode import access
 from peernode.api import check_depth
-from peernode.content import MEDIA_TYPE_DEFAULT, BlobRow
+from peernode.content import BlobRow
+from peernode.edge_arguments import (
+    BlobAppend,
+    BlobBegin,
+    BlobId,
+    BlobRead,
+    JobCall,
+    KvIncrement,
+    KvKey,
+    KvList,
+    KvOpen,
+    KvPut,
+    UploadId,
+)
 from peernode.job_rows import Request
 from peernode.permissions import Actor
 from peernode.problems import Problem
@@ -35,63 +48,6 @@ CHAIN_LENGTH_MAX: Final = 8
 """Jobs that hand in jobs, counted from the first. Source: guess; it ends runaway recursion."""
 KEYS_MAX: Final = 1000
 """Keys in one answer."""
-
-
-class _KvOpen(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-
-
-class _KvKey(msgspec.Struct, forbid_unknown_fields=True):
-    space: int
-    key: str
-
-
-class _KvList(msgspec.Struct, forbid_unknown_fields=True):
-    space: int
-    prefix: str = ""
-    cursor: str | None = None
-
-
-class _KvPut(msgspec.Struct, forbid_unknown_fields=True):
-    space: int
-    key: str
-    value: bytes
-    ttl_s: float | None = None
-
-
-class _KvIncrement(msgspec.Struct, forbid_unknown_fields=True):
-    space: int
-    key: str
-    by: int
-
-
-class _BlobId(msgspec.Struct, forbid_unknown_fields=True):
-    blob: int
-
-
-class _BlobRead(msgspec.Struct, forbid_unknown_fields=True):
-    blob: int
-    offset: int
-    length: int
-
-
-class _BlobBegin(msgspec.Struct, forbid_unknown_fields=True):
-    media_type: str = MEDIA_TYPE_DEFAULT
-    name: str = ""
-
-
-class _BlobAppend(msgspec.Struct, forbid_unknown_fields=True):
-    upload: int
-    data: bytes
-
-
-class _UploadId(msgspec.Struct, forbid_unknown_fields=True):
-    upload: int
-
-
-class _JobCall(msgspec.Struct, forbid_unknown_fields=True):
-    function: str
-    input: bytes
 
 
 @dataclass(slots=True)
@@ -127,18 +83,18 @@ class EdgeCalls:
         self._operations: Mapping[
             str, tuple[type[Any], Callable[[Actor, Request, int, Any], Awaitable[object]]]
         ] = {
-            "kv.open": (_KvOpen, self._kv_open),
-            "kv.get": (_KvKey, self._kv_get),
-            "kv.list": (_KvList, self._kv_list),
-            "kv.put": (_KvPut, self._kv_put),
-            "kv.delete": (_KvKey, self._kv_delete),
-            "kv.increment": (_KvIncrement, self._kv_increment),
-            "blob.stat": (_BlobId, self._blob_stat),
-            "blob.read": (_BlobRead, self._blob_read),
-            "blob.begin": (_BlobBegin, self._blob_begin),
-            "blob.append": (_BlobAppend, self._blob_append),
-            "blob.finish": (_UploadId, self._blob_finish),
-            "job.call": (_JobCall, self._job_call),
+            "kv.open": (KvOpen, self._kv_open),
+            "kv.get": (KvKey, self._kv_get),
+            "kv.list": (KvList, self._kv_list),
+            "kv.put": (KvPut, self._kv_put),
+            "kv.delete": (KvKey, self._kv_delete),
+            "kv.increment": (KvIncrement, self._kv_increment),
+            "blob.stat": (BlobId, self._blob_stat),
+            "blob.read": (BlobRead, self._blob_read),
+            "blob.begin": (BlobBegin, self._blob_begin),
+            "blob.append": (BlobAppend, self._blob_append),
+            "blob.finish": (UploadId, self._blob_finish),
+            "job.call": (JobCall, self._job_call),
         }
 
     async def call(self, job: int, request: Request, call: protocol.Call) -> object:
@@ -239,7 +195,7 @@ class EdgeCalls:
         return found
 
     async def _kv_open(
-        self, actor: Actor, request: Request, fence: int, arguments: _KvOpen
+        self, actor: Actor, request: Request, fence: int, arguments: KvOpen
     ) -> object:
         found = self._node.spaces.named(arguments.name, request.project, request.function)
         if found is None:
@@ -248,15 +204,13 @@ class EdgeCalls:
             )
         return {"space": found.id, "scope": found.scope, "mode": found.mode}
 
-    async def _kv_get(
-        self, actor: Actor, request: Request, fence: int, arguments: _KvKey
-    ) -> object:
+    async def _kv_get(self, actor: Actor, request: Request, fence: int, arguments: KvKey) -> object:
         space = self._space(actor, arguments.space, "key_get")
         held = self._node.spaces.read(space, check_key(arguments.key))
         return None if held is None else {"value": held.value, "version": held.version}
 
     async def _kv_list(
-        self, actor: Actor, request: Request, fence: int, arguments: _KvList
+        self, actor: Actor, request: Request, fence: int, arguments: KvList
     ) -> object:
         space = self._space(actor, arguments.space, "key_list")
         prefix = check_key(arguments.prefix) if arguments.prefix else b""
@@ -265,9 +219,7 @@ class EdgeCalls:
         texts = [key.decode("utf-8", "replace") for key in keys]
         return {"keys": texts, "cursor": texts[-1] if more else None}
 
-    async def _kv_put(
-        self, actor: Actor, request: Request, fence: int, arguments: _KvPut
-    ) -> object:
+    async def _kv_put(self, actor: Actor, request: Request, fence: int, arguments: KvPut) -> object:
         _check_json(arguments.value)
         value, key = check_value(arguments.value), check_key(arguments.key)
 
@@ -278,7 +230,7 @@ class EdgeCalls:
         return {"version": await self._node.transactions.run(body)}
 
     async def _kv_delete(
-        self, actor: Actor, request: Request, fence: int, arguments: _KvKey
+        self, actor: Actor, request: Request, fence: int, arguments: KvKey
     ) -> object:
         key = check_key(arguments.key)
 
@@ -290,7 +242,7 @@ class EdgeCalls:
         return {}
 
     async def _kv_increment(
-        self, actor: Actor, request: Request, fence: int, arguments: _KvIncrement
+        self, actor: Actor, request: Request, fence: int, arguments: KvIncrement
     ) -> object:
         key = check_key(arguments.key)
 
@@ -312,7 +264,7 @@ class EdgeCalls:
         return row
 
     async def _blob_stat(
-        self, actor: Actor, request: Request, fence: int, arguments: _BlobId
+        self, actor: Actor, request: Request, fence: int, arguments: BlobId
     ) -> object:
         row = self._row(actor, request, arguments.blob, "get")
         return {
@@ -323,7 +275,7 @@ class EdgeCalls:
         }
 
     async def _blob_read(
-        self, actor: Actor, request: Request, fence: int, arguments: _BlobRead
+        self, actor: Actor, request: Request, fence: int, arguments: BlobRead
     ) -> object:
         row = self._row(actor, request, arguments.blob, "content")
         if not 0 <= arguments.length <= protocol.CHUNK_SIZE_MAX_BYTES or arguments.offset < 0:
@@ -342,7 +294,7 @@ class EdgeCalls:
         return draft
 
     async def _blob_begin(
-        self, actor: Actor, request: Request, fence: int, arguments: _BlobBegin
+        self, actor: Actor, request: Request, fence: int, arguments: BlobBegin
     ) -> object:
         held = self._drafts.get(actor.job)
         if held is None or held.fence != fence:
@@ -358,14 +310,14 @@ class EdgeCalls:
         return {"upload": blob}
 
     async def _blob_append(
-        self, actor: Actor, request: Request, fence: int, arguments: _BlobAppend
+        self, actor: Actor, request: Request, fence: int, arguments: BlobAppend
     ) -> object:
         draft = self._draft(actor.job, fence, arguments.upload)
         await self._node.content.offload(draft.upload.write, arguments.data)
         return {}
 
     async def _blob_finish(
-        self, actor: Actor, request: Request, fence: int, arguments: _UploadId
+        self, actor: Actor, request: Request, fence: int, arguments: UploadId
     ) -> object:
         draft = self._draft(actor.job, fence, arguments.upload)
         draft.finished = await self._node.content.offload(draft.upload.finish)
@@ -376,11 +328,11 @@ class EdgeCalls:
         }
 
     async def _job_call(
-        self, actor: Actor, request: Request, fence: int, arguments: _JobCall
+        self, actor: Actor, request: Request, fence: int, arguments: JobCall
     ) -> object:
         _check_json(arguments.input)
         length, parent = 1, actor.job
-        while (above := self._node.jobs.request(parent)) is not None and above.parent:
+        while (above := self._node.live.request(parent)) is not None and above.parent:
             length, parent = length + 1, above.parent
         if length >= CHAIN_LENGTH_MAX:
             raise Problem("conflict", "too many jobs that hand in jobs", limit=CHAIN_LENGTH_MAX)

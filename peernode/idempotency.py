@@ -42,7 +42,7 @@ class Claim:
             (Table.EXPIRIES, due + EXPIRY_KIND + self.key, b""),
         ]
 
-    def find(self, store: Store, now_ms: int) -> bytes | None:
+    def find(self, store: Store) -> bytes | None:
         """Return the row of an earlier claim of this key, if there is one."""
         return store.get(Table.IDEMPOTENCY, self.key)
 

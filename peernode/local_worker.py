@@ -39,7 +39,7 @@ class LocalWorker:
         while True:
             started_s = trio.current_time()
             status = await self._run_once()
-            self._node.jobs.remove_worker(self._worker)
+            self._node.attachments.remove(self._worker)
             if trio.current_time() - started_s > STEADY_S:
                 delay_s = RESTART_DELAY_S
             self._log.warning("local worker ended", status=status, restart_in_s=delay_s)

@@ -32,10 +32,10 @@ class _Collector:
             "peernode_api_shed", "Calls refused before their body was read", node.api.shed
         )
         yield CounterMetricFamily("peernode_jobs_accepted", "Jobs accepted", node.jobs.accepted)
-        yield CounterMetricFamily("peernode_jobs_ended", "Jobs that ended", node.jobs.ended)
-        yield GaugeMetricFamily("peernode_jobs_live", "Jobs that are not over", len(node.jobs))
+        yield CounterMetricFamily("peernode_jobs_ended", "Jobs that ended", node.dispatch.ended)
+        yield GaugeMetricFamily("peernode_jobs_live", "Jobs that are not over", len(node.live))
         yield GaugeMetricFamily(
-            "peernode_workers_attached", "Workers with a link", len(node.jobs.links)
+            "peernode_workers_attached", "Workers with a link", len(node.dispatch.links)
         )
         store = node.store.statistics()
         yield GaugeMetricFamily("peernode_store_used_bytes", "Bytes used", store.used_bytes)

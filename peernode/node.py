@@ -16,14 +16,17 @@ import trio
 
 from peernode import names, pages, sweeper
 from peernode.api import Api
+from peernode.attachments import Attachments
 from peernode.calls import Call, number
 from peernode.classes import CLASSES
 from peernode.committer import Committer
 from peernode.config import Config
 from peernode.content import Content, Offload
+from peernode.dispatch import Dispatch
 from peernode.edge_calls import EdgeCalls
 from peernode.identity import Identity, Secrets, load_secrets, open_identity
 from peernode.jobs import Jobs
+from peernode.live_jobs import LiveJobs
 from peernode.programs import Programs
 from peernode.rate_limits import Anonymous, Config as RateConfig, Logins
 from peernode.registry import Registry
@@ -119,17 +122,27 @@ class Node:
         self.registry.watch(self._user_changed)
         self.anonymous = Anonymous(RateConfig())
         self.workers = Workers(store, self.transactions, seams.clock, seams.entropy)
+        self.live = LiveJobs(store)
+        effects = EdgeCalls(self)
+        scheduler_config = SchedulerConfig(lease_s=config.lease_s, reconnect_s=config.reconnect_s)
+        self.dispatch = Dispatch(
+            scheduler=Scheduler(scheduler_config, self.identity.boot),
+            store=store,
+            jobs=self.live,
+            clock=seams.clock,
+            functions=self.programs.get,
+            effects=effects,
+        )
+        self.attachments = Attachments(
+            self.dispatch, self.live, store, seams.clock, effects, config.lease_s / 3
+        )
         self.jobs = Jobs(
-            scheduler=Scheduler(
-                SchedulerConfig(lease_s=config.lease_s, reconnect_s=config.reconnect_s),
-                self.identity.boot,
-            ),
+            dispatch=self.dispatch,
+            live=self.live,
             committer=self.committer,
             id_factory=self.ids,
             clock=seams.clock,
             functions=self.programs.get,
-            effects=EdgeCalls(self),
-            beat_interval_s=config.lease_s / 3,
             live_max=config.jobs_live_max,
         )
         self.api = Api(self, CLASSES, pages.build(self))
@@ -238,10 +251,10 @@ class Node:
     async def drain(self) -> None:
         """Take no new jobs, and give those that run a moment to end."""
         self.jobs.draining = True
-        for worker in list(self.jobs.links):
-            self.jobs.cordon(worker, cordoned=True)
+        for worker in list(self.dispatch.links):
+            self.attachments.cordon(worker, cordoned=True)
         with trio.move_on_after(self.config.drain_s):
-            await self.jobs.wait_idle()
+            await self.dispatch.wait_idle()
 
 
 @asynccontextmanager
@@ -252,7 +265,7 @@ async def open_node(config: Config, seams: Seams | None = None) -> AsyncIterator
     try:
         async with trio.open_nursery() as nursery:
             node = Node(config, seams, store, nursery)
-            async with node.jobs.running():
+            async with node.dispatch.running():
                 node.jobs.restore(node.workers.local)
                 nursery.start_soon(sweeper.run, node)
                 if seams.store is None:

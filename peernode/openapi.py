@@ -22,7 +22,7 @@ _PROBLEM_SCHEMA: Final[dict[str, Any]] = {
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string"},
-        "code": {"enum": [*CODES, "request_timeout", "target_too_long"]},
+        "code": {"enum": list(CODES)},
         "hint": {"type": "string"},
         "field": {"type": "string"},
         "limit": {"type": "number"},

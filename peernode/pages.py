@@ -172,8 +172,12 @@ async def _attach(node: "Node", websocket: WebSocket) -> None:
     reason = ""
     try:
         row = node.workers.row(worker)
-        reason = await node.jobs.attach(
-            worker, receive, websocket.send_bytes, row.labels if row else {}
+        reason = await node.attachments.serve(
+            worker,
+            receive,
+            websocket.send_bytes,
+            row.labels if row else {},
+            cordoned=row is not None and row.cordoned,
         )
     except (LinkBroken, trio.TooSlowError) as error:
         reason = str(error) or "no Hello in time"

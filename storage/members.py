@@ -149,10 +149,9 @@ class Members:
         return revoke.by == revoke.user or (not admin and self._was_admin(revoke, owner))
 
     def _was_admin(self, statement: Member | MemberRevoke, owner: int) -> bool:
-        """Tell whether the owner once made the signer an admin, under the grant he names."""
+        """Tell whether the signer was an admin once, by the grant he names: so by the owner."""
         return any(
-            grant.by == owner
-            and grant.role is Role.ADMIN
+            grant.role is Role.ADMIN
             and grant.grant_n == statement.by_grant_n
             and self._is_known_grant(grant, fact, owner)
             for grant, fact in self._grants.get(statement.project, {}).get(statement.by, ())

@@ -16,11 +16,10 @@ the machine can read.
 import argparse
 import os
 import random
-import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
@@ -64,7 +63,13 @@ from worker.protocol import (
     Usage,
     Welcome,
 )
-from worker.supervisor import Config as SupervisorConfig, Outcome, Supervisor, open_supervisor
+from worker.supervisor import (
+    Config as SupervisorConfig,
+    Outcome,
+    Supervisor,
+    open_supervisor,
+    remove_tree,
+)
 from worker.websocket_link import open_websocket_link
 
 BACKOFF_MIN_S: Final = 0.1
@@ -363,10 +368,9 @@ class Agent:
         """Answer a request of a child."""
         return await self._gateway.answer(attempt, request)
 
-    def _send_call(self, call: Call) -> bool:
-        if self.online:
+    def _send_call(self, call: Call) -> None:
+        if self.online:  # otherwise it is among the unanswered of the next link
             self._say(call)
-        return self.online
 
 
 async def run_agent(
@@ -411,17 +415,12 @@ def _scratch(directory: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     for old in parent.iterdir():
         if old == path or not Path("/proc", old.name).exists():
-            _remove(old)
+            remove_tree(old)
     path.mkdir(mode=0o700)
     try:
         yield path
     finally:
-        _remove(path)
-
-
-def _remove(directory: Path) -> None:
-    with suppress(RecursionError):
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_tree(path)
 
 
 # --- as a program -----------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from worker.child import Attempt
 from worker.egress import Egress, EgressError
 from worker.protocol import Call, Reply
 
-UPLOADS: Final = frozenset({"blob.begin", "blob.append", "blob.finish"})
+UNREPEATABLE: Final = frozenset({"blob.append", "blob.finish"})
+"""Calls about an upload that began on the same link."""
 LINK_LOST: Final = "link_lost"
 
 
@@ -35,6 +36,12 @@ class Content(msgspec.Struct, frozen=True):
     name: str | None = None
 
 
+class Upload(msgspec.Struct, frozen=True):
+    """The node's answer to `blob.begin`."""
+
+    upload: int
+
+
 class _Pending:
     __slots__ = ("call", "done", "reply")
 
@@ -47,28 +54,37 @@ class _Pending:
 class Calls:
     """Calls to the node that wait for their answers."""
 
-    def __init__(self, send: Callable[[Call], bool]) -> None:
-        """`send` takes a call for the node and returns whether the link is up now."""
+    def __init__(self, send: Callable[[Call], None]) -> None:
+        """`send` takes a call for the node; it may drop it while the link is down."""
         self._send = send
         self._number = 0
         self._pending: dict[int, _Pending] = {}
+        self._uploads: set[int] = set()
+        """Uploads that began on this link; one whose process ends is forgotten with the link."""
 
     async def ask(self, attempt: Attempt, operation: str, arguments: dict[str, Any]) -> Any:
         """Return the node's answer. Raises `CallError`."""
+        if operation in UNREPEATABLE and arguments["upload"] not in self._uploads:
+            raise CallError(LINK_LOST)
         self._number += 1
         lease = attempt.lease
         call = Call(self._number, lease.job, lease.fence, operation, arguments)
         pending = self._pending[self._number] = _Pending(call)
+        self._send(call)
         try:
-            if self._send(call) or operation not in UPLOADS:
-                await pending.done.wait()
+            await pending.done.wait()
         finally:
             del self._pending[call.call]
         if pending.reply is None:
             raise CallError(LINK_LOST)
         if pending.reply.error:
             raise CallError(pending.reply.error)
-        return pending.reply.answer
+        answer = pending.reply.answer
+        if operation == "blob.begin":
+            self._uploads.add(msgspec.convert(answer, Upload).upload)
+        elif operation == "blob.finish":
+            self._uploads.discard(arguments["upload"])
+        return answer
 
     def take(self, reply: Reply) -> None:
         """Take an answer; one that nobody waits for any more is dropped."""
@@ -79,8 +95,9 @@ class Calls:
 
     def lost(self) -> None:
         """The link is over: fail what cannot be repeated."""
+        self._uploads.clear()
         for pending in self._pending.values():
-            if pending.call.operation in UPLOADS:
+            if pending.call.operation in UNREPEATABLE:
                 pending.done.set()
 
     def unanswered(self) -> list[Call]:
@@ -88,7 +105,7 @@ class Calls:
         return [
             pending.call
             for pending in self._pending.values()
-            if pending.reply is None and pending.call.operation not in UPLOADS
+            if pending.reply is None and pending.call.operation not in UNREPEATABLE
         ]
 
 

@@ -2,8 +2,9 @@
 
 `Scheduler` is a machine: it is told what happened (`handle`, with the time) and answers what is to
 be done.  It reads no clock, draws no random number and does no I/O; the same inputs give the same
-effects.  Inputs and effects are in `worker.events`; *where* jobs run is `worker.placement`, *why*
-they wait `worker.reasons`; this file is about *when an attempt is over and what comes next*.
+effects.  Inputs and effects are in `worker.events`; *where* jobs run is `worker.placement`, how
+attempts begin and end `worker.ledger`, *why* jobs wait `worker.reasons`; this file is about what
+each input means.  It is long because it is better to see all inputs side by side.
 
     queued -> leased -> running -> succeeded | failed | cancelled | expired | poisoned
        ^________|__________|
@@ -22,7 +23,7 @@ Rules:
   as an attempt and against that worker; `poison_workers` of them end the job.  A lease given back,
   a lease that waited for a slot when its worker was lost, and a restart of the node count nothing.
 * A failure is tried again when `retry.on` names its cause and attempts are left, after a wait that
-  doubles (no jitter: workers pull, so retries cannot stampede).
+  doubles (no jitter: leases go only where there is room, so retries cannot stampede).
 * `queue_s` limits one wait: from submission, or from the end of an attempt that ran.  `total_s`
   runs from submission in every state.  `heartbeat_s` runs while the worker is attached.  `run_s` is
   the worker's to keep, with its own clock; the scheduler steps in `grace_s` later.

@@ -17,7 +17,6 @@ All state changes are synchronous; the tasks (`_serve` and below) only wait and 
 
 import math
 import os
-import shutil
 import signal
 from collections import deque
 from collections.abc import AsyncIterator
@@ -42,6 +41,7 @@ from worker.process_tree import (
     urgent,
 )
 from worker.protocol import STARTED_DELAY_S, ErrorCode, Usage, Write
+from worker.runtimes.python_child import wipe
 
 TICK_S: Final = 0.02
 """Time between two looks while jobs run. Source: `STARTED_DELAY_S`."""
@@ -266,7 +266,7 @@ class Supervisor:
             scratch.mkdir(mode=0o700)
             child = Child(scratch)
         except OSError:
-            shutil.rmtree(scratch, ignore_errors=True)
+            remove_tree(scratch)
             return None
         child.idle_at_s = trio.current_time()
         self._children.append(child)
@@ -582,7 +582,7 @@ class Supervisor:
                 child.kill()
             self._over(child)
         self.pump()
-        await trio.to_thread.run_sync(_remove, child.scratch)
+        await trio.to_thread.run_sync(remove_tree, child.scratch)
 
     async def _read_socket(self, child: Child) -> None:
         while True:
@@ -644,7 +644,8 @@ async def open_supervisor(
         nursery.cancel_scope.cancel()
 
 
-def _remove(directory: Path) -> None:
-    """Remove a child's directory; what cannot be removed now is removed at the next start."""
-    with suppress(RecursionError):
-        shutil.rmtree(directory, ignore_errors=True)
+def remove_tree(directory: Path) -> None:
+    """Remove a directory that functions wrote in; what cannot be removed stays."""
+    with suppress(OSError):
+        wipe(str(directory))
+        directory.rmdir()

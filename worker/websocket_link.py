@@ -75,11 +75,11 @@ class WebSocketLink:
     async def receive(self) -> list[Message]:
         """Return the messages that have arrived, at least one batch."""
         while True:
+            await self._take_events()
             ready, self._messages = self._messages, []
             if ready:
                 return ready
             await self._fill()
-            await self._take_events()
 
     async def aclose(self) -> None:
         """Say good-bye, as far as that is possible at once, and close."""
@@ -144,8 +144,6 @@ class WebSocketLink:
             for event in self._connection.events():
                 match event:
                     case AcceptConnection():
-                        # Batches may have come with the answer.
-                        await self._take_events()
                         return
                     case RejectConnection() | RejectData():
                         status = getattr(event, "status_code", 0)

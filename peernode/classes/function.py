@@ -1,9 +1,7 @@
 """Functions: programs that workers run, in immutable versions."""
 
-import ast
-import keyword
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -11,215 +9,49 @@ from peernode import access, idempotency, listing, names
 from peernode.api import require_match
 from peernode.calls import (
     Answer,
-    Body,
     Call,
     ObjectClass,
-    ObjectView,
     Operation,
     Parameter,
-    View,
 )
-from peernode.classes import job
+from peernode.classes import job, job_bodies
+from peernode.classes.function_bodies import (
+    CallBody,
+    Create,
+    FunctionView,
+    Rollback,
+    Set,
+    view,
+)
 from peernode.classes.project import WAIT_CHANGE
 from peernode.problems import Problem
-from peernode.registry import Entry, FunctionAttributes, Version, place_of
+from peernode.python_source import SOURCE_SIZE_MAX_BYTES, check_python
+from peernode.registry import FunctionAttributes, Version, place_of
 from peernode.schemas import check_schema
 from peernode.terms import (
-    LimitsBody,
-    RequiresBody,
-    RetryBody,
     TermsBody,
     from_row,
     to_row,
 )
-from peernode.timestamps import rfc3339
 from peernode.transactions import Transaction
-from storage import cid, ids
 from storage.blobs import Content, Release
 from storage.places import Class
-from worker.protocol import Isolation
 
 if TYPE_CHECKING:
     from peernode.node import Node
 
 SOURCE_INLINE_MAX_BYTES: Final = 64 * 1024
 """Largest source that rides in the function's record. Source: the design's federation rule."""
-SOURCE_SIZE_MAX_BYTES: Final = 1 << 20
-"""Largest Python source. Source: the JSON body it comes in."""
 VERSIONS_MAX: Final = 100
 """Most versions of a function. Source: what fits a record beside 64 KiB of source."""
 RUNTIMES_AVAILABLE: Final = frozenset({"python"})
 """What workers of this build can run."""
-Runtime = Literal["python", "wasm", "onnx", "exec"]
-Description = Annotated[str, msgspec.Meta(max_length=1024)]
-
-
-class Create(Body, frozen=True, kw_only=True):
-    """A function to be, and its first version."""
-
-    project: str
-    name: str
-    runtime: Runtime
-    source: str | None = None
-    blob: str | None = None
-    entry: str | None = None
-    description: Description = ""
-    requires: RequiresBody | None = None
-    limits: LimitsBody | None = None
-    isolation: Isolation | None = None
-    retry: RetryBody | None = None
-    input_schema: dict[str, Any] | None = None
-
-
-class Set(Body, frozen=True, kw_only=True):
-    """New code (then a new version), or new terms."""
-
-    source: str | None = None
-    blob: str | None = None
-    entry: str | None = None
-    description: Description | None = None
-    requires: RequiresBody | None = None
-    limits: LimitsBody | None = None
-    isolation: Isolation | None = None
-    retry: RetryBody | None = None
-    input_schema: dict[str, Any] | None = None
-
-
-class Rollback(Body, frozen=True, kw_only=True):
-    """The version to make current."""
-
-    version: int
-
-
-class CallBody(Body, frozen=True, kw_only=True):
-    """A job to be, of this function."""
-
-    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    function_version: int | None = None
-    inputs: dict[str, job.BlobInput] | None = None
-    requires: RequiresBody | None = None
-    limits: LimitsBody | None = None
-    retry: RetryBody | None = None
-    isolation: Isolation | None = None
-
-
-class VersionView(View, frozen=True, kw_only=True):
-    """One version."""
-
-    version: int
-    cid: str
-    size_bytes: int
-    runtime: str
-    entry: str
-    created_at: str
-
-
-class FunctionView(ObjectView, rename={"class_name": "class"}, frozen=True, kw_only=True):
-    """A function. `source` is shown to developers of its project."""
-
-    project: str
-    name: str
-    description: str
-    version: int
-    versions: list[VersionView]
-    runtime: str
-    entry: str
-    source: str | None
-    requires: RequiresBody | None
-    limits: LimitsBody | None
-    isolation: Isolation | None
-    retry: RetryBody | None
-    input_schema: msgspec.Raw
-
-
-def view(node: "Node", entry: Entry, *, with_source: bool) -> FunctionView:
-    """Return the function as its readers see it."""
-    attributes: FunctionAttributes = entry.attributes
-    current = next(v for v in attributes.versions if v.version == attributes.current)
-    terms = from_row(attributes.terms)
-    source = None
-    if with_source and current.runtime == "python":
-        source = node.programs.source(attributes, current).decode(errors="replace")
-    return FunctionView(
-        id=str(entry.id),
-        class_name="function",
-        revision=entry.revision,
-        created_at=rfc3339(ids.created_ms(entry.id)),
-        home_node=ids.node_number(entry.id),
-        project=str(entry.project),
-        name=attributes.name,
-        description=attributes.description,
-        version=attributes.current,
-        versions=[_version(v) for v in attributes.versions],
-        runtime=current.runtime,
-        entry=current.entry,
-        source=source,
-        requires=terms.requires,
-        limits=terms.limits,
-        isolation=terms.isolation,
-        retry=terms.retry,
-        input_schema=msgspec.Raw(current.input_schema or b"null"),
-    )
-
-
-def _version(version: Version) -> VersionView:
-    return VersionView(
-        version=version.version,
-        cid=cid.text(cid.Cid(version.cid)),
-        size_bytes=version.size_bytes,
-        runtime=version.runtime,
-        entry=version.entry,
-        created_at=rfc3339(version.created_ms),
-    )
 
 
 def _shown(node: "Node", call: Call) -> FunctionView:
     entry = access.find(node, call, Class.FUNCTION, "get")
     target = access.entry_target(node, call.actor, entry)
     return view(node, entry, with_source=access.may(call.actor, "read_source", target))
-
-
-def check_python(source: bytes, entry: str) -> None:
-    """Raise a `Problem` unless `source` compiles and defines `entry` at its top level."""
-    if len(source) > SOURCE_SIZE_MAX_BYTES:
-        raise Problem("too_large", "source: too large", field="source", limit=SOURCE_SIZE_MAX_BYTES)
-    if not entry.isidentifier() or keyword.iskeyword(entry):
-        raise Problem("invalid_field", f"entry: {entry!r} is not a name", field="entry")
-    try:
-        tree = ast.parse(source, "function.py")
-        compile(tree, "function.py", "exec", dont_inherit=True)
-    except SyntaxError as error:
-        raise Problem(
-            "invalid_source", f"source: line {error.lineno}: {error.msg}", field="source"
-        ) from None
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise Problem(
-            "invalid_source", f"source: {str(error) or type(error).__name__}", field="source"
-        ) from None
-    if entry not in _defined(tree):
-        raise Problem(
-            "invalid_source",
-            f"source: it defines no {entry!r} at its top level",
-            hint="def handler(input): ...",
-            field="source",
-        )
-
-
-def _defined(tree: ast.AST) -> set[str]:
-    """Return the names that may be bound at the top level."""
-    found: set[str] = set()
-    todo = list(ast.iter_child_nodes(tree))
-    while todo:
-        statement = todo.pop()
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(statement.name)
-            continue
-        if isinstance(statement, ast.Name) and isinstance(statement.ctx, ast.Store):
-            found.add(statement.id)
-        elif isinstance(statement, ast.alias):
-            found.add((statement.asname or statement.name).split(".")[0])
-        todo += ast.iter_child_nodes(statement)
-    return found
 
 
 async def _code(node: "Node", call: Call, body: Create | Set, runtime: str, entry: str) -> bytes:
@@ -448,7 +280,7 @@ async def _rollback(node: "Node", call: Call) -> Answer:
 async def _call(node: "Node", call: Call) -> Answer:
     body: CallBody = call.body
     version = access.callable_version(node, call.actor, str(call.object_id), body.function_version)
-    asked = job.Create(
+    asked = job_bodies.Create(
         function=str(call.object_id),
         function_version=body.function_version,
         input=body.input,
@@ -531,7 +363,7 @@ FUNCTION = ObjectClass(
             handler=_call,
             summary="Hand in a job of this function",
             body=CallBody,
-            answer=job.JobView,
+            answer=job_bodies.JobView,
             status=202,
             statuses=(200,),
             problems=("not_found",),

@@ -7,7 +7,7 @@ until it is over, whether or not anyone asks for it.  The request never changes;
 
 import heapq
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
@@ -17,28 +17,33 @@ from peernode.api import require_match
 from peernode.blob_references import find_references
 from peernode.calls import (
     Answer,
-    Body,
     Call,
     Nothing,
     ObjectClass,
-    ObjectView,
     Operation,
     Parameter,
     View,
     number,
 )
+from peernode.classes.job_bodies import (
+    Create,
+    JobView,
+    LogLine,
+    LogView,
+    ProgressView,
+    Set,
+    change_view,
+    view,
+)
 from peernode.functions import FunctionVersion
-from peernode.job_rows import Change, Outcome, Request
-from peernode.jobs import LiveJob
+from peernode.job_rows import Change, Request
 from peernode.problems import Problem, not_found
 from peernode.schemas import check_input
-from peernode.terms import LimitsBody, RequiresBody, RetryBody, TermsBody, to_row
+from peernode.terms import TermsBody, to_row
 from peernode.timestamps import rfc3339
 from peernode.transactions import Transaction
-from storage import cid, codec, ids
+from storage import codec, ids
 from storage.store import Table
-from worker.events import TERMINAL
-from worker.protocol import Isolation
 
 if TYPE_CHECKING:
     from peernode.node import Node
@@ -47,240 +52,11 @@ PRIORITY_MAX: Final = 1000
 LOG_LINES_MAX: Final = 100_000
 SSE_PING_S: Final = 15.0
 """Comment sent on a silent event stream. Source: common proxies close after 30 to 60 s."""
-NULL: Final = msgspec.Raw(b"null")
-
-State = Literal[
-    "queued", "leased", "running", "succeeded", "failed", "cancelled", "expired", "poisoned"
-]
-
-
-class BlobInput(Body, frozen=True, kw_only=True):
-    """A blob passed to a function by name."""
-
-    blob: str
-
-
-class Create(Body, frozen=True, kw_only=True):
-    """A job to be."""
-
-    function: str
-    function_version: int | None = None
-    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    inputs: dict[str, BlobInput] | None = None
-    requires: RequiresBody | None = None
-    limits: LimitsBody | None = None
-    retry: RetryBody | None = None
-    isolation: Isolation | None = None
-
-
-class Set(Body, frozen=True, kw_only=True):
-    """What may change of a job, while it is queued."""
-
-    priority: int
-
-
-class ErrorView(View, omit_defaults=True, frozen=True, kw_only=True):
-    """Why a job did not succeed."""
-
-    code: str
-    message: str
-    traceback: str | None = None
-
-
-class ProgressView(View, frozen=True, kw_only=True):
-    """What the function last reported."""
-
-    fraction: float | None
-    message: str
-
-
-class UsageView(View, frozen=True, kw_only=True):
-    """What the last attempt used."""
-
-    wall_s: float
-    cpu_s: float
-    rss_max_bytes: int
-
-
-class ReasonView(View, frozen=True, kw_only=True):
-    """One reason why a job waits."""
-
-    code: str
-    detail: str
-    worker: str | None
-
-
-class ChangeView(View, frozen=True, kw_only=True):
-    """One state a job was in."""
-
-    state: str
-    at: str
-    attempt: int
-    worker: str | None
-    cause: str | None
-
-
-class JobView(ObjectView, rename={"class_name": "class"}, frozen=True, kw_only=True):
-    """A job."""
-
-    function: str
-    function_version: int
-    project: str
-    caller: str
-    parent: str | None
-    request_cid: str
-    state: State
-    attempt: int
-    input: msgspec.Raw
-    result: msgspec.Raw
-    error: ErrorView | None
-    progress: ProgressView | None
-    worker: str | None
-    backend: str | None
-    isolation: str | None
-    usage: UsageView | None
-    priority: int
-    pending_reasons: list[ReasonView]
-    history: list[ChangeView]
-    started_at: str | None
-    finished_at: str | None
-
-
-class LogLine(View, frozen=True, kw_only=True):
-    """One line of a job's output."""
-
-    at: str
-    stream: str
-    text: str
-
-
-class LogView(View, frozen=True, kw_only=True):
-    """A job's output, oldest line first."""
-
-    items: list[LogLine]
-
-
-def _optional(identifier: int) -> str | None:
-    return str(identifier) if identifier else None
-
-
-def _change(change: Change) -> ChangeView:
-    return ChangeView(
-        state=change.state,
-        at=rfc3339(change.at_ms),
-        attempt=change.attempt,
-        worker=_optional(change.worker),
-        cause=change.cause or None,
-    )
-
-
-def view(
-    node: "Node", job: int, request: Request, *, with_content: bool, with_reasons: bool = True
-) -> JobView | None:
-    """Return the job as its readers see it, or `None` if it was deleted meanwhile.
-
-    Why it waits is worked out only if asked for: it takes a look at every worker.
-    """
-    live = node.jobs.live(job)
-    if live is not None:
-        return _live_view(node, live, request, with_content, with_reasons)
-    outcome = node.jobs.outcome(job)
-    return None if outcome is None else _ended_view(node, job, request, outcome, with_content)
-
-
-def _common(node: "Node", job: int, request: Request, *, with_content: bool) -> dict[str, Any]:
-    return {
-        "id": str(job),
-        "class_name": "job",
-        "created_at": rfc3339(request.created_ms),
-        "home_node": ids.node_number(job),
-        "function": str(request.function),
-        "function_version": request.version,
-        "project": str(request.project),
-        "caller": str(request.caller),
-        "parent": _optional(request.parent),
-        "request_cid": cid.text(cid.raw_leaf(node.jobs.request_row(job))),
-        "input": msgspec.Raw(request.input) if with_content else NULL,
-    }
-
-
-def _ended_view(
-    node: "Node", job: int, request: Request, outcome: Outcome, with_content: bool
-) -> JobView:
-    succeeded = outcome.state == "succeeded"
-    error = None
-    if not succeeded:
-        error = ErrorView(
-            code=outcome.code,
-            message=outcome.payload.decode(errors="replace") if with_content else "",
-            traceback=outcome.traceback or None if with_content else None,
-        )
-    progress = None
-    if outcome.progress is not None and with_content:
-        progress = ProgressView(fraction=outcome.progress[0], message=outcome.progress[1])
-    return JobView(
-        **_common(node, job, request, with_content=with_content),
-        revision=f"{outcome.history[-1][0]}",
-        state=cast("State", outcome.state),
-        attempt=outcome.attempt,
-        result=msgspec.Raw(outcome.payload) if succeeded and with_content else NULL,
-        error=error,
-        progress=progress,
-        worker=_optional(outcome.worker),
-        backend=outcome.backend or None,
-        isolation=outcome.isolation,
-        usage=UsageView(
-            wall_s=outcome.wall_s, cpu_s=outcome.cpu_s, rss_max_bytes=outcome.rss_max_bytes
-        ),
-        priority=0,
-        pending_reasons=[],
-        history=[_change(Change._make(fields)) for fields in outcome.history],
-        started_at=rfc3339(outcome.started_ms) if outcome.started_ms else None,
-        finished_at=rfc3339(outcome.finished_ms),
-    )
-
-
-def _live_view(
-    node: "Node", live: LiveJob, request: Request, with_content: bool, with_reasons: bool
-) -> JobView:
-    snapshot = node.jobs.scheduler.snapshot(live.job)
-    state: State = snapshot.state if snapshot else "queued"
-    history = live.history()
-    if state in TERMINAL:  # Decided, and not durable yet: nobody may see it.
-        state = "running"
-    reasons = []
-    if state == "queued" and with_reasons:
-        reasons = [
-            ReasonView(code=reason.code, detail=reason.detail, worker=_optional(reason.worker))
-            for reason in node.jobs.scheduler.reasons(live.job, trio.current_time())
-        ]
-    started = [change.at_ms for change in history if change.state == "running"]
-    progress = None
-    if live.progress is not None and with_content:
-        progress = ProgressView(fraction=live.progress[0], message=live.progress[1])
-    return JobView(
-        **_common(node, live.job, request, with_content=with_content),
-        revision=str(live.sequence),
-        state=state,
-        attempt=snapshot.attempt if snapshot else 0,
-        result=NULL,
-        error=None,
-        progress=progress,
-        worker=_optional(snapshot.worker) if snapshot and state != "queued" else None,
-        backend=None,
-        isolation=live.isolation,
-        usage=None,
-        priority=live.priority,
-        pending_reasons=reasons,
-        history=[_change(change) for change in history],
-        started_at=rfc3339(started[-1]) if started and state == "running" else None,
-        finished_at=None,
-    )
 
 
 def find(node: "Node", call: Call, verb: str) -> tuple[Request, JobView]:
     """Return the job a call is about, if its caller may do `verb`; raises `Problem`."""
-    request = node.jobs.request(call.object_id)
+    request = node.live.request(call.object_id)
     if request is None:
         raise not_found("job", str(call.object_id))
     target = access.target(
@@ -346,8 +122,8 @@ async def hand_in(
     )
     wait_s = _wait_s(node, call)
     if wait_s:
-        await node.jobs.wait_ended(job, wait_s)
-    request = node.jobs.request(job)
+        await node.live.wait_ended(job, wait_s)
+    request = node.live.request(job)
     found = None
     if request is not None:
         found = view(node, job, request, with_content=True, with_reasons=False)
@@ -381,7 +157,7 @@ async def _get(node: "Node", call: Call) -> Answer:
     query = call.query
     _, found = find(node, call, "get")
     if query and "wait" in query and found.finished_at is None:
-        await node.jobs.wait_ended(call.object_id, _wait_s(node, call))
+        await node.live.wait_ended(call.object_id, _wait_s(node, call))
         _, found = find(node, call, "get")
     return Answer(value=found)
 
@@ -481,7 +257,7 @@ async def _events(node: "Node", call: Call) -> Answer:
 
 async def _stream(node: "Node", job: int, after: int) -> AsyncIterator[bytes]:
     """Yield server-sent events until the job is over; ids are sequence numbers."""
-    changes = node.jobs.changes(job, after)
+    changes = node.live.changes(job, after)
     while True:
         change = None
         with trio.move_on_after(SSE_PING_S) as scope:
@@ -490,7 +266,7 @@ async def _stream(node: "Node", job: int, after: int) -> AsyncIterator[bytes]:
             except StopAsyncIteration:
                 return
         if scope.cancelled_caught:
-            changes = node.jobs.changes(job, after)
+            changes = node.live.changes(job, after)
             yield b": still here\n\n"
         elif change is not None:
             after = change.sequence
@@ -501,8 +277,8 @@ async def _stream(node: "Node", job: int, after: int) -> AsyncIterator[bytes]:
 
 def _event(node: "Node", job: int, change: Change) -> View:
     if change.state != "progress":
-        return _change(change)
-    live = node.jobs.live(job)
+        return change_view(change)
+    live = node.live.get(job)
     fraction = live.progress[0] if live is not None and live.progress else None
     return ProgressView(fraction=fraction, message=change.cause)
 
@@ -522,7 +298,7 @@ def _of_project(node: "Node", call: Call, prefix: bytes, before: int) -> Iterato
     ):
         for key, _ in rows:
             job = int.from_bytes(key[8:], "big")
-            request = node.jobs.request(job)
+            request = node.live.request(job)
             if request is None:
                 continue
             target = access.target(

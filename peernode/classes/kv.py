@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -10,21 +10,33 @@ from peernode import access, idempotency, listing, names
 from peernode.api import require_match
 from peernode.calls import (
     Answer,
-    Body,
     Call,
     ObjectClass,
-    ObjectView,
     Operation,
     Parameter,
-    View,
 )
 from peernode.classes.job import KEY
-from peernode.classes.project import WAIT_CHANGE, DisplayName
+from peernode.classes.kv_bodies import (
+    Create,
+    Delete,
+    Get,
+    Increment,
+    KeysView,
+    KvView,
+    ListKeys,
+    NumberView,
+    Owner,
+    Put,
+    Set,
+    ValueView,
+    VersionView,
+    view,
+)
+from peernode.classes.project import WAIT_CHANGE
 from peernode.permissions import Target
 from peernode.problems import Problem, not_found
 from peernode.registry import SpaceAttributes, place_of
 from peernode.spaces import (
-    PAGE_LENGTH_MAX,
     LocalSpaceRow,
     Space,
     check_key,
@@ -32,148 +44,13 @@ from peernode.spaces import (
 )
 from peernode.timestamps import rfc3339
 from peernode.transactions import Transaction
-from storage import ids
 from storage.places import Class, Mode
 
 if TYPE_CHECKING:
     from peernode.node import Node
 
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)]
-Whole = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]
 _VERSION: Final = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
 CLEAR_LENGTH: Final = 1000
-
-
-class Owner(Body, frozen=True, kw_only=True):
-    """Whose the namespace is: exactly one of these."""
-
-    user: str | None = None
-    project: str | None = None
-    function: str | None = None
-
-
-class Create(Body, frozen=True, kw_only=True):
-    """A namespace to be. Scope and mode never change."""
-
-    owner: Owner
-    name: str
-    scope: Literal["global", "local"]
-    mode: Literal["lww", "cas"] = "lww"
-    display_name: DisplayName = ""
-
-
-class Set(Body, frozen=True, kw_only=True):
-    """What may change of a namespace."""
-
-    display_name: DisplayName
-
-
-class Put(Body, frozen=True, kw_only=True):
-    """A key and its value. `if_version` `"0"`: only if there is no such key."""
-
-    key: str
-    value: msgspec.Raw
-    if_version: str | None = None
-    ttl_s: Seconds | None = None
-
-
-class Get(Body, frozen=True, kw_only=True):
-    """A key."""
-
-    key: str
-
-
-class Delete(Body, frozen=True, kw_only=True):
-    """A key to delete."""
-
-    key: str
-    if_version: str | None = None
-
-
-class ListKeys(Body, frozen=True, kw_only=True):
-    """A page of keys, in the order of their bytes."""
-
-    prefix: str = ""
-    limit: Annotated[int, msgspec.Meta(ge=1, le=PAGE_LENGTH_MAX)] = 100
-    cursor: str | None = None
-
-
-class Increment(Body, frozen=True, kw_only=True):
-    """How much to add to the number under a key."""
-
-    key: str
-    by: Whole = 1
-
-
-class OwnerView(View, omit_defaults=True, frozen=True, kw_only=True):
-    """Whose the namespace is."""
-
-    user: str | None = None
-    project: str | None = None
-    function: str | None = None
-
-
-class KvView(ObjectView, rename={"class_name": "class"}, frozen=True, kw_only=True):
-    """A namespace."""
-
-    owner: OwnerView
-    name: str
-    scope: str
-    mode: str
-    display_name: str
-
-
-class VersionView(View, frozen=True, kw_only=True):
-    """A key, and the version just written."""
-
-    key: str
-    version: str
-
-
-class ValueView(View, frozen=True, kw_only=True):
-    """A key and what stands under it."""
-
-    key: str
-    value: msgspec.Raw
-    version: str
-    expires_at: str | None
-
-
-class NumberView(View, frozen=True, kw_only=True):
-    """A key and the number that now stands under it."""
-
-    key: str
-    value: int
-    version: str
-
-
-class KeysView(View, frozen=True, kw_only=True):
-    """A page of keys."""
-
-    items: list[str]
-    next: str | None
-
-
-def view(space: Space) -> KvView:
-    """Return the namespace as its readers see it."""
-    if space.function:
-        owner = OwnerView(function=str(space.function))
-    elif space.owner_class is Class.PROJECT:
-        owner = OwnerView(project=str(space.owner))
-    else:
-        owner = OwnerView(user=str(space.owner))
-    return KvView(
-        id=str(space.id),
-        class_name="kv",
-        revision=space.revision,
-        created_at=rfc3339(ids.created_ms(space.id)),
-        home_node=ids.node_number(space.id),
-        owner=owner,
-        name=space.name,
-        scope=space.scope,
-        mode=space.mode,
-        display_name=space.display_name,
-    )
 
 
 def _target(node: "Node", call: Call, space: Space) -> Target:

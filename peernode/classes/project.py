@@ -247,7 +247,7 @@ async def _usage(node: "Node", call: Call) -> Answer:
             quota=quotas.get(node.store, entry.id),
             blobs=node.content.usage(entry.id, METER_BLOBS),
             blob_bytes=node.content.usage(entry.id, METER_BLOB_BYTES),
-            jobs_unfinished=node.jobs.unfinished(entry.id),
+            jobs_unfinished=node.live.unfinished(entry.id),
             functions=len(node.registry.owned(Class.FUNCTION, entry.id)),
         )
     )

@@ -78,9 +78,9 @@ class CreatedView(WorkerView, rename={"class_name": "class"}, frozen=True, kw_on
 
 
 def _view(node: "Node", worker: int, row: WorkerRow) -> WorkerView:
-    figures = node.jobs.worker_figures(worker)
-    attached = worker in node.jobs.links and figures is not None
-    offer = node.jobs.offer(worker)
+    figures = node.dispatch.figures(worker)
+    attached = worker in node.dispatch.links and figures is not None
+    offer = node.attachments.offer(worker)
     state: Literal["attached", "draining", "detached"] = "detached"
     if attached:
         state = "draining" if row.cordoned else "attached"
@@ -148,7 +148,7 @@ async def _set(node: "Node", call: Call) -> Answer:
     }
     row = await node.workers.change(call.object_id, **stated)
     if body.labels is not None:
-        node.jobs.close_link(call.object_id, "its labels changed")
+        node.attachments.close(call.object_id, "its labels changed")
     return Answer(value=_view(node, call.object_id, row))
 
 
@@ -156,14 +156,14 @@ async def _delete(node: "Node", call: Call) -> Answer:
     row = _find(node, call, "delete")
     require_match(call, str(row.revision))
     await node.workers.delete(call.object_id)
-    node.jobs.remove_worker(call.object_id)
+    node.attachments.remove(call.object_id)
     return Answer(status=204)
 
 
 async def _cordon(node: "Node", call: Call, verb: str, *, cordoned: bool) -> Answer:
     _find(node, call, verb)
     row = await node.workers.change(call.object_id, cordoned=cordoned)
-    node.jobs.cordon(call.object_id, cordoned=cordoned)
+    node.attachments.cordon(call.object_id, cordoned=cordoned)
     return Answer(value=_view(node, call.object_id, row))
 
 

@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import example, given, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from peernode.http_request import RequestParser
 from peernode.http_service import Config
@@ -47,6 +47,7 @@ def outcome(parts: list[bytes]) -> tuple[list[Any], Any]:
     return requests, refusal and (refusal.status, refusal.code)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.sampled_from(GOOD), max_size=4),
     st.sampled_from([b"", *BAD]),

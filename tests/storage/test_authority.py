@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from storage import authority as authority_module
+from storage import authority as authority_module, certificates, codec
 from storage.authority import Authority, Unverifiable
 from storage.errors import SignatureError
 from storage.facts import Fact, Role
@@ -170,8 +170,9 @@ def test_a_renewed_grant_lasts_until_the_later_end() -> None:
     assert node.expires_ms == end
 
 
-def test_of_two_keys_for_one_number_the_admitter_nearest_to_the_founder_decides() -> None:
-    other = b.keys("other").public_key
+@pytest.mark.parametrize("name", ["one", "two", "three", "four", "five"])
+def test_of_two_keys_for_one_number_the_admitter_nearest_to_the_founder_decides(name: str) -> None:
+    other = b.keys(name).public_key
     near = b.node_grant(11, public_key=other)
     authority = given(b.node_grant(10, block=(11, 20)), b.node_grant(11, by=10), near)
     node = authority.node(11)
@@ -533,6 +534,14 @@ def test_a_record_with_somebody_elses_keys_is_bad_for_good(record: Any, reason: 
     assert authority.verifiable(record)
     with pytest.raises(SignatureError, match=reason):
         authority.verify_record(record)
+
+
+def test_a_certificate_that_the_user_did_not_sign_is_bad_for_good() -> None:
+    good = b.certificate()
+    forged = codec.encode([good.body, [good.seal.public_key, bytes(64)]])
+    record = b.record(with_certificate=certificates.decode_certificate(forged))
+    with pytest.raises(SignatureError, match="certificate"):
+        given().verify_record(record)
 
 
 def test_another_owner_cannot_be_written_into_an_object() -> None:

@@ -186,7 +186,10 @@ def test_asking_between_facts_changes_no_later_answer(facts: list[Fact], until: 
 
 
 def test_asking_between_facts_changes_no_later_answer_as_facts_arrive_in_order() -> None:
-    for facts in (FACTS, FACTS[::-1], FACTS[20:] + FACTS[:20]):
+    upwards = sorted(FACTS, key=level)
+    projects_last = sorted(upwards, key=lambda fact: isinstance(fact.statement, ProjectOwner))
+    users_last = sorted(upwards, key=lambda fact: isinstance(fact.statement, UserKey))
+    for facts in (upwards, upwards[::-1], projects_last, users_last):
         asked = Authority(b.MESH)
         for count, fact in enumerate(facts, 1):
             asked.add(fact)

@@ -229,6 +229,27 @@ def test_whatever_the_bytes_a_message_is_plain_or_a_codec_error(data: bytes) -> 
     msgspec.to_builtins(value, builtin_types=(bytes,))
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        "0001",  # bytes after the value
+        "9f01ff",  # indefinite lengths
+        "5f4101ff",
+        "a2616101616102",  # a duplicate key
+        "a10101",  # keys that are neither text nor bytes
+        "c24101",  # tags, whatever they would make
+        "c11a00000000",
+        "d9010281" + "01",
+        "d81c80",
+        "d82341ff",
+        "d9ffff01",
+    ],
+)
+def test_a_message_has_none_of_what_a_parser_can_be_fooled_with(data: str) -> None:
+    with pytest.raises(CodecError):
+        codec.load_message(bytes.fromhex(data), LIMIT)
+
+
 def test_a_damaged_row_is_a_codec_error() -> None:
     with pytest.raises(CodecError, match="damaged"):
         codec.load_row(b"\x82\x01")

@@ -605,13 +605,28 @@ def handler(input):
 
 
 @pytest.mark.slow
-async def test_a_directory_that_cannot_be_emptied_ends_the_process(tmp_path: Path) -> None:
+async def test_a_directory_of_any_depth_is_emptied(tmp_path: Path) -> None:
     source = """
 import os
 def handler(input):
+    before = os.listdir(".")
     for _ in range(1500):
         os.mkdir("d")
         os.chdir("d")
+    return before
+"""
+    async with open_worker(tmp_path) as (node, _):
+        assert (await node.run(source)).payload == b"[]"
+        assert (await node.run(source)).payload == b"[]"
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.slow
+async def test_a_directory_that_is_gone_ends_the_process(tmp_path: Path) -> None:
+    source = """
+import os
+def handler(input):
+    os.rmdir(os.environ["HOME"])
     return os.getpid()
 """
     async with open_worker(tmp_path) as (node, _):

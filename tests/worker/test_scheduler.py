@@ -261,6 +261,16 @@ def test_only_one_worker_is_held_free_for_a_wide_job(node: Node) -> None:
     assert leases(node.tell(Cancel(20))) == [(1, 15)], "nothing to hold it free for"
 
 
+def test_a_worker_held_free_in_vain_is_used_at_once(node: Node) -> None:
+    node.attach(1, 2)
+    node.submit(10, 11)
+    node.submit(20, requires=Requires(cpu=2))
+    node.submit(12)
+    node.sleep(10.0)
+    assert leases(node.finish(1, 10)) == [], "held free"
+    assert leases(node.attach(2, 2)) == [(2, 20), (1, 12)]
+
+
 def test_a_fence_is_the_boot_count_and_a_counter_and_grows_past_restored_ones() -> None:
     node = Node(boot=3)
     node.attach(1, 1)
@@ -481,6 +491,15 @@ def test_the_queue_limit_does_not_run_while_a_job_runs_and_starts_anew_after(nod
     assert isinstance(only(node.sleep(2.0)), Settle)
 
 
+def test_the_queue_limit_goes_on_when_a_lease_comes_back_that_never_started(node: Node) -> None:
+    node.attach(1, 1)
+    node.submit(10, timeouts=Timeouts(queue_s=50.0))
+    node.sleep(20.0)
+    node.tell(Return(1, 10, node.fence(10)))
+    assert node.sleep(29.0) == []
+    assert isinstance(only(node.sleep(1.0)), Settle)
+
+
 def test_the_total_limit_runs_from_submission_and_kills(node: Node) -> None:
     node.attach(1)
     node.submit(10, timeouts=Timeouts(total_s=20.0), age_s=5.0)
@@ -671,6 +690,13 @@ def test_attaching_again_replaces_the_link(node: Node) -> None:
     assert node.scheduler.workers()[0].free_slots == 0
 
 
+def test_nothing_is_leased_to_a_returning_worker_before_all_it_lost_is_known(node: Node) -> None:
+    busy(node, 1, slots=1)
+    node.submit(20, 21, 22)
+    effects = node.attach(1, 1, (20, node.fence(20)))
+    assert [type(one) for one in effects] == [Adopt, Requeue, Requeue, Lease, Lease]
+
+
 def test_a_finished_attempt_held_by_a_returning_worker_is_not_refused(node: Node) -> None:
     node.attach(1)
     node.submit(10)
@@ -701,6 +727,14 @@ def test_after_a_restart_a_worker_comes_back_with_its_job() -> None:
     settle = only(node.finish(1, 10))
     assert isinstance(settle, Settle)
     assert (settle.attempt, settle.fence) == (1, fence)
+
+
+def test_a_worker_that_came_back_after_a_restart_can_lose_its_job_like_any_other() -> None:
+    node = Node(boot=2)
+    fence = (1 << 32) + 7
+    node.tell(Restore(job_of(10, attempt=1, fence=fence, age_s=60.0), 1, running=True))
+    node.attach(1, 1, (10, fence))
+    assert node.tell(Remove(1)) == [Requeue(10, 1, fence, (1,), "lost", 1.0)]
 
 
 @pytest.mark.parametrize("running", [False, True])
@@ -870,6 +904,16 @@ def test_what_waits_at_a_worker_too_long_is_asked_back_and_not_sent_again(node: 
     effects = node.tell(Return(1, 21, node.fence(21)), Return(1, 22, node.fence(22)))
     assert [type(one) for one in effects] == [Requeue, Requeue]
     assert leases(node.attach(2, 2)) == [(2, 21), (2, 22)]
+
+
+def test_nothing_short_is_sent_behind_a_job_that_turned_out_slow(node: Node) -> None:
+    busy(node, 1, slots=1, program="8.1")
+    busy(node, 1, slots=1, program="7.1")
+    node.submit(20, program="7.1")
+    assert leases(node.submit(21, program="8.1")) == [(1, 21)]
+    node.sleep(1.0)
+    effects = node.tell(Return(1, 21, node.fence(21)))
+    assert [type(one) for one in effects] == [Requeue]
 
 
 def test_a_recalled_lease_that_has_started_goes_on(node: Node) -> None:

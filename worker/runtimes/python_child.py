@@ -350,7 +350,7 @@ class Runtime:
             if os.listdir(self._scratch):
                 wipe(self._scratch)
             here = os.stat(".")
-        except (OSError, RecursionError):
+        except OSError:
             return True
         # A directory's time moves with the kernel's tick: only an old one tells that nothing
         # happened since, and saves listing the directory after each job.
@@ -434,16 +434,24 @@ def peak_memory_bytes() -> int:
 
 
 def wipe(directory: str) -> None:
-    """Remove everything in a directory."""
-    for path, directories, files in os.walk(directory, topdown=False):
-        for name in files:
-            os.unlink(os.path.join(path, name))
-        for name in directories:
-            below = os.path.join(path, name)
-            if os.path.islink(below):
-                os.unlink(below)
-            else:
-                os.rmdir(below)
+    """Remove everything in a directory, however deep. Raises `OSError` if something stays.
+
+    Deeper directories are moved up first, so neither paths nor recursion grow with the depth.
+    """
+    moved = 0
+    while names := os.listdir(directory):
+        for name in names:
+            path = os.path.join(directory, name)
+            if not os.path.isdir(path) or os.path.islink(path):
+                os.unlink(path)
+                continue
+            for entry in list(os.scandir(path)):
+                if entry.is_dir(follow_symlinks=False):
+                    moved += 1
+                    os.rename(entry.path, os.path.join(directory, f"wiped.{moved}.{os.getpid()}"))
+                else:
+                    os.unlink(entry.path)
+            os.rmdir(path)
 
 
 def main() -> None:

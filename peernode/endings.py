@@ -1,0 +1,181 @@
+"""How jobs end: outcomes, on their way to the disk.
+
+An outcome is written once, in the batch that applies the job's buffered writes and deletes its
+lease; until that batch is durable nobody sees it.  Outcomes that become known together are written
+together.  A full disk loses nothing: the outcome is offered again until it fits.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import trio
+
+from peernode import job_rows
+from peernode.effects import Effects
+from peernode.job_rows import Change, Outcome
+from peernode.live_jobs import LiveJob, LiveJobs
+from peernode.problems import Problem
+from peernode.transactions import Transaction
+from storage import ids
+from storage.errors import StoreError
+from storage.store import Batch, Conflict, Delete, Put, Result, Store, Table
+from worker import events, protocol
+
+STORE_RETRY_S: Final = 1.0
+"""Pause before an outcome is offered again to a full disk. Source: guess."""
+_NO_USAGE: Final = protocol.Usage(0, 0.0, 0.0, 0)
+
+
+@dataclass(slots=True)
+class Ending:
+    """An outcome on its way to the disk."""
+
+    live: LiveJob
+    worker: int
+    fence: int
+    outcome: Outcome
+    writes: Transaction | None = None
+    wanted: Sequence[protocol.Write] = ()
+    """What `writes` was prepared from, to prepare it again."""
+
+
+def ending(
+    effect: events.Settle,
+    live: LiveJob,
+    now_ms: int,
+    finished: protocol.Finished | None,
+    writes: Transaction | None,
+) -> Ending:
+    """Return how a job ends: as `finished` says if that is what ended it, else as `effect` does."""
+    own = finished if finished is not None and finished.job == effect.job else None
+    usage = own.usage if own is not None else _NO_USAGE
+    if own is not None and effect.state in ("succeeded", "failed"):
+        code, payload = str(own.error_code or ""), own.payload
+        traceback, backend = own.traceback, own.backend
+    else:
+        code, payload = effect.code, (live.cause or effect.detail).encode()
+        traceback = backend = ""
+    started_ms = max(usage.started_ms, live.leased_ms) if usage.started_ms else 0
+    if started_ms and (live.timeline is None or live.timeline[-1].state == "leased"):
+        live.note("running", started_ms, effect.attempt, effect.worker)
+    last = Change(live.sequence + 1, effect.state, now_ms, effect.attempt, effect.worker, code)
+    outcome = Outcome(
+        effect.state,
+        effect.attempt,
+        effect.fence,
+        effect.worker,
+        code,
+        payload,
+        traceback,
+        started_ms,
+        now_ms,
+        usage.wall_s,
+        usage.cpu_s,
+        usage.rss_max_bytes,
+        backend,
+        live.isolation,
+        None if live.progress is None else list(live.progress),
+        [list(change) for change in (*live.history(), last)],
+    )
+    made = Ending(live, effect.worker, effect.fence, outcome)
+    if own is not None and writes is not None and effect.state == "succeeded":
+        made.writes, made.wanted = writes, own.writes
+    return made
+
+
+class Endings:
+    """Outcomes that are decided and not durable yet."""
+
+    def __init__(
+        self,
+        store: Store,
+        jobs: LiveJobs,
+        effects: Effects,
+        durable: Callable[[list[Ending]], None],
+        spawn: Callable[..., None],
+    ) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._effects = effects
+        self._durable = durable
+        self._spawn = spawn
+        self._waiting: list[Ending] = []
+
+    def add(self, made: Ending) -> None:
+        """Have an outcome written with the next `flush`."""
+        self._waiting.append(made)
+
+    def flush(self) -> None:
+        """Write what was added: together, but for those that bring writes of their own."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        together = [made for made in waiting if made.writes is None]
+        if together:
+            self._write(together)
+        for made in waiting:
+            if made.writes is not None:
+                self._write([made])
+
+    def _write(self, endings: list[Ending]) -> None:
+        puts: list[Put] = []
+        deletes: list[Delete] = []
+        for made in endings:
+            key = ids.key(made.live.job)
+            puts.append((Table.OUTCOMES, key, job_rows.encode(made.outcome)))
+            deletes.append((Table.LIVE, key))
+        writes = endings[0].writes
+        batch = Batch(puts, deletes) if writes is None else writes.batch(puts, deletes)
+        self._store.submit(batch, lambda result: self._written(endings, result))
+
+    def _written(self, endings: list[Ending], result: Result) -> None:
+        """Runs in the loop, between tasks: it must not raise and cannot wait."""
+        if isinstance(result, Conflict):
+            self._rewrite(endings[0])
+        elif isinstance(result, StoreError):
+            self._spawn(self._write_later, endings)
+        else:
+            self._durable(endings)
+
+    def _rewrite(self, made: Ending) -> None:
+        """Something the job's writes were based on has changed: base them on what is there."""
+        request = self._jobs.request(made.live.job)
+        assert request is not None
+        try:
+            made.writes = self._effects.prepare(made.live.job, request, made.wanted)
+        except Problem as problem:
+            made.writes = None
+            *before, last = made.outcome.history
+            refused = Change._make(last)._replace(state="failed", cause="write_refused")
+            made.outcome = made.outcome._replace(
+                state="failed",
+                code="write_refused",
+                payload=problem.detail.encode(),
+                history=[*before, list(refused)],
+            )
+        self._write([made])
+
+    async def _write_later(self, endings: list[Ending]) -> None:
+        await trio.sleep(STORE_RETRY_S)
+        self._write(endings)
+
+
+def checked(message: protocol.Finished) -> protocol.Finished:
+    """Return `message`, or the same as an error if its result is not JSON text."""
+    try:
+        message.payload.decode()
+        msgspec.json.decode(message.payload, type=msgspec.Raw)
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:
+        return msgspec.structs.replace(
+            message, error_code="result_invalid", payload=str(error).encode(), writes=[]
+        )
+    return message
+
+
+def refused_writes(message: protocol.Finished, problem: Problem) -> protocol.Finished:
+    """Return `message` as an error: its writes cannot be applied."""
+    return msgspec.structs.replace(
+        message, error_code="write_refused", payload=problem.detail.encode(), writes=[]
+    )

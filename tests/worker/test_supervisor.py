@@ -1,0 +1,174 @@
+"""Placing jobs in processes: warmth, writing ahead, taking back, and idle ends."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.worker.fake_node import ECHO, FakeNode, Space, open_worker
+from tests.worker.test_agent import lease_gate, open_gate
+from worker.protocol import Finished, Kill, Limits, Recall, Returned
+
+pytestmark = pytest.mark.slow
+
+SWITCH = """
+import edge, os
+def handler(input):
+    if input == "wait":
+        return edge.kv("gate").get("open")
+    return [input, os.getpid()]
+"""
+"""Short jobs of one program, one of which waits for the node."""
+
+
+async def warm_up(node: FakeNode, jobs: int = 40) -> None:
+    """Let the worker learn that these jobs are short, in all its slots."""
+    await node.say(*[message for _ in range(jobs) for message in node.lease(SWITCH, "warm")])
+    await node.until(lambda: len(node.said(Finished)) == jobs)
+
+
+async def lease_switch(node: FakeNode, inputs: list[str]) -> list[int]:
+    """Lease several jobs in one message; return their numbers."""
+    messages, jobs = [], []
+    for value in inputs:
+        messages += node.lease(SWITCH, value)
+        jobs.append(node.number)
+    await node.say(*messages)
+    return jobs
+
+
+async def test_a_job_that_turns_out_long_holds_nobody_up(tmp_path: Path) -> None:
+    async with open_worker(tmp_path, slots=2) as (node, _):
+        node.spaces["gate"] = Space()
+        await warm_up(node)
+        node.answers = False
+        waiting, *others = await lease_switch(node, ["wait"] + ["go"] * 30)
+        for job in others:
+            assert (await node.finished(job)).error_code is None
+        assert node.said(Finished, waiting) == []
+        await open_gate(node)
+        assert (await node.finished(waiting)).payload == b"null"
+
+
+async def test_jobs_behind_one_that_is_killed_run_as_if_nothing_was(tmp_path: Path) -> None:
+    async with open_worker(tmp_path) as (node, _):
+        node.spaces["gate"] = Space()
+        await warm_up(node)
+        node.answers = False
+        waiting, *others = await lease_switch(node, ["wait"] + ["go"] * 30)
+        await node.until(lambda: node.unanswered)
+        await node.say(Kill(waiting, waiting, "cancelled"))
+        finished = [await node.finished(job) for job in others]
+        assert [outcome.error_code for outcome in finished] == [None] * 30
+        pids = {json.loads(outcome.payload)[1] for outcome in finished}
+        assert len(pids) == 1, "one new process ran them all"
+        assert node.said(Finished, waiting) == []
+        order = [outcome.job for outcome in node.said(Finished)][-30:]
+        assert order == others
+
+
+async def test_jobs_behind_one_that_crashes_or_overruns_run_too(tmp_path: Path) -> None:
+    source = """
+import os
+def handler(input):
+    if input == "crash": os._exit(1)
+    while input == "loop": pass
+    return input
+"""
+    async with open_worker(tmp_path) as (node, _):
+        limits = Limits(run_s=0.3)
+        await node.say(
+            *[m for _ in range(40) for m in node.lease(source, "warm", limits=limits)]
+        )
+        await node.until(lambda: len(node.said(Finished)) == 40)
+        values = ["a", "crash", "b", "loop", "c", "crash", "crash", "d"]
+        first = node.number + 1
+        await node.say(*[m for value in values for m in node.lease(source, value, limits=limits)])
+        codes = [(await node.finished(first + number)).error_code for number in range(8)]
+        assert codes == [
+            None,
+            "exited",
+            None,
+            "run_timeout",
+            None,
+            "exited",
+            "exited",
+            None,
+        ]
+        assert len(node.said(Finished)) == 48, "each ended once"
+
+
+async def test_a_lease_written_ahead_can_be_recalled(tmp_path: Path) -> None:
+    async with open_worker(tmp_path) as (node, _):
+        node.spaces["gate"] = Space()
+        await warm_up(node)
+        node.answers = False
+        waiting, one, two, three = await lease_switch(node, ["wait", "go", "go", "go"])
+        await node.say(Recall(two, two))
+        await node.until_said(Returned, two)
+        await open_gate(node)
+        for job in (waiting, one, three):
+            assert (await node.finished(job)).error_code is None
+        assert node.said(Finished, two) == []
+
+
+async def test_output_of_jobs_written_ahead_goes_to_the_right_job(tmp_path: Path) -> None:
+    source = "def handler(x):\n    print(f'this is {x}')\n"
+    async with open_worker(tmp_path) as (node, _):
+        for number in range(100):
+            await node.say(*node.lease(source, number))
+        await node.finished(node.number)
+        for number in range(100):
+            assert node.lines(101 + number) == [("stdout", f"this is {number}")]
+
+
+async def test_two_slots_work_at_once(tmp_path: Path) -> None:
+    async with open_worker(tmp_path, slots=2) as (node, _):
+        one = await lease_gate(node)
+        two = await lease_gate(node)
+        await node.until(lambda: node.lines(one) and node.lines(two))
+        assert node.lines(one) != node.lines(two), "two processes"
+        await open_gate(node)
+        await node.finished(one)
+        await node.finished(two)
+
+
+async def test_a_large_input_and_a_large_result_pass(tmp_path: Path) -> None:
+    async with open_worker(tmp_path) as (node, _):
+        value = ["x" * 1000] * 900
+        first = await node.run(ECHO, value)
+        assert json.loads(first.payload) == value
+        await node.say(*[m for _ in range(8) for m in node.lease(ECHO, value)])
+        assert json.loads((await node.finished(node.number)).payload) == value
+
+
+async def test_a_child_without_work_is_ended(tmp_path: Path) -> None:
+    source = "import os\ndef handler(x):\n    return os.getpid()\n"
+    async with open_worker(tmp_path, child_idle_max_s=0.0) as (node, _):
+        pid = json.loads((await node.run(source)).payload)
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        with trio.fail_after(5):
+            await trio.lowlevel.wait_readable(descriptor)
+        os.close(descriptor)
+
+
+async def test_warm_children_are_few(tmp_path: Path) -> None:
+    source = "import os\ndef handler(x):\n    return os.getpid()\n"
+    async with open_worker(tmp_path) as (node, _):
+        pids = [
+            json.loads((await node.run(f"# {number}\n{source}")).payload) for number in range(12)
+        ]
+        with trio.fail_after(5):
+            for pid in pids[:3]:  # eight are kept
+                try:
+                    descriptor = os.pidfd_open(pid)
+                except ProcessLookupError:
+                    continue
+                await trio.lowlevel.wait_readable(descriptor)
+                os.close(descriptor)
+        os.kill(pids[-1], 0)
