@@ -10,12 +10,13 @@ goes wrong becomes a status.
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from peernode.calls import Answer, Call, Headers, Nothing, ObjectClass, ObjectView, Operation
+from peernode.calls import Answer, Call, Headers, ObjectClass, ObjectView, Operation
 from peernode.permissions import Actor
 from peernode.problems import Problem, not_found
 from storage import ids
@@ -33,6 +34,8 @@ BODY_SIZE_MAX_BYTES: Final = 1 << 20
 """Largest JSON body. Source: API contract."""
 DEPTH_MAX: Final = 32
 """Deepest JSON. Source: API contract."""
+PAGES: Final = frozenset({"", "openapi.json", "docs", "health", "metrics"})
+"""First parts of the paths that are pages and not classes."""
 QUERY_LENGTH_MAX: Final = 64
 """Most query parameters. Source: guess."""
 
@@ -108,13 +111,15 @@ def require_match(call: Call, revision: str) -> None:
 class Api:
     """The ASGI app."""
 
-    def __init__(self, node: "Node", classes: Mapping[str, ObjectClass], pages: App) -> None:
+    def __init__(
+        self, node: "Node", classes: Mapping[str, ObjectClass], pages: Callable[[], App]
+    ) -> None:
         self.answered: Counter[tuple[str, str, int]] = Counter()
         """(class, operation, status) -> answers, for metrics."""
         self.shed = 0
         self._node = node
         self._classes = classes
-        self._pages = pages
+        self._build_pages = pages
         self._active = 0
         self._active_max = node.config.requests_active_max
         self._decoders = {
@@ -123,6 +128,10 @@ class Api:
             for operation in _operations(spec)
             if (body := operation.body) is not None
         }
+
+    @cached_property
+    def _pages(self) -> App:
+        return self._build_pages()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -146,7 +155,7 @@ class Api:
         await respond(answer, send)
 
     async def _page(self, scope: Scope, receive: Receive, send: Send, parts: list[str]) -> None:
-        if len(parts) > 1 and parts[1] in self._node.page_names:
+        if len(parts) > 1 and parts[1] in PAGES:
             await self._pages(scope, receive, send)
             return
         raise Problem(
@@ -192,8 +201,7 @@ class Api:
             if operation.body is not None:
                 call.raw = await _read_body(call)
                 decoder = self._decoders[operation.body]
-                empty = not call.raw and operation.body is Nothing
-                call.body = decode_body(decoder, b"{}" if empty else call.raw)
+                call.body = decode_body(decoder, call.raw or b"{}")
             return await operation.handler(self._node, call)
         finally:
             if not waits:

@@ -13,7 +13,10 @@ REFERENCES_MAX: Final = 1000
 def find_references(input_json: bytes) -> list[str]:
     """Return the ids named in JSON text, as text, without repetition."""
     found: dict[str, None] = {}
-    _walk(msgspec.json.decode(input_json), found)
+    try:
+        _walk(msgspec.json.decode(input_json), found)
+    except msgspec.DecodeError as error:  # Such as a number that no program holds.
+        raise Problem("invalid_field", f"input: {error}", field="input") from None
     if len(found) > REFERENCES_MAX:
         raise Problem(
             "too_large", "the input names too many blobs", field="input", limit=REFERENCES_MAX

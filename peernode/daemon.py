@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import structlog
 import trio
 
-from peernode import http_server, logs
+from peernode import http_server
 from peernode.config import Config, ConfigError
 from peernode.local_worker import LocalWorker
 from peernode.node import Node, open_node
@@ -32,7 +31,6 @@ ADDRESS_FILE: Final = "node.json"
 
 def run(config: Config) -> int:
     """Run a node until it is told to stop; return the process' exit code."""
-    logs.configure(config.log_level)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     refusals: list[BaseException] = []
     try:
@@ -59,7 +57,7 @@ async def _main(config: Config) -> None:
             print(ready, flush=True)  # noqa: T201
             async for _ in signals:
                 break
-            structlog.get_logger("daemon").info("stopping", jobs=len(node.live))
+            node.log.info("stopping", jobs=len(node.live))
             await node.drain()
 
 
@@ -72,7 +70,9 @@ async def open_daemon(config: Config) -> AsyncIterator[tuple[Node, str]]:
         node = await stack.enter_async_context(open_node(config))
         nursery = await stack.enter_async_context(trio.open_nursery())
         server = await stack.enter_async_context(
-            http_server.open_server(node.api, host, port, _limits(config), tls=tls)
+            http_server.open_server(
+                node.api, host, port, _limits(config), tls=tls, on_error=node.log.failed
+            )
         )
         shown = f"[{host}]" if ":" in host else host
         url = f"{'https' if tls else 'http'}://{shown}:{server.port}"
@@ -80,7 +80,9 @@ async def open_daemon(config: Config) -> AsyncIterator[tuple[Node, str]]:
         if tls is not None or not config.on_loopback:
             # The local worker comes in by a door of its own, without TLS and on the loopback only.
             door = await stack.enter_async_context(
-                http_server.open_server(node.api, "127.0.0.1", 0, _limits(config))
+                http_server.open_server(
+                    node.api, "127.0.0.1", 0, _limits(config), on_error=node.log.failed
+                )
             )
         address_file = config.data / ADDRESS_FILE
         _write_address(address_file, url, os.getpid())

@@ -114,6 +114,10 @@ class Dispatch:
             worker, message.job, message.fence, message.error_code, message.usage.wall_s
         )
         self.handle(finish, message, writes)
+        snapshot = self.scheduler.snapshot(message.job)
+        if snapshot is not None and snapshot.state == "queued":
+            # It will be tried again: what this attempt came to is counted, and nothing is kept.
+            self._post(worker, protocol.Acked([protocol.Held(message.job, message.fence)]))
 
     def flush(self) -> None:
         """Write what the last inputs came to, and see to it that the clock is watched."""

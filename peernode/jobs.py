@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import trio
 
-from peernode import job_rows
+from peernode import job_rows, quotas
 from peernode.committer import Committer
 from peernode.dispatch import Dispatch
 from peernode.functions import FunctionVersion
@@ -70,7 +70,10 @@ class Jobs:
 
         It is not new when `claim` names one handed in before.  Raises `Problem` or `StoreFull`.
         """
-        self._admit()
+        early = claim is None or (
+            claim.key not in self._claimed and claim.find(self._store) is None
+        )
+        self._admit(version.project, new=early)
         now_ms, job = self._clock.wall_ms(), self._ids.next()
         key = ids.key(job)
         request = Request(
@@ -91,11 +94,9 @@ class Jobs:
             (Table.PROJECT_JOBS, ids.key(version.project) + key, _EMPTY),
         ]
         expects: list[Expect] = []
-        early = True
         if claim is not None:
             puts += claim.puts(job, now_ms)
             expects.append(claim.expect)
-            early = claim.key not in self._claimed and claim.find(self._store) is None
         await trio.lowlevel.checkpoint_if_cancelled()
         pending = self._committer.begin(Batch(puts=puts, expects=expects))
         # From here to the end of the wait nothing can cancel us: the job's fate will be known.
@@ -122,8 +123,8 @@ class Jobs:
         self.accepted += 1
         return job, True
 
-    def _admit(self) -> None:
-        """Raise a `Problem` if no job is taken now."""
+    def _admit(self, project: int, *, new: bool) -> None:
+        """Raise a `Problem` if no job, or no `new` one of `project`, is taken now."""
         if self.draining:
             raise Problem("draining", "this node is stopping; ask again in a moment")
         if len(self._live) >= self._live_max:
@@ -132,6 +133,8 @@ class Jobs:
                 f"the node holds {self._live_max} unfinished jobs",
                 limit=self._live_max,
             )
+        limit = quotas.get(self._store, project).jobs_unfinished if new else None
+        quotas.check(self._live.unfinished(project), 1, limit, "jobs_unfinished")
 
     def _submit(self, live: LiveJob, version: FunctionVersion, terms_row: bytes) -> None:
         terms = resolve(version.runtime, version.terms, terms_row)
@@ -214,7 +217,7 @@ class Jobs:
             retry=terms.retry,
             timeouts=terms.timeouts,
             priority=lease.priority,
-            age_s=max(0.0, (now_ms - request.created_ms) / 1000),
+            age_s=max(0.001, (now_ms - request.created_ms) / 1000),
             attempt=lease.attempt,
             fence=lease.fence,
             lost_on=tuple(lease.lost_on),

@@ -29,13 +29,20 @@ _RESERVED: Final = frozenset({"limit", "cursor", "wait"})
 
 
 async def page(
-    call: Call, view: type[ObjectView], candidates: Callable[[int], Iterable[ObjectView]]
+    call: Call,
+    view: type[ObjectView],
+    candidates: Callable[[int], Iterable[ObjectView]],
+    *,
+    applied: frozenset[str] = frozenset(),
 ) -> Answer:
-    """Answer with one page of `candidates(before)`: views of ids below `before`, newest first."""
+    """Answer with one page of `candidates(before)`: views of ids below `before`, newest first.
+
+    `applied` are the parameters that `candidates` has seen to.
+    """
     query = call.query
     limit = int(number(query, "limit", PAGE_LENGTH_DEFAULT, 1, PAGE_LENGTH_MAX))
     before = _before(query.get("cursor"))
-    filters = _filters(call, view)
+    filters = _filters(call, view, applied)
     items: list[Any] = []
     last = 0
     for looked_at, candidate in enumerate(candidates(before)):
@@ -58,11 +65,13 @@ def _before(cursor: str | None) -> int:
         ) from None
 
 
-def _filters(call: Call, view: type[ObjectView]) -> list[tuple[str, str]]:
+def _filters(
+    call: Call, view: type[ObjectView], applied: frozenset[str]
+) -> list[tuple[str, str]]:
     renamed = dict(zip(view.__struct_encode_fields__, view.__struct_fields__, strict=True))
     filters = []
     for name, wanted in call.query.items():
-        if name in _RESERVED:
+        if name in _RESERVED or name in applied:
             continue
         if name not in renamed:
             raise Problem("unknown_field", f"{name}: no such attribute to filter by", field=name)

@@ -9,7 +9,6 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-import structlog
 import trio
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ class LocalWorker:
         self._worker = worker
         self._url = url
         self._slots = slots
-        self._log = structlog.get_logger("local_worker")
 
     async def run(self) -> None:
         """Keep the worker running until cancelled, then stop it."""
@@ -42,7 +40,7 @@ class LocalWorker:
             self._node.attachments.remove(self._worker)
             if trio.current_time() - started_s > STEADY_S:
                 delay_s = RESTART_DELAY_S
-            self._log.warning("local worker ended", status=status, restart_in_s=delay_s)
+            self._node.log.warning("local worker ended", status=status, restart_in_s=delay_s)
             await trio.sleep(delay_s)
             delay_s = min(delay_s * 2, RESTART_DELAY_MAX_S)
 

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 
 import trio
 
-from peernode import names, pages, sweeper
-from peernode.api import Api
+from peernode import names, sweeper
+from peernode.api import Api, App
 from peernode.attachments import Attachments
 from peernode.calls import Call, number
 from peernode.classes import CLASSES
@@ -27,6 +27,7 @@ from peernode.edge_calls import EdgeCalls
 from peernode.identity import Identity, Secrets, load_secrets, open_identity
 from peernode.jobs import Jobs
 from peernode.live_jobs import LiveJobs
+from peernode.logs import Log
 from peernode.programs import Programs
 from peernode.rate_limits import Anonymous, Config as RateConfig, Logins
 from peernode.registry import Registry
@@ -38,6 +39,8 @@ from peernode.workers import Workers
 from storage import blobs, blocks, facts, hlc, ids, lmdb_store
 from storage.certificates import Certificate
 from storage.clock import Clock, Entropy, SystemClock, SystemEntropy
+from storage.errors import InvalidData
+from storage.errors import InvalidData
 from storage.facts import Fact
 from storage.places import Class
 from storage.store import Batch, Store, Table
@@ -75,16 +78,17 @@ class Seams:
 class Node:
     """One node. Its parts are its attributes; see their modules."""
 
-    page_names: Final = pages.NAMES
-
     def __init__(self, config: Config, seams: Seams, store: Store, nursery: trio.Nursery) -> None:
         self.config = config
+        self.log = Log(config.log_level)
         self.clock = seams.clock
         self.entropy = seams.entropy
         self.store = store
         self.version = importlib.metadata.version("peernode")
         self._nursery = nursery
         self._passwords = trio.CapacityLimiter(LOGIN_CONCURRENCY_MAX)
+        self._changes: dict[int, trio.Event] = {}
+        """Object -> what wakes those who wait for it to change."""
         self._offload = seams.offload
         secrets = seams.secrets or load_secrets(config.data, seams.entropy)
         self.identity: Identity = open_identity(store, secrets, config.mesh_name, seams.clock)
@@ -119,7 +123,7 @@ class Node:
             operator_token=self.identity.operator_token,
         )
         self.logins = Logins(RateConfig(login_address_rate_per_minute=config.login_rate_per_minute))
-        self.registry.watch(self._user_changed)
+        self.registry.watch(self._object_changed)
         self.anonymous = Anonymous(RateConfig())
         self.workers = Workers(store, self.transactions, seams.clock, seams.entropy)
         self.live = LiveJobs(store)
@@ -145,7 +149,12 @@ class Node:
             functions=self.programs.get,
             live_max=config.jobs_live_max,
         )
-        self.api = Api(self, CLASSES, pages.build(self))
+        self.api = Api(self, CLASSES, self._pages)
+
+    def _pages(self) -> App:
+        from peernode import pages
+
+        return pages.build(self)
 
     def _mark(
         self, name: bytes, confirm: Callable[[], Callable[[int], None]]
@@ -194,9 +203,10 @@ class Node:
         if not self.is_local(client):
             self.anonymous.admit(client, trio.current_time())
 
-    def _user_changed(self, class_: Class, user: int) -> None:
+    def _object_changed(self, class_: Class, id: int) -> None:
         if class_ is Class.USER:
-            self.sessions.invalidate(user)
+            self.sessions.invalidate(id)
+        self.changed(id)
 
     def admit_login(self, client: str, user: str) -> None:
         """Count a login or sign-up; raises the `Problem` `rate_limited`.
@@ -211,7 +221,11 @@ class Node:
     def find_user(self, text: str) -> int | None:
         """Return the user whose id, or name at this node, is `text`."""
         if text.isdigit():
-            return int(text) if self.registry.get(Class.USER, int(text)) else None
+            try:
+                user = ids.parse_id(text)
+            except InvalidData:
+                return None
+            return user if self.registry.get(Class.USER, user) else None
         return names.find(self.store, Class.USER, self.identity.number, text)
 
     def user_name(self, user: int) -> str:
@@ -226,19 +240,26 @@ class Node:
         return facts.assemble(statement, seal, mesh, certificate=certificate)
 
     async def wait_changed(self, call: Call) -> None:
-        """Return when an object of the registry changes, if the call waits for that."""
+        """Return when the call's object changes, if the call waits for that.
+
+        Ask for the caller's right first: when something changes is not everybody's business.
+        """
         if "wait" not in call.query:
             return
         timeout_s = number(call.query, "wait", 0, 0, self.config.wait_max_s)
-        changed = trio.Event()
         wanted = call.object_id
+        changed = self._changes.setdefault(wanted, trio.Event())
+        try:
+            with trio.move_on_after(timeout_s):
+                await changed.wait()
+        finally:
+            if not changed.is_set() and not changed.statistics().tasks_waiting:
+                del self._changes[wanted]
 
-        def watcher(_: Class, id: int) -> None:
-            if id == wanted:
-                changed.set()
-
-        with self.registry.watching(watcher), trio.move_on_after(timeout_s):
-            await changed.wait()
+    def changed(self, id: int) -> None:
+        """Wake who waits for an object to change; the registry's need not be told."""
+        if (changed := self._changes.pop(id, None)) is not None:
+            changed.set()
 
     async def local_worker(self) -> int:
         """Return the id of the worker that is this node's child, made on the first start."""

@@ -5,7 +5,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from peernode.calls import Nothing, ObjectClass, Operation, Page, Parameter
+from peernode.calls import ObjectClass, Operation, Page, Parameter
 from peernode.problems import CODES
 
 References: TypeAlias = Mapping[type[Any], Mapping[str, Any]]
@@ -104,7 +104,7 @@ def _operation(
         )
     if operation.body is not None:
         described["requestBody"] = {
-            "required": operation.body is not Nothing,
+            "required": any(field.required for field in msgspec.structs.fields(operation.body)),
             "content": {"application/json": {"schema": references[operation.body]}},
         }
     elif operation.streams_body:

@@ -1,6 +1,7 @@
 """What a node answers besides objects: its description, its health, its metrics, its workers' door.
 
-These are Starlette's: they are few, cold, and want its routing, HTML and WebSockets.
+These are Starlette's: they are few, cold, and want its routing, HTML and WebSockets.  The module is
+imported with the first call for one of them, which keeps what it needs out of a node's start.
 """
 
 import html
@@ -24,8 +25,6 @@ from worker.link import LinkBroken
 if TYPE_CHECKING:
     from peernode.node import Node
 
-NAMES: Final = frozenset({"", "openapi.json", "docs", "health", "metrics"})
-"""First parts of the paths that are pages."""
 CLOSE_REFUSED: Final = 4403
 """WebSocket close code for a worker that is not taken."""
 
@@ -158,6 +157,7 @@ async def _attach(node: "Node", websocket: WebSocket) -> None:
             Response(problem.body(), problem.status, media_type="application/problem+json")
         )
         return
+    node.changed(worker)
     await websocket.accept()
 
     async def receive() -> bytes | None:

@@ -1,14 +1,10 @@
 """Python source as it is handed in: checked before it is kept, never run here."""
 
-import ast
 import keyword
-from typing import TYPE_CHECKING, Final
+import symtable
+from typing import Final
 
 from peernode.problems import Problem
-
-if TYPE_CHECKING:
-    pass
-
 
 SOURCE_SIZE_MAX_BYTES: Final = 1 << 20
 """Largest Python source. Source: the JSON body it comes in."""
@@ -21,8 +17,8 @@ def check_python(source: bytes, entry: str) -> None:
     if not entry.isidentifier() or keyword.iskeyword(entry):
         raise Problem("invalid_field", f"entry: {entry!r} is not a name", field="entry")
     try:
-        tree = ast.parse(source, "function.py")
-        compile(tree, "function.py", "exec", dont_inherit=True)
+        compile(source, "function.py", "exec", dont_inherit=True)
+        names = symtable.symtable(source, "function.py", "exec")  # type: ignore[arg-type]
     except SyntaxError as error:
         raise Problem(
             "invalid_source", f"source: line {error.lineno}: {error.msg}", field="source"
@@ -31,7 +27,7 @@ def check_python(source: bytes, entry: str) -> None:
         raise Problem(
             "invalid_source", f"source: {str(error) or type(error).__name__}", field="source"
         ) from None
-    if entry not in _defined(tree):
+    if not _binds(names, entry):
         raise Problem(
             "invalid_source",
             f"source: it defines no {entry!r} at its top level",
@@ -40,18 +36,9 @@ def check_python(source: bytes, entry: str) -> None:
         )
 
 
-def _defined(tree: ast.AST) -> set[str]:
-    """Return the names that may be bound at the top level."""
-    found: set[str] = set()
-    todo = list(ast.iter_child_nodes(tree))
-    while todo:
-        statement = todo.pop()
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(statement.name)
-            continue
-        if isinstance(statement, ast.Name) and isinstance(statement.ctx, ast.Store):
-            found.add(statement.id)
-        elif isinstance(statement, ast.alias):
-            found.add((statement.asname or statement.name).split(".")[0])
-        todo += ast.iter_child_nodes(statement)
-    return found
+def _binds(names: symtable.SymbolTable, name: str) -> bool:
+    """Tell whether `name` may be bound at the top level."""
+    if name not in names.get_identifiers():
+        return False
+    symbol = names.lookup(name)
+    return symbol.is_assigned() or symbol.is_imported()

@@ -291,8 +291,8 @@ class Spaces:
         """Add to the number under `key` (0 if there is none); return it and its version."""
         self._require_exact(space, "increment")
         held = self.read(space, key, transaction)
-        number = 0 if held is None else msgspec.json.decode(held.value)
-        if type(number) is not int:
+        number = 0 if held is None else _whole(held.value)
+        if number is None:
             raise Problem("conflict", "the value is not a whole number", field="key")
         number += by
         if abs(number) > INTEGER_MAX:
@@ -333,6 +333,15 @@ class Spaces:
                 hint="make a namespace with scope local, or with mode cas",
                 field=what,
             )
+
+
+def _whole(value: bytes) -> int | None:
+    """Return JSON text as a whole number, or `None` if it is none, or one too large to add to."""
+    try:
+        number = msgspec.json.decode(value)
+    except msgspec.DecodeError:  # A number that no program holds, such as 1e999.
+        return None
+    return number if type(number) is int else None
 
 
 def _entry_place(space: Space, key: bytes) -> Place:

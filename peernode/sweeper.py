@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Final
 
-import structlog
 import trio
 
 from peernode import content, idempotency, spaces
@@ -25,7 +24,6 @@ VAULT_EXPIRY_KIND: Final = b"v"
 
 async def run(node: "Node") -> None:
     """Sweep until cancelled."""
-    log = structlog.get_logger("sweeper")
     while True:
         try:
             while await sweep(node):
@@ -34,7 +32,7 @@ async def run(node: "Node") -> None:
             if ended:
                 await node.committer.write(Batch(deletes=ended))
         except StoreError as error:
-            log.warning("could not sweep", error=str(error))
+            node.log.warning("could not sweep", error=str(error))
         await trio.sleep(INTERVAL_S)
 
 

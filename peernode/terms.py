@@ -20,6 +20,8 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
 Label = Annotated[str, msgspec.Meta(max_length=63)]
 
 QUEUE_S_DEFAULT: Final = 86400.0
+MEMORY_STEP_BYTES: Final = 64 << 20
+"""What memory needs are rounded up to. Source: guess; the scheduler keeps a queue for each need."""
 INTERNED_MAX: Final = 65536
 """Distinct terms kept as one object each. Source: one a function version, with room."""
 
@@ -111,7 +113,7 @@ def resolve(runtime: Runtime, function_terms: bytes, caller_terms: bytes) -> Ter
                 runtime=runtime,
                 isolation=isolation,
                 cpu=requires.cpu or 1,
-                memory_bytes=requires.memory_bytes or 0,
+                memory_bytes=_rounded(requires.memory_bytes or 0),
                 gpu=requires.gpu or 0,
                 gpu_memory_bytes=requires.gpu_memory_bytes or 0,
                 arch=requires.arch or "",
@@ -128,6 +130,11 @@ def resolve(runtime: Runtime, function_terms: bytes, caller_terms: bytes) -> Ter
         Limits(**worker_limits),
         isolation,
     )
+
+
+def _rounded(size_bytes: int) -> int:
+    """Return the next multiple of a step: jobs of like needs wait in one queue."""
+    return -(-size_bytes // MEMORY_STEP_BYTES) * MEMORY_STEP_BYTES
 
 
 @lru_cache(maxsize=INTERNED_MAX)

@@ -4,6 +4,8 @@ import time
 from functools import lru_cache
 from typing import Final
 
+TIME_MAX_MS: Final = 253_402_300_799_999
+"""The last moment of the year 9999. Source: RFC 3339 has years of four digits."""
 SECONDS_KEPT_MAX: Final = 4096
 """Rendered seconds kept. Source: objects read together were mostly made together."""
 

@@ -20,10 +20,11 @@ from peernode.calls import (
     Parameter,
 )
 from peernode.classes.job import KEY
+from peernode.classes.project import WAIT_CHANGE
 from peernode.content import MEDIA_TYPE_DEFAULT, BlobRow
 from peernode.permissions import Target
 from peernode.problems import Problem, not_found
-from peernode.timestamps import rfc3339
+from peernode.timestamps import TIME_MAX_MS, rfc3339
 from peernode.transactions import Transaction
 from storage import cid, ids
 from storage.blobs import Release
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 MEDIA_TYPE_LENGTH_MAX: Final = 127
 """Source: RFC 6838, 4.2."""
 _MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(;[ -~]*)?", re.ASCII)
-_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_RANGE: Final = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
 BlobName = Annotated[str, msgspec.Meta(max_length=255)]
 
 
@@ -156,6 +157,8 @@ async def _create(node: "Node", call: Call) -> Answer:
 
 
 async def _get(node: "Node", call: Call) -> Answer:
+    _find(node, call, "get")
+    await node.wait_changed(call)
     return Answer(value=view(call.object_id, _find(node, call, "get")))
 
 
@@ -174,6 +177,12 @@ async def _set(node: "Node", call: Call) -> Answer:
                 field="delete_after",
             )
         changes["delete_after_ms"] = max(1, int(body.delete_after.timestamp() * 1000))
+        if changes["delete_after_ms"] > TIME_MAX_MS:
+            raise Problem(
+                "invalid_field",
+                "delete_after: a time of the years up to 9999",
+                field="delete_after",
+            )
     elif body.delete_after is None:
         changes["delete_after_ms"] = 0
 
@@ -182,7 +191,9 @@ async def _set(node: "Node", call: Call) -> Answer:
         require_match(call, str(current.revision))
         return node.content.change(transaction, call.object_id, **changes)
 
-    return Answer(value=view(call.object_id, await node.transactions.run(change)))
+    changed = await node.transactions.run(change)
+    node.changed(call.object_id)
+    return Answer(value=view(call.object_id, changed))
 
 
 async def _delete(node: "Node", call: Call) -> Answer:
@@ -193,7 +204,9 @@ async def _delete(node: "Node", call: Call) -> Answer:
         _find(node, call, "delete")
         return node.content.delete(transaction, call.object_id)
 
-    await node.content.sweep(await node.transactions.run(body))
+    release = await node.transactions.run(body)
+    node.changed(call.object_id)
+    await node.content.sweep(release)
     return Answer(status=204)
 
 
@@ -315,7 +328,11 @@ BLOB = ObjectClass(
         problems=("not_found", "forbidden", "too_large", "storage_full", "quota_exceeded"),
     ),
     get=Operation(
-        handler=_get, summary="Read a blob's attributes", answer=BlobView, problems=("not_found",)
+        handler=_get,
+        summary="Read a blob's attributes",
+        answer=BlobView,
+        problems=("not_found",),
+        parameters=(WAIT_CHANGE,),
     ),
     set=Operation(
         handler=_set,

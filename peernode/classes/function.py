@@ -27,7 +27,6 @@ from peernode.classes.project import WAIT_CHANGE
 from peernode.problems import Problem
 from peernode.python_source import SOURCE_SIZE_MAX_BYTES, check_python
 from peernode.registry import FunctionAttributes, Version, place_of
-from peernode.schemas import check_schema
 from peernode.terms import (
     TermsBody,
     from_row,
@@ -85,6 +84,15 @@ async def _code(node: "Node", call: Call, body: Create | Set, runtime: str, entr
     return code
 
 
+def _schema(body: Create | Set) -> bytes | None:
+    """Return the input schema a body brings, checked; raises `Problem`."""
+    if body.input_schema is None:
+        return None
+    from peernode.schemas import check_schema
+
+    return check_schema(body.input_schema)
+
+
 def _terms(body: Create | Set, held: TermsBody) -> bytes:
     return to_row(
         TermsBody(
@@ -113,7 +121,7 @@ async def _create(node: "Node", call: Call) -> Answer:
         access.require(call.actor, "create", target)
     name, entry_name = names.check(body.name), body.entry or "handler"
     code = await _code(node, call, body, body.runtime, entry_name)
-    schema = None if body.input_schema is None else check_schema(body.input_schema)
+    schema = _schema(body)
     new, now_ms = node.ids.next(), node.clock.wall_ms()
     claim = idempotency.claim(call.header(b"idempotency-key"), project, "function", call.raw)
     async with node.content.upload() as upload:
@@ -159,7 +167,9 @@ async def _create(node: "Node", call: Call) -> Answer:
 
 
 async def _get(node: "Node", call: Call) -> Answer:
-    await node.wait_changed(call)
+    if "wait" in call.query:
+        access.find(node, call, Class.FUNCTION, "get")
+        await node.wait_changed(call)
     return Answer(value=_shown(node, call))
 
 
@@ -178,7 +188,7 @@ async def _set(node: "Node", call: Call) -> Answer:
             "entry and input_schema belong to a version: send the source too",
             field="entry" if body.entry is not None else "input_schema",
         )
-    schema = None if body.input_schema is None else check_schema(body.input_schema)
+    schema = _schema(body)
     async with node.content.upload() as upload:
         content = None
         if new_code:

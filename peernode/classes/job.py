@@ -38,7 +38,6 @@ from peernode.classes.job_bodies import (
 from peernode.functions import FunctionVersion
 from peernode.job_rows import Change, Request
 from peernode.problems import Problem, not_found
-from peernode.schemas import check_input
 from peernode.terms import TermsBody, to_row
 from peernode.timestamps import rfc3339
 from peernode.transactions import Transaction
@@ -50,6 +49,8 @@ if TYPE_CHECKING:
 
 PRIORITY_MAX: Final = 1000
 LOG_LINES_MAX: Final = 100_000
+EVENT_ID_LENGTH_MAX: Final = 19
+"""Digits of an event's id. Source: what fits 63 bits."""
 SSE_PING_S: Final = 15.0
 """Comment sent on a silent event stream. Source: common proxies close after 30 to 60 s."""
 
@@ -89,6 +90,8 @@ async def hand_in(
         access.require(call.actor, "create", target)
     raw_input = b"null" if body.input is msgspec.UNSET else bytes(body.input)
     if version.input_schema is not None:
+        from peernode.schemas import check_input
+
         check_input(version.input_schema, raw_input)
     named: list[list[Any]] = [
         [name, access.readable_blob(node, call.actor, blob.blob)]
@@ -109,7 +112,7 @@ async def hand_in(
                 isolation=body.isolation,
             )
         )
-    claim = idempotency.claim(call.header(b"idempotency-key"), version.project, "job", call.raw)
+    wait_s = _wait_s(node, call)
     job, _ = await node.jobs.hand_in(
         version,
         call.actor.user,
@@ -118,9 +121,8 @@ async def hand_in(
         granted=sorted(granted),
         terms=terms,
         parent=parent,
-        claim=claim,
+        claim=_claim(call, version),
     )
-    wait_s = _wait_s(node, call)
     if wait_s:
         await node.live.wait_ended(job, wait_s)
     request = node.live.request(job)
@@ -133,6 +135,12 @@ async def hand_in(
     return Answer(status=status, value=found, headers=((b"location", b"/job/%d" % job),))
 
 
+def _claim(call: Call, version: FunctionVersion) -> idempotency.Claim | None:
+    """Return the claim a call makes: what it asks for stands in its path too."""
+    asked = b"%b\0%b" % (call.id_text.encode(), call.raw)
+    return idempotency.claim(call.header(b"idempotency-key"), version.project, "job", asked)
+
+
 def _wait_s(node: "Node", call: Call) -> float:
     wait_max_s = node.config.wait_max_s
     if "wait" in call.query:
@@ -142,7 +150,7 @@ def _wait_s(node: "Node", call: Call) -> float:
         return 0.0
     for part in prefer.decode("latin-1").split(","):
         name, _, value = part.strip().partition("=")
-        if name.lower() == "wait" and value.isdigit():
+        if name.lower() == "wait" and value.isascii() and value.isdigit():
             return min(float(value), wait_max_s)
     return 0.0
 
@@ -221,6 +229,7 @@ async def _retry(node: "Node", call: Call) -> Answer:
         granted=request.granted,
         terms=request.terms,
         parent=call.object_id,
+        claim=_claim(call, version),
     )
     call.object_id = job
     return Answer(
@@ -246,8 +255,13 @@ async def _logs(node: "Node", call: Call) -> Answer:
 async def _events(node: "Node", call: Call) -> Answer:
     find(node, call, "events")
     last = call.header(b"last-event-id") or call.query.get("after", "0").encode()
-    if not last.isdigit():
-        raise Problem("invalid_field", "Last-Event-ID is not a number", field="Last-Event-ID")
+    if not last.isdigit() or len(last) > EVENT_ID_LENGTH_MAX:
+        raise Problem(
+            "invalid_field",
+            "Last-Event-ID: not the id of an event",
+            field="Last-Event-ID",
+            limit=EVENT_ID_LENGTH_MAX,
+        )
     return Answer(
         stream=_stream(node, call.object_id, int(last)),
         media_type=b"text/event-stream",

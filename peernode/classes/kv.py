@@ -138,6 +138,7 @@ async def _create(node: "Node", call: Call) -> Answer:
 
 
 async def _get(node: "Node", call: Call) -> Answer:
+    _find(node, call, "get")
     await node.wait_changed(call)
     return Answer(value=view(_find(node, call, "get")))
 
@@ -274,7 +275,12 @@ def _candidates(node: "Node", call: Call, before: int) -> Iterator[KvView]:
 
 
 async def _list(node: "Node", call: Call) -> Answer:
-    return await listing.page(call, KvView, lambda before: _candidates(node, call, before))
+    return await listing.page(
+        call,
+        KvView,
+        lambda before: _candidates(node, call, before),
+        applied=frozenset({"project"}),
+    )
 
 
 _PROBLEMS = ("not_found", "forbidden", "too_large", "storage_full")

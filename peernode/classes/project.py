@@ -150,6 +150,7 @@ async def _create(node: "Node", call: Call) -> Answer:
 
 
 async def _get(node: "Node", call: Call) -> Answer:
+    access.find(node, call, Class.PROJECT, "get")
     await node.wait_changed(call)
     return Answer(value=view(node, access.find(node, call, Class.PROJECT, "get")))
 

@@ -1,5 +1,6 @@
 """A user's keys and tokens: passwords to keys, keys to tokens, and the end of both."""
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 
 SEED_SIZE_BYTES: Final = signing.SEED_SIZE_BYTES
+_NODE: Final = re.compile(r"[0-9]{1,5}")
 
 
 TOKENS_MAX: Final = 100_000
@@ -70,6 +72,13 @@ def sign_own(
 
 async def open_vault(node: "Node", call: Call, user: int, password: str) -> Seeds:
     """Return a user's seeds for its password; raises `Problem`, and counts tries."""
+    if user and (home := ids.node_number(user)) != node.identity.number:
+        raise Problem(
+            "misdirected",
+            "a password is good at the home node of its user only",
+            hint="log in there, with this node in the audience",
+            homes=[str(home)],
+        )
     known = node.registry.get(Class.USER, user) is not None
     row = node.vault.row(user) if known else None
     # A name that nobody has is counted like a user: it must not be told apart from one.
@@ -151,7 +160,7 @@ def forget_tokens(transaction: Transaction, user: int) -> None:
 def _audience(node: "Node", audience: list[str] | None) -> list[bytes]:
     keys = []
     for text in [str(node.identity.number)] if audience is None else audience:
-        known = node.registry.authority.node(int(text)) if text.isdigit() else None
+        known = node.registry.authority.node(int(text)) if _NODE.fullmatch(text) else None
         if known is None:
             raise Problem("invalid_field", f"audience: there is no node {text!r}", field="audience")
         keys.append(known.public_key)

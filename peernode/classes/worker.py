@@ -17,6 +17,7 @@ from peernode.calls import (
     Operation,
     View,
 )
+from peernode.classes.project import WAIT_CHANGE
 from peernode.permissions import Target
 from peernode.problems import not_found
 from peernode.terms import Label
@@ -136,6 +137,8 @@ async def _create(node: "Node", call: Call) -> Answer:
 
 
 async def _get(node: "Node", call: Call) -> Answer:
+    _find(node, call, "get")
+    await node.wait_changed(call)
     return Answer(value=_view(node, call.object_id, _find(node, call, "get")))
 
 
@@ -147,6 +150,7 @@ async def _set(node: "Node", call: Call) -> Answer:
         name: value for name in ("name", "labels") if (value := getattr(body, name)) is not None
     }
     row = await node.workers.change(call.object_id, **stated)
+    node.changed(call.object_id)
     if body.labels is not None:
         node.attachments.close(call.object_id, "its labels changed")
     return Answer(value=_view(node, call.object_id, row))
@@ -157,12 +161,14 @@ async def _delete(node: "Node", call: Call) -> Answer:
     require_match(call, str(row.revision))
     await node.workers.delete(call.object_id)
     node.attachments.remove(call.object_id)
+    node.changed(call.object_id)
     return Answer(status=204)
 
 
 async def _cordon(node: "Node", call: Call, verb: str, *, cordoned: bool) -> Answer:
     _find(node, call, verb)
     row = await node.workers.change(call.object_id, cordoned=cordoned)
+    node.changed(call.object_id)
     node.attachments.cordon(call.object_id, cordoned=cordoned)
     return Answer(value=_view(node, call.object_id, row))
 
@@ -200,7 +206,11 @@ WORKER = ObjectClass(
         problems=("forbidden",),
     ),
     get=Operation(
-        handler=_get, summary="Read a worker", answer=WorkerView, problems=("not_found",)
+        handler=_get,
+        summary="Read a worker",
+        answer=WorkerView,
+        problems=("not_found",),
+        parameters=(WAIT_CHANGE,),
     ),
     set=Operation(
         handler=_set,

@@ -66,6 +66,9 @@ def tell(keep: Path | None, port: int, *, keep_running: bool) -> int:
     directory = keep or Path(tempfile.mkdtemp(prefix="peernode-demo-"))
     directory.mkdir(parents=True, exist_ok=True)
     story = Story(Console(highlight=False))
+    # Told to end, in whatever way, the node is stopped first: it would not end by itself.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         _run(story, directory, port, keep_running)
     except KeyboardInterrupt:

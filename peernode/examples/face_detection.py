@@ -58,7 +58,7 @@ def draw(picture: Path, faces: list[dict[str, Any]], target: Path) -> None:
     for face in faces:
         x, y, width, height = face["box"]
         pen.rectangle((x, y, x + width, y + height), outline="lime", width=3)
-        pen.text((x + 4, y + 4), f"{face['score']:.2f}", fill="lime")
+        pen.text((x, y - 14), f"{face['score']:.2f}", fill="lime")
     image.save(target)
 
 

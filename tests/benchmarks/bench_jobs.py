@@ -1,6 +1,5 @@
 """Jobs: how many a second, how soon one is back, what each costs, and what waiting ones cost."""
 
-import json
 import time
 from collections.abc import Callable
 
@@ -34,7 +33,7 @@ def hand_in(node: Daemon, function: str, count: int) -> list[str]:
     answers = load.many(node.address, requests, CONNECTIONS)
     for status, content in answers:
         assert status == 202, content.decode()
-    return [json.loads(content)["id"] for _, content in answers]
+    return [load.decode(content)["id"] for _, content in answers]
 
 
 def one_by_one(node: Daemon, jobs: list[str]) -> list[bytes]:
@@ -64,7 +63,7 @@ def hand_in_and_read(node: Daemon, function: str, count: int, read: Read) -> tup
     answers = read(node, jobs)
     end = time.perf_counter()
     for content in answers:
-        assert json.loads(content)["state"] == "succeeded", content.decode()
+        assert load.decode(content)["state"] == "succeeded", content.decode()
     assert len(set(jobs)) == len(answers) == count
     return handed_in - start, end - start
 
@@ -93,30 +92,30 @@ def measure_rate(node: Daemon, function: str, name: str, read: Read) -> None:
 
 def measure_latency(node: Daemon, function: str) -> None:
     """One at a time on one connection: in two requests, and in one that waits."""
-    link = node.connect()
 
-    def in_two() -> bytes:
+    def in_two(link: load.Connection) -> bytes:
         _, content = link.send(hand_in_request(node, function, ""))
-        return link.send(read_request(node, json.loads(content)["id"]))[1]
+        return link.send(read_request(node, load.decode(content)["id"]))[1]
 
-    def in_one() -> bytes:
+    def in_one(link: load.Connection) -> bytes:
         return link.send(hand_in_request(node, function, "?wait=60"))[1]
 
     for name, call in (("job_latency", in_two), ("job_latency_wait", in_one)):
         middle, slow = [], []
         runs = figures.Runs(3)
         for _ in runs:
+            link = node.connect()  # a new one: the node closes those that idle
             took = []
             for _ in range(LATENCIES):
                 start = time.perf_counter()
-                content = call()
+                content = call(link)
                 took.append((time.perf_counter() - start) * 1e3)
-                assert json.loads(content)["state"] == "succeeded", content.decode()
+                assert load.decode(content)["state"] == "succeeded", content.decode()
+            link.close()
             middle.append(figures.percentile(took, 0.5))
             slow.append(figures.percentile(took, 0.99))
         figures.emit(f"{name}_p50", middle, "ms", jobs=LATENCIES, busy=runs.busy)
         figures.emit(f"{name}_p99", slow, "ms", jobs=LATENCIES, busy=runs.busy)
-    link.close()
 
 
 def hand_in_request(node: Daemon, function: str, query: str) -> bytes:

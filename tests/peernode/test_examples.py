@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -104,3 +106,20 @@ def test_a_demo_that_cannot_start_its_node_says_where_to_look(tmp_path):
     assert "error: step 'A node starts" in done.stderr
     assert str(tmp_path / "kept" / "node.log") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_a_demo_that_is_interrupted_stops_its_node(tmp_path, number):
+    command = [sys.executable, "-m", "peernode", "demo", "--keep", str(tmp_path / "kept")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as demo:
+        for line in demo.stdout:
+            if line.startswith(b"2. "):
+                break
+        process = json.loads((tmp_path / "kept" / "node" / "node.json").read_text())["pid"]
+        demo.send_signal(number)
+        told = demo.stdout.read()
+    assert demo.returncode == 130
+    assert b"stopped; what there was is in" in told
+    assert b"Traceback" not in told
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
