@@ -65,9 +65,7 @@ def _before(cursor: str | None) -> int:
         ) from None
 
 
-def _filters(
-    call: Call, view: type[ObjectView], applied: frozenset[str]
-) -> list[tuple[str, str]]:
+def _filters(call: Call, view: type[ObjectView], applied: frozenset[str]) -> list[tuple[str, str]]:
     renamed = dict(zip(view.__struct_encode_fields__, view.__struct_fields__, strict=True))
     filters = []
     for name, wanted in call.query.items():

@@ -40,7 +40,6 @@ from storage import blobs, blocks, facts, hlc, ids, lmdb_store
 from storage.certificates import Certificate
 from storage.clock import Clock, Entropy, SystemClock, SystemEntropy
 from storage.errors import InvalidData
-from storage.errors import InvalidData
 from storage.facts import Fact
 from storage.places import Class
 from storage.store import Batch, Store, Table

@@ -11,12 +11,13 @@ Workers never leave their node: nothing here becomes a record.
 import base64
 import binascii
 import hmac
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
 
-from peernode.problems import Problem
+from peernode.problems import Problem, not_found
 from peernode.transactions import Transaction, Transactions
 from storage import ids, signing
 from storage.clock import Clock, Entropy
@@ -121,24 +122,30 @@ class Workers:
             secret_hash=b"" if local else sha256(secret).digest(),
             local=local,
         )
-        await self.put(worker, row)
+        await self._transactions.run(lambda transaction: self._put(transaction, worker, row))
         return "" if local else token(worker, secret)
 
-    async def change(self, worker: int, **changes: Any) -> WorkerRow:
-        """Change what is kept of `worker`."""
-        row = self._rows[worker]
-        row = msgspec.structs.replace(row, revision=row.revision + 1, **changes)
-        await self.put(worker, row)
-        return row
+    async def change(
+        self, worker: int, check: Callable[[WorkerRow], None] | None = None, **changes: Any
+    ) -> WorkerRow:
+        """Change what is kept of `worker`, if `check` does not raise; raises `Problem`."""
 
-    async def put(self, worker: int, row: WorkerRow) -> None:
-        """Keep `row`."""
+        def body(transaction: Transaction) -> WorkerRow:
+            held = transaction.get(Table.WORKERS, ids.key(worker))
+            if held is None:
+                raise not_found("worker", str(worker))
+            row = _decode(held)
+            if check is not None:
+                check(row)
+            row = msgspec.structs.replace(row, revision=row.revision + 1, **changes)
+            self._put(transaction, worker, row)
+            return row
 
-        def body(transaction: Transaction) -> None:
-            transaction.put(Table.WORKERS, ids.key(worker), _encode(row))
-            transaction.after.append(lambda: self._rows.__setitem__(worker, row))
+        return await self._transactions.run(body)
 
-        await self._transactions.run(body)
+    def _put(self, transaction: Transaction, worker: int, row: WorkerRow) -> None:
+        transaction.put(Table.WORKERS, ids.key(worker), _encode(row))
+        transaction.after.append(lambda: self._rows.__setitem__(worker, row))
 
     async def delete(self, worker: int) -> None:
         """Forget `worker`: its token and key are worth nothing from now on."""
@@ -197,7 +204,11 @@ class Workers:
                 "a first attach registers the worker's public key",
                 field="Peernode-Worker-Key",
             )
-        await self.change(worker, public_key=public_key, secret_hash=b"")
+        def check(current: WorkerRow) -> None:
+            if current.secret_hash != digest:
+                raise Problem("unauthenticated", "this token was used meanwhile")
+
+        await self.change(worker, check, public_key=public_key, secret_hash=b"")
 
     def _admit_proof(self, worker: int, row: WorkerRow, at_text: str, signature: str) -> None:
         now_ms = self._clock.wall_ms()

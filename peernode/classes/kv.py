@@ -156,6 +156,7 @@ async def _set(node: "Node", call: Call) -> Answer:
                 row, display_name=body.display_name, revision=row.revision + 1
             )
             node.spaces.put_local(transaction, space.id, row)
+            transaction.after.append(lambda: node.changed(space.id))
             return
         attributes = SpaceAttributes(
             name=space.name, display_name=body.display_name, function=space.function
@@ -174,6 +175,7 @@ async def _delete(node: "Node", call: Call) -> Answer:
         names.release(transaction, Class.KV_SPACE, space.function or space.owner, space.name)
         if space.place is None:
             node.spaces.kill_local(transaction, space.id)
+            transaction.after.append(lambda: node.changed(space.id))
         else:
             node.registry.kill(transaction, call.actor, space.place)
         return space

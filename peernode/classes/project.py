@@ -166,6 +166,7 @@ async def _set(node: "Node", call: Call) -> Answer:
 
     def change(transaction: Transaction) -> None:
         current = access.find(node, call, Class.PROJECT, verbs[0])
+        require_match(call, view(node, current).revision)
         if body.quota is not None:
             quotas.put(transaction, current.id, body.quota)
         if "set" in verbs:

@@ -29,6 +29,7 @@ from peernode.classes.user_tokens import (
     forget_tokens,
     login,
     open_vault,
+    require_unchanged,
     revoke,
     rotate,
     sign_own,
@@ -131,7 +132,7 @@ async def _get(node: "Node", call: Call) -> Answer:
 async def _set(node: "Node", call: Call) -> Answer:
     body: Set = call.body
     require_match(call, view(node, find(node, call, "set")).revision)
-    vault_row = None
+    opened, vault_row = node.vault.row(call.object_id), None
     if body.password is not None:
         if body.old_password is None:
             raise Problem(
@@ -144,7 +145,9 @@ async def _set(node: "Node", call: Call) -> Answer:
 
     def change(transaction: Transaction) -> None:
         entry = find(node, call, "set")
+        require_match(call, view(node, entry).revision)
         if vault_row is not None:
+            require_unchanged(transaction, entry.id, opened)
             transaction.put(*node.vault.put(entry.id, vault_row))
         if body.display_name is not None:
             attributes = UserAttributes(display_name=body.display_name)
@@ -214,7 +217,7 @@ USER = ObjectClass(
         summary="Change your display name or password",
         body=Set,
         answer=UserView,
-        problems=("not_found", "wrong_credentials", "precondition_failed"),
+        problems=("not_found", "wrong_credentials", "precondition_failed", "conflict"),
     ),
     delete=Operation(
         handler=_delete,
@@ -243,7 +246,7 @@ USER = ObjectClass(
             summary="Replace your key; tokens so far end",
             body=Rotate,
             answer=TokenView,
-            problems=("wrong_credentials", "rate_limited"),
+            problems=("wrong_credentials", "rate_limited", "conflict"),
         ),
         "revoke": Operation(
             handler=revoke,

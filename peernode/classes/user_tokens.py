@@ -94,6 +94,16 @@ async def open_vault(node: "Node", call: Call, user: int, password: str) -> Seed
     return seeds
 
 
+def require_unchanged(transaction: Transaction, user: int, row: bytes | None) -> None:
+    """Raise a `Problem` unless the user's vault is still `row`, which was opened before a wait.
+
+    Two who change a vault at once would otherwise both start from the same key, and what the second
+    writes would belong to a key that is no longer the user's.
+    """
+    if transaction.get(Table.VAULT, ids.key(user)) != row:
+        raise Problem("conflict", "the user's key or password was changed meanwhile")
+
+
 async def login(node: "Node", call: Call) -> Answer:
     """Answer with a token, for a password or for a certificate signed at home."""
     body: Login = call.body
@@ -194,6 +204,7 @@ async def rotate(node: "Node", call: Call) -> Answer:
     """Replace a user's key and answer with a token by the new one."""
     body: Rotate = call.body
     entry = find(node, call, "rotate")
+    opened = node.vault.row(entry.id)
     seeds = await open_vault(node, call, entry.id, body.password)
     fresh = Seeds(seeds.next_key, node.entropy.token_bytes(SEED_SIZE_BYTES))
     vault_row = await node.slowly(node.vault.seal, body.password, fresh)
@@ -204,8 +215,7 @@ async def rotate(node: "Node", call: Call) -> Answer:
         chain = node.registry.user(entry.id)
         if chain is None:
             raise not_found("user", str(entry.id))
-        # Two rotations at once would both follow one epoch: the vault's row is what they race for.
-        transaction.get(Table.VAULT, ids.key(entry.id))
+        require_unchanged(transaction, entry.id, opened)
         statement = facts.UserKey(
             entry.id,
             chain.epoch + 1,

@@ -149,7 +149,9 @@ async def _set(node: "Node", call: Call) -> Answer:
     stated = {
         name: value for name in ("name", "labels") if (value := getattr(body, name)) is not None
     }
-    row = await node.workers.change(call.object_id, **stated)
+    row = await node.workers.change(
+        call.object_id, lambda current: require_match(call, str(current.revision)), **stated
+    )
     node.changed(call.object_id)
     if body.labels is not None:
         node.attachments.close(call.object_id, "its labels changed")

@@ -254,3 +254,17 @@ def test_nodes_over_nodes_are_taken_whatever_their_last_size() -> None:
     ):
         children = [(entry.cid, entry.size_bytes) for entry in links]
         assert cid.decode_node(cid._encode_node(links)) == children
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (good_node() + b"\0", "another length"),
+        (good_node()[:-1], "another length"),
+        (b"\x12\x80", "ends early"),
+        (b"\x12" + b"\xff" * 9, "too large"),
+    ],
+)
+def test_a_node_of_another_length_is_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(InvalidData, match=reason):
+        cid.decode_node(data)
