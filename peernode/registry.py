@@ -101,12 +101,13 @@ class Entry:
     place: Place
     attributes: Any
     """One of the structs above, by class."""
-    record: Record
+    written_at: int
+    """Hybrid timestamp of its last version."""
 
     @property
     def revision(self) -> str:
         """Changes with every version of the object."""
-        return str(self.record.body.hlc)
+        return str(self.written_at)
 
     @property
     def project(self) -> int:
@@ -139,6 +140,8 @@ class Registry:
             self._keep(records.decode_record(row))
         for slot in self._slots:
             self._look(slot)
+        for user in self.authority.users():
+            self._enter_user(user)
 
     def watch(self, watcher: Callable[[Class, int], None]) -> None:
         """Have `watcher(class, id)` called whenever an object's view may have changed."""
@@ -283,6 +286,7 @@ class Registry:
                 for slot in list(self._of_owner.get(statement.project, ())):
                     self._look(slot)
             case facts.UserKey():
+                self._enter_user(statement.user)
                 for slot in list(self._of_owner.get(statement.user, ())):
                     self._look(slot)
                 self._tell(Class.USER, statement.user)
@@ -299,6 +303,14 @@ class Registry:
             project = fact.statement.project
             self._members_revision[project] = self._members_revision.get(project, 0) + 1
         self._roles.clear()
+
+    def _enter_user(self, user: int) -> None:
+        """Have a user in the view: it is there from its first key on, without any record."""
+        chain = self.authority.user(user)
+        place = place_of(Class.USER, user, Class.USER, user)
+        if chain is not None and place.slot not in self._slots:
+            since = chain.epochs[0].signed_at
+            self._view[Class.USER][user] = Entry(user, place, UserAttributes(), since)
 
     def _apply(self, record: Record) -> None:
         self._keep(record)
@@ -320,7 +332,7 @@ class Registry:
         if winner is None:
             view.pop(place.id, None)
         else:
-            view[place.id] = Entry(place.id, winner.body.place, _decode(winner), winner)
+            view[place.id] = Entry(place.id, winner.body.place, _decode(winner), winner.body.hlc)
         self._tell(place.class_, place.id)
 
     def _tell(self, class_: Class, id: int) -> None:

@@ -204,6 +204,7 @@ class Workers:
                 "a first attach registers the worker's public key",
                 field="Peernode-Worker-Key",
             )
+
         def check(current: WorkerRow) -> None:
             if current.secret_hash != digest:
                 raise Problem("unauthenticated", "this token was used meanwhile")

@@ -38,7 +38,21 @@ AUDIENCE_MAX: Final = 32
 SCOPES_MAX: Final = 32
 """Most scopes. Source: guess; there are seven classes."""
 SCOPE_LENGTH_MAX: Final = 64
-READING_VERBS: Final = frozenset({"list", "get"})
+WRITING_VERBS: Final = frozenset(
+    {
+        "",
+        "create",
+        "set",
+        "delete",
+        "add_member",
+        "remove_member",
+        "rollback",
+        "key_put",
+        "key_delete",
+        "key_increment",
+    }
+)
+"""Verbs whose scope lets a delegate sign records and facts; no verb at all is every verb."""
 
 Jti = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 Scope = Annotated[
@@ -107,7 +121,7 @@ class Certificate:
         """Tell whether a scope covers records of this class."""
         for scope in self.terms.scopes:
             name, _, verb = scope.partition(":")
-            if name in ("*", class_name) and verb not in READING_VERBS:
+            if name in ("*", class_name) and verb in WRITING_VERBS:
                 return True
         return False
 

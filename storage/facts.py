@@ -7,7 +7,7 @@
 |---|---|
 | `Genesis` | the founder |
 | `NodeGrant`, `NodeRevoke` | the node that admits or evicts |
-| `UserKey` of epoch 0 | its own key, and the user's home node |
+| `UserKey` of epoch 0 | its own key (or, for a key kept elsewhere, the home), and the home node |
 | `UserKey` of a later epoch | its own key, whose hash the epoch before announced |
 | `ProjectOwner` | the project's home node |
 | `Member`, `MemberRevoke` | the user who grants or revokes, as with records |
@@ -277,8 +277,9 @@ def _check(fact: Fact) -> None:
             if statement.by >= statement.number:
                 raise RecordError("a node is evicted by one with a lower number")
         case UserKey():
-            if fact.seal.public_key != statement.public_key:
-                raise RecordError("a user's key signs for itself")
+            vouched = fact.home is not None and fact.seal.public_key == fact.home.public_key
+            if fact.seal.public_key != statement.public_key and not vouched:
+                raise RecordError("a user's key signs for itself, or its home node for it")
             if statement.epoch == 0 and ids.node_number(statement.user) != statement.home:
                 raise RecordError("a user is made by the node in the id")
         case ProjectOwner():

@@ -89,12 +89,18 @@ class Egress:
 async def _exchange(
     client: "httpx.AsyncClient", method: str, url: "httpx.URL", headers: dict[str, str], body: bytes
 ) -> dict[str, Any]:
+    content = bytearray()
     async with client.stream(method, url, headers=headers, content=body or None) as response:
-        content = bytearray()
-        async for data in response.aiter_bytes():
-            content += data
-            if len(content) > RESPONSE_SIZE_MAX_BYTES:
-                raise EgressError("too_large")
+        with trio.CancelScope() as scope:
+            async for data in response.aiter_bytes():
+                if len(content) + len(data) <= RESPONSE_SIZE_MAX_BYTES:
+                    content += data
+                else:
+                    # Leaving the loop would leave the client's own generators unfinished; this
+                    # ends the innermost first.
+                    scope.cancel()
+        if scope.cancel_called:
+            raise EgressError("too_large")
         return {
             "status": response.status_code,
             "headers": {name.lower(): value for name, value in response.headers.items()},

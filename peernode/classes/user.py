@@ -59,18 +59,18 @@ async def _create(node: "Node", call: Call) -> Answer:
             field="invite",
             hint="ask the operator for an invite, or have the node run with --signup open",
         )
-    if body.public_key is not None or body.password is None:
+    if (body.public_key is None) == (body.password is None):
         raise Problem(
-            "invalid_field",
-            "password: a user is made with a password",
-            field="password" if body.public_key is None else "public_key",
-            hint="a key kept elsewhere needs its own signature under a fact that names the new "
-            "id, which this version of the API has no call for",
+            "invalid_field", "password: either a password or a public_key", field="password"
         )
-    seeds = Seeds(
-        node.entropy.token_bytes(SEED_SIZE_BYTES), node.entropy.token_bytes(SEED_SIZE_BYTES)
-    )
-    vault_row = await node.slowly(node.vault.seal, body.password, seeds)
+    seeds = vault_row = None
+    if body.password is not None:
+        seeds = Seeds(
+            node.entropy.token_bytes(SEED_SIZE_BYTES), node.entropy.token_bytes(SEED_SIZE_BYTES)
+        )
+        vault_row = await node.slowly(node.vault.seal, body.password, seeds)
+    elif body.next_key_hash is not None:
+        _hex(body.next_key_hash, "next_key_hash")
     new = node.ids.next()
     claim = idempotency.claim(call.header(b"idempotency-key"), 0, "user", call.raw)
 
@@ -81,8 +81,14 @@ async def _create(node: "Node", call: Call) -> Answer:
         if node.config.signup == "invite" and not operator and body.invite is not None:
             invites.redeem(transaction, body.invite, node.identity, node.clock)
         names.claim(transaction, Class.USER, node.identity.number, name, new)
-        _write_user(node, transaction, new, name, seeds, body.display_name)
-        transaction.put(*node.vault.put(new, vault_row))
+        node.registry.add_fact(transaction, _first_key(node, new, body, seeds))
+        if seeds is not None and vault_row is not None:
+            transaction.put(*node.vault.put(new, vault_row))
+            if body.display_name:
+                keypair = signing.Keypair.from_seed(seeds.key)
+                attributes = UserAttributes(display_name=body.display_name)
+                record = sign_own(node, keypair, _place(new), 0, attributes)
+                node.registry.write(transaction, record, born=True)
         return new
 
     user = await node.transactions.run(make)
@@ -91,32 +97,41 @@ async def _create(node: "Node", call: Call) -> Answer:
     return Answer(status=201, value=view(node, entry), headers=((b"location", b"/user/%d" % user),))
 
 
-def _write_user(
-    node: "Node", transaction: Transaction, user: int, name: str, seeds: Seeds, display_name: str
-) -> None:
-    """Write the facts and the record that make a user."""
-    keypair = signing.Keypair.from_seed(seeds.key)
-    next_key = signing.Keypair.from_seed(seeds.next_key)
-    mesh, at = node.identity.mesh, node.timestamps.tick()
+def _first_key(node: "Node", user: int, body: Create, seeds: Seeds | None) -> facts.Fact:
+    """Return the fact that makes a user: by its own key, or vouched for by this node."""
+    mesh, own = node.identity.mesh, None
+    if seeds is not None:
+        own = signing.Keypair.from_seed(seeds.key)
+        public_key = own.public_key
+        next_hash = facts.key_hash(signing.Keypair.from_seed(seeds.next_key).public_key)
+    else:
+        public_key = _hex(body.public_key or "", "public_key")
+        next_hash = _hex(body.next_key_hash or "00" * 32, "next_key_hash")
     statement = facts.UserKey(
         user,
         0,
-        name,
-        keypair.public_key,
-        facts.key_hash(next_key.public_key),
+        body.name,
+        public_key,
+        next_hash,
         node.identity.number,
         False,
-        at,
+        node.timestamps.tick(),
     )
-    fact = facts.assemble(
-        statement,
-        facts.sign(statement, keypair, mesh),
-        mesh,
-        home=facts.sign_home(statement, node.identity.keypair, mesh),
+    seal = facts.sign(statement, own or node.identity.keypair, mesh)
+    return facts.assemble(
+        statement, seal, mesh, home=facts.sign_home(statement, node.identity.keypair, mesh)
     )
-    node.registry.add_fact(transaction, fact)
-    record = sign_own(node, keypair, _place(user), 0, UserAttributes(display_name=display_name))
-    node.registry.write(transaction, record, born=True)
+
+
+def _hex(text: str, field: str) -> bytes:
+    """Return 32 bytes given in hex; raises a `Problem` that names the field."""
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        data = b""
+    if len(data) != signing.PUBLIC_KEY_SIZE_BYTES:
+        raise Problem("invalid_field", f"{field}: 64 hexadecimal digits", field=field)
+    return data
 
 
 def _place(user: int) -> Place:

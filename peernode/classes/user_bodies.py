@@ -21,11 +21,16 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)]
 
 
 class Create(Body, frozen=True, kw_only=True):
-    """A user to be: with a password, which makes this node the keeper of its key."""
+    """A user to be: with a password, which makes this node the keeper of its key, or with a key.
+
+    `public_key` is an Ed25519 key in hex.  `next_key_hash`, of the key that may replace it, is
+    needed to rotate it one day.
+    """
 
     name: str
     password: Password | None = None
     public_key: str | None = None
+    next_key_hash: str | None = None
     invite: str | None = None
     display_name: DisplayName = ""
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from storage import codec, facts
+from storage.authority import Authority
 from storage.certificates import Envelope
 from storage.errors import CodecError, InvalidData, RecordError, SignatureError
 from storage.facts import FACT_SIZE_MAX_BYTES, Fact, Role
@@ -172,3 +173,28 @@ def test_any_bytes_are_refused_politely(data: bytes) -> None:
 def test_a_fact_over_the_limit_is_not_decoded() -> None:
     with pytest.raises(CodecError, match="limit"):
         facts.decode_fact(bytes(FACT_SIZE_MAX_BYTES + 1), b.MESH)
+
+
+def vouched(signer_name: str) -> Fact:
+    """Make epoch 0 of a user whose seal is not by the user's own key."""
+    statement = b.user_key().statement
+    assert isinstance(statement, facts.UserKey)
+    home = b.node_keys(b.HOME)
+    signer = home if signer_name == "home" else b.keys(signer_name)
+    return facts.assemble(
+        statement,
+        facts.sign(statement, signer, b.MESH),
+        b.MESH,
+        home=facts.sign_home(statement, home, b.MESH),
+    )
+
+
+def test_a_home_node_vouches_for_a_key_that_is_kept_elsewhere() -> None:
+    made = vouched("home")
+    authority = Authority(b.MESH, [*b.SETTING, made])
+    assert authority.known(made)
+
+
+def test_nobody_else_vouches_for_a_new_key() -> None:
+    with pytest.raises(RecordError, match="signs for itself"):
+        vouched("stranger")

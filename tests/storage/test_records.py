@@ -215,15 +215,21 @@ def test_a_node_does_not_sign_with_a_certificate() -> None:
         records.decode_record(codec.encode_struct(with_one))
 
 
-@pytest.mark.parametrize("scope", ["*", "function", "function:set", "function:call"])
+@pytest.mark.parametrize("scope", ["*", "function", "function:set", "function:rollback"])
 def test_a_writing_scope_of_the_class_covers_the_record(scope: str) -> None:
     certificate = b.certificate(scopes=("user:get", scope))
     b.record(with_certificate=certificate).verify(b.MESH)
 
 
+@pytest.mark.parametrize("scope", ["function:get", "function:call", "function:read_source"])
+def test_a_scope_that_only_reads_or_calls_covers_no_record(scope: str) -> None:
+    with pytest.raises(RecordError, match="scopes do not cover"):
+        b.record(with_certificate=b.certificate(scopes=(scope,)))
+
+
 @pytest.mark.parametrize("class_", [Class.KV_SPACE, Class.KV_ENTRY])
 def test_spaces_and_entries_are_of_the_class_kv(class_: Class) -> None:
-    b.record(b.place(class_), with_certificate=b.certificate(scopes=("kv:call",)))
+    b.record(b.place(class_), with_certificate=b.certificate(scopes=("kv:key_put",)))
 
 
 # --- signatures ---------------------------------------------------------------------------------
