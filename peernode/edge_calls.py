@@ -34,7 +34,9 @@ from peernode.permissions import Actor
 from peernode.problems import Problem
 from peernode.spaces import Space, check_key, check_value
 from peernode.transactions import Transaction
+from storage import cid
 from storage.blobs import Content, Release, Upload
+from storage.cid import Cid
 from storage.errors import BlobError
 from storage.places import Class
 from worker import protocol
@@ -268,7 +270,7 @@ class EdgeCalls:
     ) -> object:
         row = self._row(actor, request, arguments.blob, "get")
         return {
-            "cid": row.cid,
+            "cid": cid.text(Cid(row.cid)),
             "size_bytes": row.size_bytes,
             "media_type": row.media_type,
             "name": row.name,
@@ -323,7 +325,7 @@ class EdgeCalls:
         draft.finished = await self._node.content.offload(draft.upload.finish)
         return {
             "blob": draft.blob,
-            "cid": bytes(draft.finished.cid),
+            "cid": cid.text(draft.finished.cid),
             "size_bytes": draft.finished.size_bytes,
         }
 

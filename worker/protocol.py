@@ -316,11 +316,11 @@ OPERATIONS: Final = {
     "kv.put": "{space, key, value: bytes JSON, ttl_s} -> {version}; applied now",
     "kv.delete": "{space, key} -> {}; applied now",
     "kv.increment": "{space, key, by} -> {value: int}; applied now",
-    "blob.stat": "{blob} -> {cid, size_bytes, media_type, name}",
+    "blob.stat": "{blob} -> {cid: str, size_bytes, media_type, name}",
     "blob.read": "{blob, offset, length <= CHUNK_SIZE_MAX_BYTES} -> bytes",
     "blob.begin": "{media_type, name} -> {upload: int}",
     "blob.append": "{upload, data: bytes} -> {}",
-    "blob.finish": "{upload} -> {blob: int, cid, size_bytes}; kept only if the job keeps it",
+    "blob.finish": "{upload} -> {blob: int, cid: str, size_bytes}; kept only if the job keeps it",
     "job.call": "{function: str, input: bytes JSON} -> {job: str}; a child job",
 }
 """Operations of `Call`: arguments -> answer."""
