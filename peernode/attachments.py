@@ -20,6 +20,7 @@ from storage.clock import Clock
 from storage.errors import StoreError
 from storage.store import Batch, Store, Table
 from worker import events, protocol
+from worker.link import LinkBroken
 
 LOG_SIZE_MAX_BYTES: Final = 1 << 20
 """Log text kept of one job. Source: a page a person can still open."""
@@ -79,21 +80,27 @@ class Attachments:
         link.post(protocol.Welcome(protocol.VERSION, worker, self._beat_interval_s))
         offer = msgspec.structs.replace(hello.offer, labels={**hello.offer.labels, **labels})
         self._offers[worker] = offer
-        dispatch.handle(events.Attach(worker, offer, tuple(hello.held)))
         if cordoned:
-            self.cordon(worker, cordoned=True)
+            dispatch.handle(events.Cordon(worker))
+        dispatch.handle(events.Attach(worker, offer, tuple(hello.held)))
         dispatch.flush()
+        broken: LinkBroken | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_when_closed, link, nursery.cancel_scope)
                 nursery.start_soon(link.pump)
-                await self._read(link, rest, nursery)
+                try:
+                    await self._read(link, rest, nursery)
+                except LinkBroken as error:
+                    broken = error  # Raised below, where no nursery wraps it into a group.
                 nursery.cancel_scope.cancel()
         finally:
             if dispatch.links.get(worker) is link:
                 del dispatch.links[worker]
                 dispatch.handle(events.Detach(worker))
                 dispatch.flush()
+        if broken is not None:
+            raise broken
         return link.reason
 
     def remove(self, worker: int) -> None:
@@ -154,7 +161,7 @@ class Attachments:
         if live is None or live.log_bytes >= LOG_SIZE_MAX_BYTES:
             return
         lines = [list(line) for line in message.lines]
-        live.log_bytes += sum(len(text) for _, _, text in message.lines)
+        live.log_bytes += sum(len(text.encode()) + 1 for _, _, text in message.lines)
         if live.log_bytes >= LOG_SIZE_MAX_BYTES:
             lines.append([self._clock.wall_ms(), "log", "(the rest of the log was dropped)"])
         key = ids.key(live.job) + live.log_sequence.to_bytes(8, "big")

@@ -32,7 +32,7 @@ from peernode.edge_arguments import (
 from peernode.job_rows import Request
 from peernode.permissions import Actor
 from peernode.problems import Problem
-from peernode.spaces import Space, check_key, check_value
+from peernode.spaces import Space, check_key, check_ttl, check_value
 from peernode.transactions import Transaction
 from storage import cid
 from storage.blobs import Content, Release, Upload
@@ -138,7 +138,7 @@ class EdgeCalls:
                         self._space(actor, space, "key_put"),
                         check_key(key),
                         check_value(value),
-                        ttl_s,
+                        check_ttl(ttl_s),
                     )
                 case protocol.KvDelete(space, key):
                     spaces.write(
@@ -224,10 +224,11 @@ class EdgeCalls:
     async def _kv_put(self, actor: Actor, request: Request, fence: int, arguments: KvPut) -> object:
         _check_json(arguments.value)
         value, key = check_value(arguments.value), check_key(arguments.key)
+        ttl_s = check_ttl(arguments.ttl_s)
 
         def body(transaction: Transaction) -> int:
             space = self._space(actor, arguments.space, "key_put")
-            return self._node.spaces.write(transaction, actor, space, key, value, arguments.ttl_s)
+            return self._node.spaces.write(transaction, actor, space, key, value, ttl_s)
 
         return {"version": await self._node.transactions.run(body)}
 

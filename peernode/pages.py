@@ -169,13 +169,19 @@ async def _attach(node: "Node", websocket: WebSocket) -> None:
             raise LinkBroken("a worker speaks binary messages")
         return bytes(data)
 
+    async def send(data: bytes) -> None:
+        try:
+            await websocket.send_bytes(data)
+        except WebSocketDisconnect as error:
+            raise ConnectionResetError("the worker is gone") from error
+
     reason = ""
     try:
         row = node.workers.row(worker)
         reason = await node.attachments.serve(
             worker,
             receive,
-            websocket.send_bytes,
+            send,
             row.labels if row else {},
             cordoned=row is not None and row.cordoned,
         )

@@ -270,8 +270,9 @@ class Registry:
         if not born and not self.authority.admissible(record):
             raise Problem("forbidden", "this change would not be valid anywhere in the mesh")
         for held in self._slots.get(record.slot, {}).values():
-            # A change is based on all that this node knows of the object, or it is made again.
-            transaction.get(Table.RECORDS, held.store_key)
+            # A change is based on all that this view knows of the object, or it is made again: the
+            # disk may be ahead of the view for a moment.
+            transaction.expect(Table.RECORDS, held.store_key, held.encoded)
         transaction.put(Table.RECORDS, record.store_key, record.encoded)
         transaction.after.append(lambda: self._apply(record))
         return record
@@ -329,6 +330,8 @@ class Registry:
         place = next(iter(held.values())).body.place
         winner = merge.resolve(held.values(), self.authority)
         view = self._view[place.class_]
+        if place.class_ is Class.PROJECT:
+            self._roles.clear()
         if winner is None:
             view.pop(place.id, None)
         else:

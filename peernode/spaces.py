@@ -30,6 +30,8 @@ KEY_SIZE_MAX_BYTES: Final = 256
 VALUE_SIZE_MAX_BYTES: Final = 64 * 1024
 """Source of both: API contract."""
 PAGE_LENGTH_MAX: Final = 1000
+TTL_MAX_S: Final = 366 * 86400.0
+"""Longest life of a key that ends. Source: guess."""
 INTEGER_MAX: Final = (1 << 53) - 1
 """Largest counter. Source: what JSON numbers carry exactly."""
 EXPIRY_KIND: Final = b"k"
@@ -118,6 +120,18 @@ def check_value(value: bytes) -> bytes:
     return value
 
 
+def check_ttl(ttl_s: float | None) -> float | None:
+    """Return how long a key is to live (`None`: for ever); raises a `Problem`."""
+    if ttl_s is not None and not 0 < ttl_s <= TTL_MAX_S:
+        raise Problem(
+            "invalid_field",
+            f"ttl_s: above 0 and at most {TTL_MAX_S:g} seconds",
+            field="ttl_s",
+            limit=TTL_MAX_S,
+        )
+    return ttl_s
+
+
 class Spaces:
     """All namespaces of this node, and their entries."""
 
@@ -167,10 +181,11 @@ class Spaces:
         transaction.put(Table.KV_SPACES, ids.key(id), _encode(row))
         transaction.after.append(lambda: self._keep(id, row))
 
-    def local_row(self, id: int) -> LocalSpaceRow:
-        """Return a local namespace's attributes as kept."""
-        row = self._store.get(Table.KV_SPACES, ids.key(id))
-        assert row is not None
+    def local_row(self, transaction: Transaction, id: int) -> LocalSpaceRow:
+        """Return a local namespace's attributes as kept; raises `Problem` if it is gone."""
+        row = transaction.get(Table.KV_SPACES, ids.key(id))
+        if row is None:
+            raise Problem("not_found", f"the namespace {id} was deleted meanwhile")
         return _decode_row(row)
 
     def kill_local(self, transaction: Transaction, id: int) -> None:
@@ -241,8 +256,11 @@ class Spaces:
     ) -> int:
         """Set `key` (`None`: delete it) and return the version written."""
         at = self._timestamps.tick()
-        expires_ms = 0 if ttl_s is None else self._clock.wall_ms() + int(ttl_s * 1000)
+        expires_ms = 0 if ttl_s is None else self._clock.wall_ms() + max(1, int(ttl_s * 1000))
         if space.scope == "local":
+            # Held to it, so that nothing is written into a namespace that is being deleted.
+            if transaction.get(Table.KV_SPACES, ids.key(space.id)) is None:
+                raise Problem("not_found", f"the namespace {space.id} was deleted meanwhile")
             place = ids.key(space.id) + key
             if value is None:
                 transaction.delete(Table.KV_LOCAL, place)

@@ -43,6 +43,10 @@ class Transaction:
             self._reads[place] = self._store.get(table, key)
         return self._reads[place]
 
+    def expect(self, table: Table, key: bytes, value: bytes | None) -> None:
+        """Hold the store to `value`: what was known of `key` when the body decided."""
+        self._reads[table, key] = value
+
     def scan(
         self, table: Table, start: bytes, stop: bytes, limit: int = 1000
     ) -> list[tuple[bytes, bytes]]:

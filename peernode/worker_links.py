@@ -56,11 +56,15 @@ class WorkerLink:
         return batch[0], batch[1:]
 
     async def pump(self) -> None:
-        """Send what is posted, until cancelled or the link breaks (`OSError`)."""
+        """Send what is posted, until cancelled or the link breaks; `send` says so by `OSError`."""
         while True:
             if not self._outbox:
                 self._wake = trio.Event()
                 await self._wake.wait()
             outbox, self._outbox = self._outbox, []
-            for data in encode_batch(outbox):
-                await self._send(data)
+            try:
+                for data in encode_batch(outbox):
+                    await self._send(data)
+            except OSError:
+                self.close("the link broke")
+                return

@@ -8,34 +8,28 @@ Everything ready when the link is free goes out as one batch.
 What it leaves out: which job comes when (`worker.Scheduler`, at the node) and what runs where on
 this machine (`worker.supervisor`).
 
-As a program (`python -m worker.agent --url URL`) it is the local worker of a node, or any worker.
-The token comes from a file or the standard input, never from the command line, which everybody on
-the machine can read.
+As a program (`python -m worker.agent`) it is described in `worker.program`.
 """
 
-import argparse
 import os
 import random
-import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
 
 import trio
 
-from storage.clock import Clock, SystemClock
+from storage.clock import Clock
 from worker import frames
 from worker.blob_cache import SIZE_MAX_BYTES, BlobCache
 from worker.child import Attempt, LoadedProgram, make_attempt
 from worker.egress import Egress
 from worker.gateway import Calls, Gateway
 from worker.link import Link, LinkBroken, LinkClosed, LinkError, LinkRefused
-from worker.offer import measure_offer
 from worker.output import Line
-from worker.process_tree import become_subreaper
 from worker.protocol import (
     BATCH_LENGTH_MAX,
     MESSAGE_SIZE_MAX_BYTES,
@@ -70,7 +64,6 @@ from worker.supervisor import (
     open_supervisor,
     remove_tree,
 )
-from worker.websocket_link import open_websocket_link
 
 BACKOFF_MIN_S: Final = 0.1
 """First wait before another try to connect. Source: guess."""
@@ -423,86 +416,7 @@ def _scratch(directory: Path) -> Iterator[Path]:
         remove_tree(path)
 
 
-# --- as a program -----------------------------------------------------------------------------
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run a worker in this process; return the exit status (0 when it was told to stop)."""
-    parser = argparse.ArgumentParser(prog="python -m worker.agent", description="A worker.")
-    parser.add_argument("--url", required=True, help="ws[s]://HOST:PORT/worker/ID/attach")
-    parser.add_argument(
-        "--token-file", required=True, dest="token_path", help="a file with the token, - for stdin"
-    )
-    parser.add_argument("--slots", type=int, default=0, help="jobs at once; 0: one a core")
-    parser.add_argument("--directory", type=Path, required=True, help="for scratch and cache")
-    parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument(
-        "--die-with-parent",
-        action="store_true",
-        help="end when the standard input ends: the parent holds its other end",
-    )
-    given = parser.parse_args(arguments)
-    token = _read_token(given.token_path)
-    labels = dict(label.split("=", 1) for label in given.label if "=" in label)
-    offer = measure_offer(given.slots, given.directory, labels)
-    become_subreaper()
-    config = Config(directory=given.directory, adopts_orphans=True)
-
-    refusals: list[LinkRefused] = []
-
-    async def run() -> None:
-        async with _stoppable(given.die_with_parent):
-            try:
-                await run_agent(
-                    lambda: open_websocket_link(given.url, token),
-                    offer,
-                    config,
-                    clock=SystemClock(),
-                )
-            except LinkRefused as error:
-                refusals.append(error)
-
-    trio.run(run)
-    for error in refusals:
-        print(f"refused: {error}", file=sys.stderr)  # noqa: T201
-    return 1 if refusals else 0
-
-
-def _read_token(path: str) -> str:
-    """Return the token: the first line of a file, or of the standard input."""
-    if path != "-":
-        return Path(path).read_text().strip()
-    token = bytearray()
-    # Byte by byte: what follows belongs to who waits for the end of the input.
-    while (byte := os.read(0, 1)) not in (b"", b"\n"):
-        token += byte
-    return token.decode().strip()
-
-
-@asynccontextmanager
-async def _stoppable(with_parent: bool) -> AsyncIterator[None]:
-    """Cancel the block on SIGTERM, SIGINT, or the end of the standard input."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-
-            async def on_signal() -> None:
-                async for _ in signals:
-                    nursery.cancel_scope.cancel()
-
-            async def on_orphaned() -> None:
-                # Not PR_SET_PDEATHSIG: it means the parent's *thread*, and parents spawn in any.
-                while True:
-                    await trio.lowlevel.wait_readable(0)
-                    if not os.read(0, 4096):
-                        nursery.cancel_scope.cancel()
-                        return
-
-            nursery.start_soon(on_signal)
-            if with_parent:
-                nursery.start_soon(on_orphaned)
-            yield
-            nursery.cancel_scope.cancel()
-
-
 if __name__ == "__main__":
+    from worker.program import main
+
     sys.exit(main())

@@ -14,7 +14,8 @@ and take effect when the job succeeds; a job's own reads see them.  What must no
 `edge.kv(name).now`, and may then happen more than once, as attempts may.
 
 This file runs in the function's process.  It stands alone (standard library only, heavy parts
-imported when first used), so that a cold call is not paid in imports.  The module variable that
+imported when first used), so that a cold call is not paid in imports, and in one piece, because
+it is loaded by its path.  The module variable that
 names the running job is the one exception to the rule against module state: a process runs one
 job at a time, and the functions of a module are what users call.
 """

@@ -7,12 +7,13 @@ taken, jobs of a program whose run times are short are written ahead into a busy
 `AHEAD_S` of work, so that it need not wait for us between two jobs; what was written behind a job
 that then takes long is taken back (`Child.take_back`) and placed anew.
 
-Limits are held here, in one tick: run time, heartbeat, and, for what runs longer than a tick, the
-memory and number of processes of the whole tree.  The kernel's own limits (`Child`) come first
-where they can.  Ending an attempt kills its child's whole tree at once; other jobs in that child
+Limits are held here, in one tick: run time, heartbeat, output, and those of whole trees
+(`worker.tree_limits`).  The kernel's own limits (`worker.child`) come first where they can.  Ending an attempt kills its child's whole tree at once; other jobs in that child
 that had not begun run elsewhere and nobody notices.
 
-All state changes are synchronous; the tasks (`_serve` and below) only wait and call in.
+All state changes are synchronous; the tasks (`_serve` and below) only wait and call in.  They stand
+in one module, although it is long, because they share one invariant: each attempt is in exactly
+one place, waiting, in one child, or reported.
 """
 
 import math
@@ -23,36 +24,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from storage.clock import Clock
 from worker import frames
 from worker.child import Attempt, Child, describe_exit
-from worker.output import Line
-from worker.process_tree import (
-    Process,
-    descendants,
-    forked_processes,
-    kill_orphans,
-    process_table,
-    read_process,
-    urgent,
-)
-from worker.protocol import STARTED_DELAY_S, ErrorCode, Usage, Write
+from worker.process_tree import kill_orphans, process_table
+from worker.protocol import STARTED_DELAY_S, ErrorCode, Usage
+from worker.reports import Outcome, Reports
 from worker.runtimes.python_child import wipe
+from worker.tree_limits import TreeLimits
 
 TICK_S: Final = 0.02
 """Time between two looks while jobs run. Source: `STARTED_DELAY_S`."""
 IDLE_TICK_S: Final = 0.1
 """Time between two looks while none does. Source: guess; a limit is kept this late at most."""
-MEASURE_INTERVAL_S: Final = 0.05
-"""Time between two measurements of a running tree. Source: guess, a few hundred forks."""
-SCAN_INTERVAL_S: Final = 1.0
-"""Time between two looks at the whole process table, while few forks happen. Source: guess."""
-SCAN_FORKS: Final = 8
-"""Forks on this machine that make such a look due. Source: an eighth of `processes`."""
 AHEAD_S: Final = 0.01
 """Work written ahead into a busy child. Source: guess, some tens of trips to it and back."""
 AHEAD_LENGTH_MAX: Final = 32
@@ -94,47 +82,6 @@ class Config:
     children_idle_max: int = CHILDREN_IDLE_MAX
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attempt ended. `payload`: JSON text of the result, or the error's message."""
-
-    error_code: ErrorCode | None
-    payload: bytes
-    usage: Usage
-    traceback: str = ""
-    backend: str = ""
-    writes: tuple[Write, ...] = ()
-
-
-class Reports(Protocol):
-    """Who hears of attempts: the agent. Called synchronously."""
-
-    @property
-    def online(self) -> bool:
-        """Whether progress and output can be sent now; they are kept back until they can."""
-        ...
-
-    def started(self, attempt: Attempt, elapsed_s: float) -> None:
-        """It runs for longer than `STARTED_DELAY_S`."""
-        ...
-
-    def progressed(self, attempt: Attempt, fraction: float | None, message: str) -> None:
-        """It reported progress."""
-        ...
-
-    def printed(self, attempt: Attempt, lines: list[Line]) -> None:
-        """It printed lines."""
-        ...
-
-    def finished(self, attempt: Attempt, outcome: Outcome) -> None:
-        """It is over."""
-        ...
-
-    async def answer(self, attempt: Attempt, request: frames.Request) -> frames.Reply:
-        """Answer a request of its child."""
-        ...
-
-
 class Supervisor:
     """Attempts and the children that run them."""
 
@@ -155,9 +102,7 @@ class Supervisor:
         if config.adopts_orphans:
             rows = process_table().values()
             self._foreign = [process.pid for process in rows if process.parent == here]
-        self._measured_at_s = 0.0
-        self._scanned_at_s = 0.0
-        self._forks = 0
+        self._trees = TreeLimits()
 
     # --- what the agent asks ------------------------------------------------------------------
 
@@ -474,9 +419,10 @@ class Supervisor:
             if now_s - child.running.started_at_s >= STARTED_DELAY_S:
                 self._look(child, child.running, now_s)
                 long.append(child)
-        if long and now_s - self._measured_at_s >= MEASURE_INTERVAL_S:
-            self._measured_at_s = now_s
-            self._measure([child for child in long if not child.ending], now_s)
+        if long:
+            living = [child for child in long if not child.ending]
+            for child, code, message in self._trees.measure(living, now_s):
+                self._end(child, code, message)
         if self._orphans and self._config.adopts_orphans:
             self._kill_orphans()
         self._tend(now_s)
@@ -513,42 +459,6 @@ class Supervisor:
     def _is_silent(self, attempt: Attempt, now_s: float) -> bool:
         heartbeat_s = attempt.lease.limits.heartbeat_s
         return heartbeat_s is not None and now_s - attempt.heartbeat_at_s > heartbeat_s
-
-    def _measure(self, children: list[Child], now_s: float) -> None:
-        """Hold the limits of whole trees: memory and number of processes."""
-        forks = forked_processes()
-        table: dict[int, Process] | None = None
-        if (
-            not 0 <= forks - self._forks < SCAN_FORKS
-            or now_s - self._scanned_at_s > SCAN_INTERVAL_S
-        ):
-            with urgent():
-                table = process_table()
-            self._forks, self._scanned_at_s = forks, now_s
-        for child in children:
-            attempt = child.running
-            if attempt is None:
-                continue
-            if table is not None:
-                below = descendants(table, child.pid)
-                child.known = [process.pid for process in below if not process.zombie]
-                own = table.get(child.pid)
-            else:
-                below = [row for pid in child.known if (row := read_process(pid)) is not None]
-                own = read_process(child.pid)
-            tree = below if own is None else [own, *below]
-            self._hold(child, attempt, tree, len(child.known))
-
-    def _hold(self, child: Child, attempt: Attempt, tree: list[Process], count: int) -> None:
-        limits = attempt.lease.limits
-        rss_bytes = sum(process.rss_bytes for process in tree)
-        attempt.rss_max_bytes = max(attempt.rss_max_bytes, rss_bytes)
-        attempt.cpu_s = max(attempt.cpu_s, sum(process.cpu_s for process in tree))
-        if count > limits.processes:
-            self._end(child, "process_limit", f"it has more than {limits.processes} processes")
-        elif rss_bytes > limits.memory_bytes:
-            message = f"it and what it started use more than {limits.memory_bytes} bytes"
-            self._end(child, "memory_limit", message)
 
     def _tend(self, now_s: float) -> None:
         """Keep one spare, and end children that nobody needs."""

@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 import trio
@@ -49,6 +49,9 @@ two thirds of a lease."""
 
 REFUSALS: Final = frozenset({401, 403, 404, 410, 421, 426})
 """Statuses after which trying again with this token is pointless."""
+
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 
 class WebSocketLink:
@@ -134,10 +137,10 @@ class WebSocketLink:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise LinkClosed("the connection broke") from error
 
-    async def open(self, host: str, target: str, token: str) -> None:
+    async def open(self, host: str, target: str, token: str, headers: Headers = ()) -> None:
         """Upgrade the connection."""
-        headers = [(b"authorization", f"Bearer {token}".encode())]
-        request = Request(host=host, target=target, extra_headers=headers)
+        extra = [(b"authorization", f"Bearer {token}".encode()), *headers]
+        request = Request(host=host, target=target, extra_headers=extra)
         await self._write(self._connection.send(request))
         while True:
             await self._fill()
@@ -155,10 +158,11 @@ class WebSocketLink:
 
 
 async def open_websocket_link(
-    url: str, token: str, *, tls: ssl.SSLContext | None = None
+    url: str, token: str, *, headers: Headers = (), tls: ssl.SSLContext | None = None
 ) -> WebSocketLink:
     """Attach to a node: `url` is `ws[s]://HOST:PORT/worker/ID/attach` (`http[s]` will do).
 
+    `headers` go out with the token: a worker that comes for the first time shows its key there.
     `tls` replaces the system's trust, for instance by one certificate.  Raises `LinkRefused` when
     the node does not take the token, and `LinkClosed` for what may be better next time.
     """
@@ -178,7 +182,7 @@ async def open_websocket_link(
             connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
             link = WebSocketLink(stream, connection)
             try:
-                await link.open(parts.netloc, parts.path or "/", token)
+                await link.open(parts.netloc, parts.path or "/", token, headers)
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise

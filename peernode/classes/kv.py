@@ -151,7 +151,7 @@ async def _set(node: "Node", call: Call) -> Answer:
         space = _find(node, call, "set")
         require_match(call, space.revision)
         if space.place is None:
-            row = node.spaces.local_row(space.id)
+            row = node.spaces.local_row(transaction, space.id)
             row = msgspec.structs.replace(
                 row, display_name=body.display_name, revision=row.revision + 1
             )

@@ -25,29 +25,24 @@ def attach(
     slots: Annotated[int, typer.Option(min=0, help="Jobs at once; 0: one a core.")] = 0,
     label: Labels = None,
     directory: Annotated[
-        Path | None, typer.Option(help="For scratch and cache [~/.cache/peernode/worker].")
+        Path | None, typer.Option(help="For key, scratch and cache [~/.cache/peernode/worker].")
     ] = None,
 ) -> None:
     """Lend this machine to a node, in the foreground."""
-    from worker import agent
+    from peernode.cli import attach as process
 
+    where, worker = attach_url(url, token)
     base = os.environ.get("XDG_CACHE_HOME", "")
     place = (Path(base) if base else Path.home() / ".cache") / "peernode" / "worker"
-    arguments = ["--url", attach_url(url, token), "--token-file", "-", "--slots", str(slots)]
-    arguments += ["--directory", str(directory or place)]
-    for name, value in options.pairs(label, "--label").items():
-        arguments += ["--label", f"{name}={value}"]
-    # The agent reads its token from the standard input, and so do no children of it.
-    reader, writer = os.pipe()
-    os.write(writer, token.encode() + b"\n")
-    os.close(writer)
-    os.dup2(reader, 0)
-    os.close(reader)
-    raise typer.Exit(agent.main(arguments))
+    labels = options.pairs(label, "--label")
+    raise typer.Exit(process.attach(where, worker, token, slots, directory or place, labels))
 
 
-def attach_url(url: str, token: str) -> str:
-    """Return where the worker that `token` names attaches. Raises `typer.BadParameter`."""
+def attach_url(url: str, token: str) -> tuple[str, int]:
+    """Return where the worker that `token` names attaches, and its id.
+
+    Raises `typer.BadParameter`.
+    """
     from peernode.client import settings
 
     parts = token.split(".")
@@ -55,7 +50,8 @@ def attach_url(url: str, token: str) -> str:
         raise typer.BadParameter(
             "--token: not a worker's token; `peernode worker create` makes one"
         )
-    return f"{settings.clean_url(url).replace('http', 'ws', 1)}/worker/{parts[1]}/attach"
+    base = settings.clean_url(url).replace("http", "ws", 1)
+    return f"{base}/worker/{parts[1]}/attach", int(parts[1])
 
 
 @app.command("create")

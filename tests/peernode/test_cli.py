@@ -203,8 +203,11 @@ def test_a_data_directory_without_a_node_is_explained(tmp_path, capsys):
 
 
 def test_a_worker_attaches_where_its_token_says():
-    assert attach_url("https://node:1/", "pnw1.77.secret") == "wss://node:1/worker/77/attach"
-    assert attach_url("http://node:1", "pnw1.77.s.pin") == "ws://node:1/worker/77/attach"
+    assert attach_url("https://node:1/", "pnw1.77.secret") == (
+        "wss://node:1/worker/77/attach",
+        77,
+    )
+    assert attach_url("http://node:1", "pnw1.77.s.pin") == ("ws://node:1/worker/77/attach", 77)
     assert run(["worker", "attach", "http://node:1", "--token", "secret"]) == 2
 
 

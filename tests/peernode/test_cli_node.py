@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -101,3 +103,42 @@ def test_the_operators_day(peernode, directory):
     findings = {item["subject"]: item for item in peernode("doctor", "--data", data, "--json")}
     assert findings["node"]["verdict"] == "ok"
     assert findings["workers"]["verdict"] == "ok", findings["workers"]
+
+
+def test_another_machines_worker_comes_and_comes_back(peernode, directory, tmp_path):
+    data = directory / "node"
+    url = json.loads((data / "node.json").read_text())["url"]
+    made = peernode("worker", "create", "--data", data, "--json")
+    peernode("user", "create", "edsger", "--password-stdin", stdin="correct horse battery\n")
+    peernode("project", "create", "remote")
+    source = tmp_path / "where.py"
+    source.write_text("def handler(input):\n    return input\n")
+    command = [
+        sys.executable,
+        "-m",
+        "peernode",
+        "worker",
+        "attach",
+        url,
+        "--token",
+        made["token"],
+        "--slots",
+        "1",
+        "--label",
+        "place=bench",
+        "--directory",
+        str(tmp_path / "worker"),
+    ]
+    peernode("fn", "deploy", "remote/where", source, "--requires", '{"labels": {"place": "bench"}}')
+    for number in range(2):  # the second time with its own key: the token is burnt
+        with subprocess.Popen(command) as worker:
+            done = peernode(
+                "run", "remote/where", "--input", number, "--wait", "--timeout-s", 30, "--json"
+            )
+            worker.terminate()
+        assert worker.returncode == 0
+        assert (done["result"], done["worker"]) == (number, made["id"])
+    stolen = [*command[:-1], str(tmp_path / "thief")]
+    thief = subprocess.run(stolen, capture_output=True, text=True, timeout=30)
+    assert thief.returncode == 1
+    assert "hint: a token is good for one first attach" in thief.stderr

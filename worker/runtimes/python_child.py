@@ -13,7 +13,8 @@ runs, and calls the handler for one job after another.  What a job leaves behind
 processes, a working directory that cannot be emptied) is reported with its outcome, and the agent
 then ends this process.
 
-It imports as little as possible, and nothing of the platform but `edge` by its path.  Foreign code
+It imports as little as possible, and nothing of the platform but `edge` by its path; that is why
+it is one long file, and speaks CBOR by itself.  Foreign code
 runs in this very process and can break anything here; what must hold is held by the agent.
 """
 
