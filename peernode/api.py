@@ -313,6 +313,8 @@ async def _read_body(call: Call) -> bytes:
         raise _body_too_large()
     assert call.receive is not None
     message = await call.receive()
+    if message["type"] == "http.disconnect":
+        raise ConnectionResetError("the caller left before its body was read")
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
         pieces, size = [body], len(body)

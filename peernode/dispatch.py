@@ -235,6 +235,7 @@ class Dispatch:
             self.ended += 1
             for after in made.writes.after if made.writes else ():
                 after()
+            self._jobs.recent.keep_outcome(job, made.outcome)
             self._jobs.leave(made.live)
             self._effects.forget(job, made.fence)
             if made.worker:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 import msgspec
 
 from peernode import access
-from peernode.api import check_depth
+from peernode.api import BODY_SIZE_MAX_BYTES, check_depth
 from peernode.content import BlobRow
 from peernode.edge_arguments import (
     BlobAppend,
@@ -32,13 +32,15 @@ from peernode.edge_arguments import (
 from peernode.job_rows import Request
 from peernode.permissions import Actor
 from peernode.problems import Problem
+from peernode.schemas import check_input
 from peernode.spaces import Space, check_key, check_ttl, check_value
 from peernode.transactions import Transaction
-from storage import cid
+from storage import cid, ids
 from storage.blobs import Content, Release, Upload
 from storage.cid import Cid
-from storage.errors import BlobError
+from storage.errors import BlobError, BlobTooLarge
 from storage.places import Class
+from storage.store import Table
 from worker import protocol
 
 if TYPE_CHECKING:
@@ -111,6 +113,8 @@ class EdgeCalls:
             raise Problem("invalid_field", f"{call.operation}: {error}") from None
         try:
             return await handler(_actor(job, request), request, call.fence, arguments)
+        except BlobTooLarge as error:
+            raise Problem("too_large", str(error)) from None
         except BlobError as error:
             raise Problem("internal", f"the blob cannot be read: {error}") from None
 
@@ -128,6 +132,7 @@ class EdgeCalls:
         """Return what `writes` come to now; raises `Problem` when one is refused."""
         actor, spaces = _actor(job, request), self._node.spaces
         transaction = Transaction(self._node.store)
+        dropped = {write.blob for write in writes if isinstance(write, protocol.BlobDelete)}
         for write in writes:
             match write:
                 case protocol.KvPut(space, key, value, ttl_s):
@@ -157,18 +162,26 @@ class EdgeCalls:
                         by,
                     )
                 case protocol.BlobKeep(blob):
-                    self._keep(transaction, job, request, blob)
+                    if blob not in dropped:
+                        self._keep(transaction, job, request, blob)
                 case protocol.BlobDelete(blob):
-                    self._delete(transaction, actor, request, blob)
+                    if self._finished(job, blob) is None:
+                        self._delete(transaction, actor, request, blob)
                 case _:
                     assert_never(write)
         return transaction
 
-    def _keep(self, transaction: Transaction, job: int, request: Request, blob: int) -> None:
+    def _finished(self, job: int, blob: int) -> _Draft | None:
         held = self._drafts.get(job)
         draft = held.drafts.get(blob) if held else None
+        return None if draft is None or draft.finished is None else draft
+
+    def _keep(self, transaction: Transaction, job: int, request: Request, blob: int) -> None:
+        draft = self._finished(job, blob)
         if draft is None or draft.finished is None:
             raise Problem("not_found", f"the job has written no blob {blob}")
+        if transaction.get(Table.BLOBS, ids.key(blob)) is not None:
+            return  # Said twice: its bytes are referred to once.
         row = BlobRow(
             cid=bytes(draft.finished.cid),
             size_bytes=draft.finished.size_bytes,
@@ -316,14 +329,20 @@ class EdgeCalls:
         self, actor: Actor, request: Request, fence: int, arguments: BlobAppend
     ) -> object:
         draft = self._draft(actor.job, fence, arguments.upload)
-        await self._node.content.offload(draft.upload.write, arguments.data)
+        try:
+            await self._node.content.offload(draft.upload.write, arguments.data)
+        except ValueError:  # It failed before, or the attempt is over.
+            raise _upload_over(arguments.upload) from None
         return {}
 
     async def _blob_finish(
         self, actor: Actor, request: Request, fence: int, arguments: UploadId
     ) -> object:
         draft = self._draft(actor.job, fence, arguments.upload)
-        draft.finished = await self._node.content.offload(draft.upload.finish)
+        try:
+            draft.finished = await self._node.content.offload(draft.upload.finish)
+        except ValueError:
+            raise _upload_over(arguments.upload) from None
         return {
             "blob": draft.blob,
             "cid": cid.text(draft.finished.cid),
@@ -333,6 +352,8 @@ class EdgeCalls:
     async def _job_call(
         self, actor: Actor, request: Request, fence: int, arguments: JobCall
     ) -> object:
+        if len(arguments.input) > BODY_SIZE_MAX_BYTES:
+            raise Problem("too_large", "input: too large", limit=BODY_SIZE_MAX_BYTES)
         _check_json(arguments.input)
         length, parent = 1, actor.job
         while (above := self._node.live.request(parent)) is not None and above.parent:
@@ -351,6 +372,8 @@ class EdgeCalls:
                 raise Problem("not_found", f"there is no function {function!r} in this project")
             function = str(own[0].id)
         version = access.callable_version(self._node, actor, function, None)
+        if version.input_schema is not None:
+            check_input(version.input_schema, arguments.input)
         job, _ = await self._node.jobs.hand_in(
             version,
             request.caller,
@@ -361,6 +384,10 @@ class EdgeCalls:
             parent=actor.job,
         )
         return {"job": str(job)}
+
+
+def _upload_over(upload: int) -> Problem:
+    return Problem("not_found", f"the upload {upload} is over")
 
 
 def _check_json(text: bytes) -> None:

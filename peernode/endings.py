@@ -57,7 +57,7 @@ def ending(
     else:
         code, payload = effect.code, (live.cause or effect.detail).encode()
         traceback = backend = ""
-    started_ms = max(usage.started_ms, live.leased_ms) if usage.started_ms else 0
+    started_ms = _started_ms(live, usage.started_ms, now_ms)
     if started_ms and (live.timeline is None or live.timeline[-1].state == "leased"):
         live.note("running", started_ms, effect.attempt, effect.worker)
     last = Change(live.sequence + 1, effect.state, now_ms, effect.attempt, effect.worker, code)
@@ -83,6 +83,14 @@ def ending(
     if own is not None and writes is not None and effect.state == "succeeded":
         made.writes, made.wanted = writes, own.writes
     return made
+
+
+def _started_ms(live: LiveJob, said_ms: int, now_ms: int) -> int:
+    """Return when the last attempt started: as its worker says if that can be, or as was seen."""
+    if said_ms:
+        return min(max(said_ms, live.leased_ms), now_ms)
+    last = live.history()[-1]
+    return last.at_ms if last.state == "running" else 0
 
 
 class Endings:
@@ -159,7 +167,10 @@ class Endings:
 
     async def _write_later(self, endings: list[Ending]) -> None:
         await trio.sleep(STORE_RETRY_S)
-        self._write(endings)
+        if endings[0].writes is None:
+            self._write(endings)
+        else:  # Meanwhile others may have written where these would.
+            self._rewrite(endings[0])
 
 
 def checked(message: protocol.Finished) -> protocol.Finished:

@@ -6,6 +6,7 @@ before its outcome can be.  If the write fails the job is withdrawn, and never w
 """
 
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -24,6 +25,8 @@ from storage.errors import StoreError
 from storage.store import Batch, Expect, Put, Store, Table
 from worker import events
 
+SEQUENCE_BITS: Final = 20
+"""Bits for the events of a job between two starts of the node. Source: guess, 10 a second a day."""
 _EMPTY = b""
 
 
@@ -40,6 +43,7 @@ class Jobs:
         clock: Clock,
         functions: Callable[[int, int], FunctionVersion | None],
         live_max: int,
+        boot: int,
     ) -> None:
         self.accepted = 0
         self.draining = False
@@ -51,6 +55,7 @@ class Jobs:
         self._clock = clock
         self._functions = functions
         self._live_max = live_max
+        self._boot = boot
         self._claimed: set[bytes] = set()
         """Keys of claims that are being written."""
 
@@ -88,8 +93,9 @@ class Jobs:
             granted,
             terms,
         )
+        row = job_rows.encode(request)
         puts: list[Put] = [
-            (Table.JOBS, key, job_rows.encode(request)),
+            (Table.JOBS, key, row),
             (Table.LIVE, key, job_rows.NO_LEASE),
             (Table.PROJECT_JOBS, ids.key(version.project) + key, _EMPTY),
         ]
@@ -118,6 +124,7 @@ class Jobs:
             self._withdraw(live, started=early)
             return claim.match(conflict.found), False
         live.request = None
+        self._live.recent.keep_request(job, request, row)
         if not early:
             self._submit(live, version, terms)
         self.accepted += 1
@@ -204,6 +211,10 @@ class Jobs:
         self._live.enter(live)
         live.priority = lease.priority
         live.log_sequence = self._next_log_sequence(key)
+        # Who follows the job goes on from an event of before, of which nothing is known here.
+        live.sequence = self._boot << SEQUENCE_BITS
+        # An attempt that ended with the node counts for nothing.
+        died = int(lease.worker in local_workers)
         terms = resolve(
             version.runtime if version else "python",
             version.terms if version else NO_TERMS,
@@ -218,7 +229,7 @@ class Jobs:
             timeouts=terms.timeouts,
             priority=lease.priority,
             age_s=max(0.001, (now_ms - request.created_ms) / 1000),
-            attempt=lease.attempt,
+            attempt=lease.attempt - died,
             fence=lease.fence,
             lost_on=tuple(lease.lost_on),
         )

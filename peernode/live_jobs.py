@@ -11,6 +11,7 @@ import trio
 
 from peernode import job_rows
 from peernode.job_rows import Change, Outcome, Request
+from peernode.recent_jobs import RecentJobs
 from storage import ids
 from storage.store import Store, Table
 
@@ -102,6 +103,7 @@ class LiveJobs:
         self._store = store
         self._live: dict[int, LiveJob] = {}
         self._of_project: dict[int, int] = {}
+        self.recent = RecentJobs()
 
     def __len__(self) -> int:
         return len(self._live)
@@ -136,20 +138,31 @@ class LiveJobs:
         live = self._live.get(job)
         if live is not None and live.request is not None:
             return live.request
-        row = self._store.get(Table.JOBS, ids.key(job))
-        return None if row is None else job_rows.decode_request(row)
+        found = self._kept(job)
+        return None if found is None else found[0]
 
-    def request_row(self, job: int) -> bytes:
-        """Return the request as it is kept, whose CID is the job's `request_cid`."""
-        live = self._live.get(job)
-        if live is not None and live.request is not None:
-            return job_rows.encode(live.request)
-        return self._store.get(Table.JOBS, ids.key(job)) or b""
+    def request_cid(self, job: int) -> str:
+        """Return the CID of a durable request, by which any node can verify it."""
+        found = self._kept(job)
+        return "" if found is None else found[1]
 
     def outcome(self, job: int) -> Outcome | None:
         """Return how `job` ended, once that is durable."""
-        row = self._store.get(Table.OUTCOMES, ids.key(job))
-        return None if row is None else job_rows.decode_outcome(row)
+        found = self.recent.outcome(job)
+        if found is None:
+            row = self._store.get(Table.OUTCOMES, ids.key(job))
+            if row is not None:
+                found = job_rows.decode_outcome(row)
+                self.recent.keep_outcome(job, found)
+        return found
+
+    def _kept(self, job: int) -> tuple[Request, str] | None:
+        found = self.recent.request(job)
+        if found is None:
+            row = self._store.get(Table.JOBS, ids.key(job))
+            if row is not None:
+                found = self.recent.keep_request(job, job_rows.decode_request(row), row)
+        return found
 
     async def wait_ended(self, job: int, timeout_s: float) -> None:
         """Return when `job` is over, or after `timeout_s`."""

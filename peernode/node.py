@@ -147,6 +147,7 @@ class Node:
             clock=seams.clock,
             functions=self.programs.get,
             live_max=config.jobs_live_max,
+            boot=self.identity.boot,
         )
         self.api = Api(self, CLASSES, self._pages)
 

@@ -28,7 +28,8 @@ def check_schema(schema: Any) -> bytes:
             field="input_schema",
             limit=SCHEMA_SIZE_MAX_BYTES,
         )
-    if b'"$ref"' in text and b'"$ref":"#' not in text:
+    if b'"$dynamicRef"' in text or text.count(b'"$ref"') != text.count(b'"$ref":"#'):
+        # One that leads elsewhere would have the node fetch what a stranger names.
         raise Problem(
             "invalid_field", "input_schema: a $ref stays inside the schema", field="input_schema"
         )

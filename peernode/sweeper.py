@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from peernode import content, idempotency, spaces
+from peernode.problems import Problem
 from peernode.transactions import Transaction
 from storage import codec
 from storage.blobs import Release
-from storage.errors import StoreError
+from storage.errors import StorageError
 from storage.store import Batch, Table
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ async def run(node: "Node") -> None:
             ended = node.sessions.sweep()
             if ended:
                 await node.committer.write(Batch(deletes=ended))
-        except StoreError as error:
+        except (StorageError, Problem) as error:
             node.log.warning("could not sweep", error=str(error))
         await trio.sleep(INTERVAL_S)
 

@@ -57,13 +57,8 @@ from worker.protocol import (
     Usage,
     Welcome,
 )
-from worker.supervisor import (
-    Config as SupervisorConfig,
-    Outcome,
-    Supervisor,
-    open_supervisor,
-    remove_tree,
-)
+from worker.reports import Outcome
+from worker.supervisor import Config as SupervisorConfig, Supervisor, open_supervisor, remove_tree
 
 BACKOFF_MIN_S: Final = 0.1
 """First wait before another try to connect. Source: guess."""

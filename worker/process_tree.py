@@ -131,8 +131,14 @@ def kill_tree(root: int) -> None:
     _signal(root, signal.SIGSTOP)
     members = {root}
     with urgent():
+        # Should the root be no subreaper any more, the first look still knows who was below.
+        seen = {process.pid for process in descendants(process_table(), root)}
+
+        def is_below(process: Process) -> bool:
+            return process.parent in members or process.pid in seen
+
         for _ in range(ROUNDS_MAX):
-            if not _kill_round(members, lambda process: process.parent in members):
+            if not _kill_round(members, is_below):
                 break
     _signal(root, signal.SIGKILL)
 

@@ -8,8 +8,9 @@ taken, jobs of a program whose run times are short are written ahead into a busy
 that then takes long is taken back (`Child.take_back`) and placed anew.
 
 Limits are held here, in one tick: run time, heartbeat, output, and those of whole trees
-(`worker.tree_limits`).  The kernel's own limits (`worker.child`) come first where they can.  Ending an attempt kills its child's whole tree at once; other jobs in that child
-that had not begun run elsewhere and nobody notices.
+(`worker.tree_limits`).  The kernel's own limits (`worker.child`) come first where they can.  Ending
+an attempt kills its child's whole tree at once; other jobs in that child that had not begun run
+elsewhere and nobody notices.
 
 All state changes are synchronous; the tasks (`_serve` and below) only wait and call in.  They stand
 in one module, although it is long, because they share one invariant: each attempt is in exactly

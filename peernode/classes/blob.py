@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE_LENGTH_MAX: Final = 127
 """Source: RFC 6838, 4.2."""
-_MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(;[ -~]*)?", re.ASCII)
+_MEDIA_TYPE: Final = re.compile(
+    r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+( ?;[ -~]*)?", re.ASCII
+)
 _RANGE: Final = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
 BlobName = Annotated[str, msgspec.Meta(max_length=255)]
 
@@ -250,7 +252,8 @@ async def _content(node: "Node", call: Call) -> Answer:
         (b"cache-control", b"private, no-cache"),
     ]
     media_type = row.media_type.encode("latin-1")
-    matches = [t.strip() for t in (call.header(b"if-none-match") or b"").split(b",")]
+    stated = (call.header(b"if-none-match") or b"").split(b",")
+    matches = [known.strip().removeprefix(b"W/") for known in stated]
     if tag in matches or b"*" in matches:
         return Answer(status=304, headers=headers, content=b"", media_type=media_type)
     wanted = None

@@ -201,6 +201,8 @@ async def _delete(node: "Node", call: Call) -> Answer:
         for row, _ in transaction.scan(Table.LOGS, key, key + b"\xff" * 9, LOG_LINES_MAX):
             transaction.delete(Table.LOGS, row)
 
+        transaction.after.append(lambda: node.live.recent.forget(call.object_id))
+
     await node.transactions.run(body)
     return Answer(status=204)
 
@@ -221,6 +223,8 @@ async def _retry(node: "Node", call: Call) -> Answer:
     if found.finished_at is None:
         raise Problem("conflict", f"the job is {found.state}")
     version = access.callable_version(node, call.actor, str(request.function), request.version)
+    for blob in request.granted:  # The new job has the rights of who hands it in now.
+        access.readable_blob(node, call.actor, str(blob))
     job, _ = await node.jobs.hand_in(
         version,
         call.actor.user,

@@ -14,7 +14,7 @@ from peernode.job_rows import Change, Outcome, Request
 from peernode.live_jobs import LiveJob
 from peernode.terms import LimitsBody, RequiresBody, RetryBody
 from peernode.timestamps import rfc3339
-from storage import cid, ids
+from storage import ids
 from worker.events import TERMINAL
 from worker.protocol import Isolation
 
@@ -176,7 +176,7 @@ def _common(node: "Node", job: int, request: Request, *, with_content: bool) -> 
         "project": str(request.project),
         "caller": str(request.caller),
         "parent": _optional(request.parent),
-        "request_cid": cid.text(cid.raw_leaf(node.live.request_row(job))),
+        "request_cid": node.live.request_cid(job),
         "input": msgspec.Raw(request.input) if with_content else NULL,
     }
 
@@ -237,7 +237,7 @@ def _live_view(
         progress = ProgressView(fraction=live.progress[0], message=live.progress[1])
     return JobView(
         **_common(node, live.job, request, with_content=with_content),
-        revision=str(live.sequence),
+        revision=f"{live.sequence}-{live.priority}" if live.priority else str(live.sequence),
         state=state,
         attempt=snapshot.attempt if snapshot else 0,
         result=NULL,

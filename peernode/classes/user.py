@@ -4,6 +4,7 @@ A password never leaves the home node: it opens the vault that holds the user's 
 login gives out is a certificate by that key, good at the nodes it names.
 """
 
+import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,9 @@ async def _create(node: "Node", call: Call) -> Answer:
     elif body.next_key_hash is not None:
         _hex(body.next_key_hash, "next_key_hash")
     new = node.ids.next()
-    claim = idempotency.claim(call.header(b"idempotency-key"), 0, "user", call.raw)
+    # What is kept must be of no use for guessing the password that stands in the body.
+    keyed = hashlib.blake2b(call.raw, key=node.identity.pepper).digest()
+    claim = idempotency.claim(call.header(b"idempotency-key"), 0, "user", keyed)
 
     def make(transaction: Transaction) -> int:
         made = idempotency.take(transaction, claim, new, node.clock.wall_ms())

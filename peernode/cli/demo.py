@@ -20,13 +20,14 @@ from rich.console import Console
 from rich.table import Table
 
 from peernode.cli import demo_node
-from peernode.client import Client, ClientError, NotFound
+from peernode.client import Client, ClientError
 from peernode.examples import face_detection, preprocessing
 
 PROJECT = "vision"
 USER = "ada"
 RESULT_TIMEOUT_S = 45.0
 """How long the faces may take. Source: the demo's promise of a minute; they take about a second."""
+CAMERA_COLUMNS = ("picture", "size", "faces", "sent to the cloud", "picture now")
 
 
 class Story:
@@ -141,24 +142,33 @@ def _come_back(story: Story, client: Client, job_id: str, directory: Path) -> No
 
 
 def _stay_at_the_edge(story: Story, client: Client) -> None:
-    """Pre-process a picture where it is; show what arrived in the cloud, and what did not."""
-    title = "Pre-processing: the findings go to the cloud, the picture stays"
+    """Watch a camera's pictures; show what arrived in the cloud, and what did not."""
+    pictures = [preprocessing.COFFEE, face_detection.ASTRONAUT]
+    title = "A camera's pictures come in, and only what is found in them leaves"
     with client, preprocessing.open_cloud() as cloud, story.step(title):
         preprocessing.prepare(client, PROJECT, cloud.url)
-        findings = preprocessing.measure(client, PROJECT, face_detection.ASTRONAUT)
-        if not cloud.received:
-            raise ClientError(f"nothing arrived at {cloud.url}")
-        size_bytes = len(json.dumps(cloud.received[0]))
-        story.say(
-            f"{size_bytes} bytes arrived at {cloud.url}, of a picture of {findings['size_bytes']}:"
-        )
-        story.say(json.dumps(cloud.received[0]))
-        try:
-            client.get("blob", findings["picture"])
-        except NotFound:
-            story.say(f"blob {findings['picture']}, the picture, is gone (404)")
-        else:
-            raise ClientError(f"blob {findings['picture']} should have been deleted")
+        story.say(f"function {PROJECT}/preprocess looks for faces, each picture a job of its own")
+        seen = [*preprocessing.watch(client, PROJECT, pictures)]
+        found = {each["picture"]["id"]: each for each in seen if each["faces"]}
+        arrived = {json.loads(body)["picture"]["id"]: body for body in cloud.received}
+        if {picture: json.loads(body) for picture, body in arrived.items()} != found:
+            raise ClientError(f"{cloud.url} got {cloud.received}, but found was {found}")
+        if not all(preprocessing.is_deleted(client, each) for each in seen):
+            raise ClientError("a picture should have been deleted, and was not")
+        table = Table(*CAMERA_COLUMNS, box=box.SIMPLE_HEAD)
+        for picture, each in zip(pictures, seen, strict=True):
+            body = arrived.get(each["picture"]["id"], b"")
+            table.add_row(
+                picture.name,
+                f"{picture.stat().st_size:,} bytes",
+                str(len(each["faces"])),
+                f"{len(body):,} bytes" if body else "nothing",
+                "deleted (404)",
+            )
+        story.console.print(table)
+        story.say(f"all that arrived at {cloud.url}:")
+        for body in cloud.received:
+            story.say(body.decode())
 
 
 def _look_further(

@@ -19,8 +19,7 @@ import trio
 from storage.clock import SystemClock
 from tests.worker.fake_node import ECHO, make_offer, open_worker
 from worker.agent import Config, run_agent
-from worker.link import MemoryLink, decode_batch, encode_batch, open_pair
-from worker.link import FromWorkerBatch
+from worker.link import FromWorkerBatch, MemoryLink, decode_batch, encode_batch, open_pair
 from worker.protocol import (
     VERSION,
     Acked,
@@ -30,6 +29,7 @@ from worker.protocol import (
     Lease,
     Limits,
     Program,
+    Usage,
     Welcome,
 )
 
@@ -93,8 +93,6 @@ def node_cost_us(jobs: int) -> float:
 
 
 def example() -> Finished:
-    from worker.protocol import Usage
-
     return Finished(1, 1, None, b'{"a":1}', "", Usage(1, 0.1, 0.1, 1), "", [])
 
 
@@ -127,7 +125,8 @@ async def throughput(jobs: int, slots: int) -> None:
                 child = sum(cpu_s(pid) - before for pid, before in below.items())
                 print(
                     f"{slots} slots, {window:4} out: {number / wall:7.0f} jobs/s, "
-                    f"{wall / number * 1e6:6.0f} us each; agent and driver {own / number * 1e6:5.1f}, "
+                    f"{wall / number * 1e6:6.0f} us each; "
+                    f"agent and driver {own / number * 1e6:5.1f}, "
                     f"children {child / number * 1e6:5.1f} us CPU a job"
                 )
             nursery.cancel_scope.cancel()
@@ -144,9 +143,8 @@ async def cold(calls: int) -> None:
                     begin = time.perf_counter()
                     await node.run(f"# {label} {number}\n{ECHO}", 1)
                     times.append((time.perf_counter() - begin) * 1e3)
-                print(
-                    f"cold first call, {label}: p50 {statistics.median(times):.1f} ms, max {max(times):.1f}"
-                )
+                middle = statistics.median(times)
+                print(f"cold first call, {label}: p50 {middle:.1f} ms, max {max(times):.1f}")
 
 
 INFER = """
@@ -163,6 +161,7 @@ def handler(input):
         times.append(time.perf_counter() - begin)
     import onnxruntime
     options = onnxruntime.SessionOptions(); options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     bare = onnxruntime.InferenceSession(model.path(), options)
     bare.run(None, {name: pixels})
     bare_times = []

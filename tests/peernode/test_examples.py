@@ -12,12 +12,14 @@ import time
 import pytest
 
 from peernode.cli import demo_node
-from peernode.client import Client, NotFound
+from peernode.client import Client, JobFailed, NotFound
 
 pytestmark = pytest.mark.slow
 
 PIL_Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("onnxruntime")
+
+from peernode.examples import preprocessing  # noqa: E402  (it needs PIL)
 
 DEMO_MAX_S = 60.0
 
@@ -54,12 +56,33 @@ def test_the_astronauts_face_is_found_and_drawn(node, tmp_path):
 
 
 def test_only_findings_reach_the_cloud(node):
-    told = example("preprocessing", node)
-    findings = json.loads(told[: told.rindex("}") + 1])
-    assert findings["width"] == findings["height"] == 512
-    assert "1 findings arrived at http://127.0.0.1:" in told
-    with Client(*node) as client, pytest.raises(NotFound):
-        client.get("blob", findings["picture"])
+    told = example("preprocessing", node, "--project", "camera")
+    assert "coffee.jpg: 0 found, nothing sent, picture deleted" in told
+    assert "astronaut.jpg: 1 found, findings sent, picture deleted" in told
+    findings = json.loads(told[told.index("\n{") :])
+    assert findings["picture"]["width"] == findings["picture"]["height"] == 512
+    (face,) = findings["faces"]
+    x, y, width, height = face["box"]
+    assert x < 225 < x + width
+    assert y < 120 < y + height
+    with Client(*node) as client:
+        with pytest.raises(NotFound):
+            client.get("blob", findings["picture"]["id"])
+        project = client.resolve("project", "camera")
+        kept = [blob["name"] for blob in client.list("blob", project=project)]
+    assert kept == ["centerface.onnx"]
+
+
+def test_a_picture_stays_when_the_cloud_is_away(node):
+    with preprocessing.open_cloud() as cloud:
+        gone = cloud.url
+    with Client(*node) as client:
+        preprocessing.prepare(client, "away", gone)
+        with pytest.raises(JobFailed, match="unreachable"):
+            list(preprocessing.watch(client, "away", [preprocessing.ASTRONAUT]))
+        project = client.resolve("project", "away")
+        kept = [blob["name"] for blob in client.list("blob", project=project)]
+    assert sorted(kept) == ["astronaut.jpg", "centerface.onnx"]
 
 
 def test_examples_can_be_run_again(node, tmp_path):
@@ -79,7 +102,9 @@ def test_the_demo_tells_its_story_in_a_minute(tmp_path):
     assert time.monotonic() - started_s < DEMO_MAX_S
     assert "connection is closed" in done.stdout
     assert "succeeded on worker" in done.stdout
-    assert "the picture, is gone (404)" in done.stdout
+    assert re.search(r"coffee\.jpg +64,474 bytes +0 +nothing +deleted \(404\)", done.stdout)
+    assert re.search(r"astronaut\.jpg +60,270 bytes +1 +\d+ bytes +deleted \(404\)", done.stdout)
+    assert re.search(r"all that arrived at http://127\.0\.0\.1:\d+/findings:\n +{", done.stdout)
     assert (tmp_path / "kept" / "faces.png").exists()
     assert not (tmp_path / "kept" / "node" / "node.json").exists()  # it stopped, and in order
 

@@ -10,8 +10,8 @@ from typing import Any
 import trio
 
 from storage import cid as content_id
-from storage.clock import SystemClock
 from storage.cid import CHUNK_SIZE_BYTES, TreeBuilder
+from storage.clock import SystemClock
 from worker.agent import Config, run_agent
 from worker.link import Link, LinkClosed, MemoryLink, open_pair
 from worker.protocol import (

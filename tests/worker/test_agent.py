@@ -152,8 +152,15 @@ async def test_a_lease_that_comes_twice_runs_once(tmp_path: Path) -> None:
     async with open_worker(tmp_path) as (node, _):
         job = await lease_gate(node)
         lease = Lease(
-            job, job, 1, "1.1", b"0", {}, Limits(),
-            "process", None,
+            job,
+            job,
+            1,
+            "1.1",
+            b"0",
+            {},
+            Limits(),
+            "process",
+            None,
         )
         await node.say(lease)
         await open_gate(node)
@@ -187,7 +194,9 @@ async def test_an_outcome_is_kept_until_it_is_acknowledged(tmp_path: Path) -> No
 
 
 async def test_jobs_run_on_while_the_link_is_down(tmp_path: Path) -> None:
-    source = "import edge\ndef handler(x):\n    print(x)\n    edge.progress(1.0, 'all')\n    return x\n"
+    source = (
+        "import edge\ndef handler(x):\n    print(x)\n    edge.progress(1.0, 'all')\n    return x\n"
+    )
     async with open_worker(tmp_path) as (node, connector):
         running = await lease_gate(node)
         await node.say(*node.lease(source, "later"))
@@ -297,7 +306,9 @@ async def test_a_lease_without_its_program_ends_the_link(tmp_path: Path) -> None
 
 async def test_nothing_is_left_when_it_ends(tmp_path: Path) -> None:
     async with open_worker(tmp_path) as (node, _):
-        pid = json.loads((await node.run("import os\ndef handler(x):\n    return os.getpid()\n")).payload)
+        pid = json.loads(
+            (await node.run("import os\ndef handler(x):\n    return os.getpid()\n")).payload
+        )
         await lease_gate(node)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -318,8 +329,20 @@ class Program:
 
     def __init__(self, url: str, directory: Path, token: str = TOKEN) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "worker.agent", "--url", url, "--token-file", "-"]
-            + ["--slots", "1", "--directory", str(directory), "--die-with-parent"],
+            [
+                sys.executable,
+                "-m",
+                "worker.agent",
+                "--url",
+                url,
+                "--token-file",
+                "-",
+                "--slots",
+                "1",
+                "--directory",
+                str(directory),
+                "--die-with-parent",
+            ],
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=Path(__file__).parents[2],

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +175,7 @@ async def test_mistakes_have_clear_names(tmp_path: Path, line: str, message: str
 @pytest.mark.slow
 async def test_writes_have_a_limit(tmp_path: Path) -> None:
     async with open_spaces(tmp_path) as node:
-        finished = await node.run(
-            function("for n in range(10_001): edge.kv('local')[str(n)] = n")
-        )
+        finished = await node.run(function("for n in range(10_001): edge.kv('local')[str(n)] = n"))
         assert finished.error_code == "output_limit"
 
 
@@ -371,14 +370,12 @@ async def open_server(answer: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
                 pass
 
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(
-            lambda task_status: trio.serve_tcp(serve, 0, host="127.0.0.1", task_status=task_status)
-        )
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         yield listeners[0].socket.getsockname()[1], asked
         nursery.cancel_scope.cancel()
 
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nX-Made-By: us\r\nConnection: close\r\n\r\n{\"a\": 1}"
+OK = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\nX-Made-By: us\r\nConnection: close\r\n\r\n{"a": 1}'
 
 
 @pytest.mark.slow
@@ -414,10 +411,16 @@ async def test_http_does_not_follow_redirects(tmp_path: Path) -> None:
         ("edge.http('GET', 'http://')", ["127.0.0.1"], "forbidden"),
         ("edge.http('GET', 'http://127.0.0.1:1/')", ["127.0.0.1"], "unreachable"),
         ("edge.http('BREW', 'http://127.0.0.1:{port}/')", ["127.0.0.1"], "invalid_request"),
-        ("edge.http('GET', 'http://127.0.0.1:{port}/', headers={{'a b': 'c'}})", ["127.0.0.1"],
-         "invalid_request"),
-        ("edge.http('GET', 'http://127.0.0.1:{port}/', timeout_s=1e9)", ["127.0.0.1"],
-         "invalid_request"),
+        (
+            "edge.http('GET', 'http://127.0.0.1:{port}/', headers={{'a b': 'c'}})",
+            ["127.0.0.1"],
+            "invalid_request",
+        ),
+        (
+            "edge.http('GET', 'http://127.0.0.1:{port}/', timeout_s=1e9)",
+            ["127.0.0.1"],
+            "invalid_request",
+        ),
     ],
 )
 async def test_http_that_is_not_allowed_or_fails(

@@ -79,9 +79,7 @@ def handler(input):
 """
     async with open_worker(tmp_path) as (node, _):
         limits = Limits(run_s=0.3)
-        await node.say(
-            *[m for _ in range(40) for m in node.lease(source, "warm", limits=limits)]
-        )
+        await node.say(*[m for _ in range(40) for m in node.lease(source, "warm", limits=limits)])
         await node.until(lambda: len(node.said(Finished)) == 40)
         values = ["a", "crash", "b", "loop", "c", "crash", "crash", "d"]
         first = node.number + 1

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 import wsproto
@@ -94,11 +95,7 @@ async def open_websocket_node(
             await handle(WebSocketNodeEnd(stream))
 
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(
-            lambda task_status: trio.serve_tcp(
-                serve, 0, host="127.0.0.1", task_status=task_status
-            )
-        )
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         port = listeners[0].socket.getsockname()[1]
         yield f"{'ws' if tls is None else 'wss'}://127.0.0.1:{port}{TARGET}"
         nursery.cancel_scope.cancel()

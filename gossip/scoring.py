@@ -1,0 +1,315 @@
+"""How well each peer behaves: GossipSub 1.1's peer score.
+
+A peer's score is the sum, over topics, of
+
+    P1   time in our mesh                   P3   (missing deliveries in the mesh)^2, negative
+    P2   messages it brought first          P3b  (the same when it left the mesh)^2, negative
+                                            P4   (invalid messages)^2, negative
+
+capped from above, and of P5 (what the application says), P6 ((peers of its network above a
+threshold)^2, negative) and P7 ((misdeeds above a threshold)^2, negative: broken promises, grafting
+too soon, malformed RPCs).  Counters decay at every heartbeat.
+
+Good deeds count from the next heartbeat on, bad ones at once.
+
+Where this differs from the specification: what a peer did wrong is remembered when it leaves even
+if its score was positive, and survives a restart (`saved`); it does not decay while the peer is
+away.  Otherwise a new connection would wash it clean, a little at a time.  What it did well is
+forgotten when it leaves.
+
+Left out: what follows from a score (the `Mesh` compares it with thresholds), and why a message is
+invalid.
+
+https://github.com/libp2p/specs/blob/master/pubsub/gossipsub/gossipsub-v1.1.md#peer-scoring
+"""
+
+from collections.abc import Iterable
+
+from gossip.config import ScoreConfig, TopicScoreConfig
+from gossip.mesh_events import SavedScore
+
+
+class Deeds:
+    """What a peer did in one topic."""
+
+    __slots__ = ("deliveries", "failures", "first", "invalid", "mesh_since")
+
+    def __init__(self) -> None:
+        self.mesh_since: float | None = None
+        """When it came into our mesh; `None`: it is not there."""
+        self.first = 0.0
+        self.deliveries = 0.0
+        """Copies it brought while in the mesh, first or soon after."""
+        self.failures = 0.0
+        self.invalid = 0.0
+
+
+class Standing:
+    """One peer's counters and the score they make."""
+
+    __slots__ = ("application", "expires_at", "misdeeds", "network", "peer", "topics", "value")
+
+    def __init__(self, peer: bytes) -> None:
+        self.peer = peer
+        self.network: str | None = None
+        self.topics: dict[str, Deeds] = {}
+        self.application = 0.0
+        self.misdeeds = 0.0
+        self.value = 0.0
+        """The score, as of the last heartbeat or bad deed."""
+        self.expires_at: float | None = None
+        """When it is forgotten; `None`: the peer is connected."""
+
+
+class _Rules:
+    """A topic's config and its decay factors for one heartbeat."""
+
+    __slots__ = ("config", "deficit", "failure", "first", "invalid")
+
+    def __init__(self, config: TopicScoreConfig, heartbeat_s: float) -> None:
+        self.config = config
+        self.first = _factor(heartbeat_s, config.first_decay_s)
+        self.deficit = _factor(heartbeat_s, config.deficit_decay_s)
+        self.failure = _factor(heartbeat_s, config.failure_decay_s)
+        self.invalid = _factor(heartbeat_s, config.invalid_decay_s)
+
+
+class Scores:
+    """The standings of all peers that are connected or remembered."""
+
+    def __init__(self, config: ScoreConfig, heartbeat_s: float) -> None:
+        self._config = config
+        self._misdeeds_factor = _factor(heartbeat_s, config.behaviour_decay_s)
+        self._default = _Rules(config.topic, heartbeat_s)
+        self._rules = {topic: _Rules(rules, heartbeat_s) for topic, rules in config.topics}
+        self._connected: dict[bytes, Standing] = {}
+        self._retained: dict[bytes, Standing] = {}
+        self._networks: dict[str, int] = {}
+
+    @property
+    def retained(self) -> int:
+        """How many peers that are not connected are remembered."""
+        return len(self._retained)
+
+    # --- peers come and go ------------------------------------------------------------------
+
+    def connected(self, peer: bytes, network: str | None, now: float) -> Standing:
+        """Return the standing of a peer that came, perhaps again."""
+        standing = self._retained.pop(peer, None) or Standing(peer)
+        standing.expires_at = None
+        standing.network = network
+        self._connected[peer] = standing
+        if network is not None:
+            self._networks[network] = self._networks.get(network, 0) + 1
+        self._weigh(standing, now)
+        return standing
+
+    def disconnected(self, peer: bytes, now: float) -> None:
+        """Forget what a peer did well, and remember what it did wrong."""
+        standing = self._connected.pop(peer)
+        network = standing.network
+        if network is not None:
+            standing.network = None
+            self._networks[network] -= 1
+            if not self._networks[network]:
+                del self._networks[network]
+        for topic, deeds in list(standing.topics.items()):
+            if deeds.mesh_since is not None:
+                self.pruned(standing, topic, now)
+            deeds.first = 0.0
+            if not (deeds.invalid or deeds.failures):
+                del standing.topics[topic]
+        standing.application = min(0.0, standing.application)
+        if standing.topics or standing.misdeeds or standing.application:
+            self._retain(standing, now + self._config.retain_s)
+
+    def restore(self, saved: Iterable[SavedScore], now: float) -> None:
+        """Remember what `saved` gave before a restart."""
+        for score in saved:
+            standing = Standing(score.peer)
+            standing.misdeeds = score.misdeeds
+            standing.application = min(0.0, score.application)
+            for topic, invalid in score.invalid:
+                self._deeds(standing, topic).invalid = invalid
+            for topic, failures in score.failures:
+                self._deeds(standing, topic).failures = failures
+            self._retain(standing, now + min(score.remaining_s, self._config.retain_s))
+
+    def saved(self, now: float) -> tuple[SavedScore, ...]:
+        """Return what is to be remembered over a restart: of every peer that did wrong."""
+        found = []
+        for standing in (*self._connected.values(), *self._retained.values()):
+            invalid = [(t, deeds.invalid) for t, deeds in standing.topics.items() if deeds.invalid]
+            failures = [(t, d.failures) for t, d in standing.topics.items() if d.failures]
+            application = min(0.0, standing.application)
+            if not (invalid or failures or standing.misdeeds or application):
+                continue
+            until = standing.expires_at
+            score = SavedScore(
+                peer=standing.peer,
+                remaining_s=self._config.retain_s if until is None else max(0.0, until - now),
+                misdeeds=standing.misdeeds,
+                invalid=tuple(invalid),
+                failures=tuple(failures),
+                application=application,
+            )
+            found.append(score)
+        return tuple(found)
+
+    # --- what peers do ----------------------------------------------------------------------
+
+    def grafted(self, standing: Standing, topic: str, now: float) -> None:
+        """The peer came into our mesh of a topic."""
+        deeds = self._deeds(standing, topic)
+        deeds.mesh_since = now
+        deeds.deliveries = 0.0
+
+    def pruned(self, standing: Standing, topic: str, now: float) -> None:
+        """The peer left our mesh of a topic; a deficit it leaves with sticks to it."""
+        deeds = self._deeds(standing, topic)
+        deeds.failures += self._deficit(deeds, self._rules_of(topic).config, now) ** 2
+        deeds.mesh_since = None
+        deeds.deliveries = 0.0
+
+    def first(self, standing: Standing, topic: str) -> None:
+        """The peer was the first to bring a valid message."""
+        deeds = self._deeds(standing, topic)
+        config = self._rules_of(topic).config
+        deeds.first = min(deeds.first + 1.0, config.first_max)
+        if deeds.mesh_since is not None:
+            deeds.deliveries = min(deeds.deliveries + 1.0, config.deficit_max)
+
+    def again(self, standing: Standing, topic: str) -> None:
+        """The peer brought a copy of a valid message, soon after the first."""
+        deeds = self._deeds(standing, topic)
+        if deeds.mesh_since is not None:
+            most = self._rules_of(topic).config.deficit_max
+            deeds.deliveries = min(deeds.deliveries + 1.0, most)
+
+    def invalid(self, standing: Standing, topic: str, now: float) -> None:
+        """The peer brought an invalid message."""
+        self._deeds(standing, topic).invalid += 1.0
+        self._weigh(standing, now)
+
+    def misdeed(self, standing: Standing, count: float, now: float) -> None:
+        """The peer broke the protocol so many times."""
+        standing.misdeeds += count
+        self._weigh(standing, now)
+
+    def appraise(self, peer: bytes, score: float, now: float) -> None:
+        """Take the application's score of a peer."""
+        standing = self._connected.get(peer) or self._retained.get(peer)
+        if standing is None:
+            if score >= 0:
+                return
+            standing = Standing(peer)
+            self._retain(standing, now + self._config.retain_s)
+        standing.application = score
+        self._weigh(standing, now)
+
+    def window_s(self, topic: str) -> float:
+        """Return how long after the first copy others count; 0 where P3 is off."""
+        config = self._rules_of(topic).config
+        counts = config.deficit_weight or config.failure_weight
+        return config.deficit_window_s if counts else 0.0
+
+    # --- time passes ------------------------------------------------------------------------
+
+    def refresh(self, now: float) -> None:
+        """Let counters decay for one heartbeat, weigh all peers anew, forget who is long gone."""
+        for standing in self._connected.values():
+            self._decay(standing)
+            self._weigh(standing, now)
+        for standing in list(self._retained.values()):
+            if standing.expires_at is not None and standing.expires_at <= now:
+                del self._retained[standing.peer]
+
+    def check(self) -> None:
+        """Assert that tables agree with each other and limits are kept."""
+        assert not self._connected.keys() & self._retained.keys()
+        assert len(self._retained) <= self._config.retained_max
+        assert all(standing.expires_at is None for standing in self._connected.values())
+        assert all(standing.expires_at is not None for standing in self._retained.values())
+        named = [s.network for s in self._connected.values() if s.network is not None]
+        assert self._networks == {network: named.count(network) for network in named}
+        for standing in self._connected.values():
+            assert len(standing.topics) <= self._config.topics_max
+            assert standing.misdeeds >= 0
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _rules_of(self, topic: str) -> _Rules:
+        return self._rules.get(topic, self._default)
+
+    def _deeds(self, standing: Standing, topic: str) -> Deeds:
+        topics = standing.topics
+        deeds = topics.get(topic)
+        if deeds is None:
+            if len(topics) >= self._config.topics_max:
+                # Never one of the mesh, unless all are: those are bounded by our own topics.
+                idle = (name for name, kept in topics.items() if kept.mesh_since is None)
+                del topics[next(idle, next(iter(topics)))]
+            deeds = topics[topic] = Deeds()
+        return deeds
+
+    def _retain(self, standing: Standing, until: float) -> None:
+        standing.expires_at = until
+        self._retained[standing.peer] = standing
+        if len(self._retained) > self._config.retained_max:
+            del self._retained[next(iter(self._retained))]
+
+    def _decay(self, standing: Standing) -> None:
+        least = self._config.decayed_below
+        standing.misdeeds = _decayed(standing.misdeeds, self._misdeeds_factor, least)
+        idle = []
+        for topic, deeds in standing.topics.items():
+            rules = self._rules_of(topic)
+            deeds.first = _decayed(deeds.first, rules.first, least)
+            deeds.deliveries = _decayed(deeds.deliveries, rules.deficit, least)
+            deeds.failures = _decayed(deeds.failures, rules.failure, least)
+            deeds.invalid = _decayed(deeds.invalid, rules.invalid, least)
+            if deeds.mesh_since is None and not (deeds.first or deeds.failures or deeds.invalid):
+                idle.append(topic)
+        for topic in idle:
+            del standing.topics[topic]
+
+    def _deficit(self, deeds: Deeds, config: TopicScoreConfig, now: float) -> float:
+        since = deeds.mesh_since
+        if since is None or now - since <= config.deficit_activation_s:
+            return 0.0
+        return max(0.0, config.deficit_threshold - deeds.deliveries)
+
+    def _weigh(self, standing: Standing, now: float) -> None:
+        config = self._config
+        total = 0.0
+        for topic, deeds in standing.topics.items():
+            rules = self._rules_of(topic).config
+            score = deeds.first * rules.first_weight
+            if deeds.mesh_since is not None:
+                time_s = min(now - deeds.mesh_since, rules.mesh_time_max_s)
+                score += time_s * rules.mesh_time_weight
+            if rules.deficit_weight:
+                score += self._deficit(deeds, rules, now) ** 2 * rules.deficit_weight
+            score += deeds.failures * rules.failure_weight
+            score += deeds.invalid**2 * rules.invalid_weight
+            total += score * rules.weight
+        total = min(total, config.topics_score_max)
+        total += standing.application * config.application_weight
+        if standing.network is not None:
+            surplus = self._networks[standing.network] - config.colocation_threshold
+            if surplus > 0:
+                total += surplus**2 * config.colocation_weight
+        excess = standing.misdeeds - config.behaviour_threshold
+        if excess > 0:
+            total += excess**2 * config.behaviour_weight
+        standing.value = total
+
+
+def _factor(heartbeat_s: float, decay_s: float) -> float:
+    """Return the factor that leaves 1 % after `decay_s`."""
+    return float(0.01 ** (heartbeat_s / decay_s))
+
+
+def _decayed(value: float, factor: float, least: float) -> float:
+    value *= factor
+    return value if value >= least else 0.0

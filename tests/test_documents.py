@@ -1,0 +1,76 @@
+"""The documents tell the truth of today: their tables are the code's, their commands run."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from peernode.problems import CODES, RETRYABLE
+from tests.blackbox.daemon import Daemon
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://)([^)#]+)\)")
+DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def block(language: str) -> str:
+    """Return the one block of README.md in this language."""
+    (found,) = [text for name, text in BLOCKS if name == language]
+    return str(found)
+
+
+def test_every_problem_is_documented_with_its_status() -> None:
+    text = (ROOT / "docs" / "problems.md").read_text("utf-8")
+    for code, (status, title) in CODES.items():
+        again = "yes" if code in RETRYABLE else ""
+        assert f"| `{code}` | {status} | {title} | {again} |" in text
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in LINK.findall(document.read_text("utf-8")):
+        assert (document.parent / target).exists(), target
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with Daemon(tmp_path_factory.mktemp("tour") / "data", workers=1) as daemon:
+        yield daemon
+
+
+@pytest.mark.slow
+def test_the_tour_with_curl_and_then_with_the_sdk_runs_as_it_stands(
+    node: Daemon, tmp_path: Path
+) -> None:
+    tour = block("bash").replace("http://127.0.0.1:8440", node.url)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", tour],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "{'words': 5}" in done.stdout
+    assert "counting" in done.stdout
+    assert done.stdout.rstrip().endswith("hello")
+
+    sdk = block("python").replace("http://127.0.0.1:8440", node.url)
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", sdk],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].endswith(" 144")
+    assert done.stdout.splitlines()[1] == "[0, 1, 4, 9, 16]"
