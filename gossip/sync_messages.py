@@ -3,12 +3,15 @@
     Hello    [1, version, mesh, nonce]      the opener begins
     Welcome  [2, version, nonce]            the answerer takes part
     Refusal  [3, reason]                    or does not
-    Ranges   [4, stratum, last, rows]       part of a turn in the comparison of one stratum
+    Ranges   [4, stratum, end, rows]        part of a turn in the comparison of one stratum
     Items    [5, stratum, payloads]         what the other lacks, in the order both sides know
 
+Who may speak is never in doubt (`sync_session` says how the turn passes), so neither side needs to
+read while it writes.
+
 A frame is one strict CBOR array (`storage.codec`) of at most `FRAME_SIZE_MAX_BYTES`.  A turn may
-have 65,536 ranges, so rows are packed, and not CBOR values of their own: a third of the processor
-time, and fewer bytes.  A row is
+have 65,536 ranges, so rows are packed and not CBOR values of their own: less time, fewer bytes.
+A row is
 
     head     1 byte: kind << 6 | how many bytes its upper bound shares with the one before
     length   1 byte, and as many bytes: the rest of the upper bound
@@ -51,8 +54,19 @@ PAYLOAD_OVERHEAD_BYTES: Final = 5
 """Of one payload in CBOR. Source: formula, the longest head of a string under 4 GiB."""
 IDS_MAX: Final = 32
 """Most ids in a row of `Ids`. Source: reconciliation's cost is least around here (measured)."""
-ITEMS_MAX: Final = 1024
+PAYLOADS_MAX: Final = 1024
 """Most payloads in a frame. Source: 256 KiB of the smallest records."""
+TURN_SIZE_MAX_BYTES: Final = 8 * 1024 * 1024
+"""Most bytes of rows in a turn; what is above is left to another session. Source: twice what
+10,000 scattered differences in a million take."""
+TURNS_MAX: Final = 16
+"""Most turns of one comparison. Source: formula, each divides the smaller side's range by 16."""
+MOVED_MAX: Final = 65_536
+"""Most items each way after one comparison; the rest is left to another. Source: guess; they
+take a quarter of a minute to verify, and 8 MiB to remember."""
+PASSES_MAX: Final = 4
+"""Most comparisons of facts in one session. Source: guess; one to exchange them, one to find
+them equal, and two for those that came from elsewhere meanwhile."""
 
 Nonce = Annotated[
     bytes, msgspec.Meta(min_length=NONCE_SIZE_BYTES, max_length=NONCE_SIZE_BYTES)
@@ -95,11 +109,22 @@ class Refusal(Message, frozen=True, tag=3):
     reason: Literal["busy", "mesh", "version"]
 
 
+class End(IntEnum):
+    """What comes after a frame of `Ranges`."""
+
+    MORE = 0
+    """More of the same turn."""
+    WHOLE = 1
+    """The other's turn."""
+    CUT = 2
+    """The other's turn, and something was left out for want of room: compare again later."""
+
+
 class Ranges(Message, frozen=True, tag=4):
-    """Rows of a turn; `last` ends it."""
+    """Rows of a turn."""
 
     stratum: Stratum
-    last: bool
+    end: End
     rows: bytes
 
 
@@ -107,7 +132,7 @@ class Items(Message, frozen=True, tag=5):
     """The next facts or records of those that the other side lacks; nil: no longer here."""
 
     stratum: Stratum
-    payloads: Annotated[list[bytes | None], msgspec.Meta(max_length=ITEMS_MAX)]
+    payloads: Annotated[list[bytes | None], msgspec.Meta(max_length=PAYLOADS_MAX)]
 
 
 AnyMessage: TypeAlias = Hello | Welcome | Refusal | Ranges | Items
@@ -137,7 +162,10 @@ class Ids(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """To `Ids`: what of mine you lack, and which of yours I lack."""
+    """To `Ids`: what of mine you lack, and which of yours I lack.
+
+    One that would be too long for a frame goes on in rows with higher bounds and no wants.
+    """
 
     lower: bytes
     upper: bytes
@@ -170,11 +198,8 @@ class Packer:
         self._full: list[bytes] = []
         self._open = bytearray()
         self._bound = b""
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all rows so far."""
-        return sum(map(len, self._full)) + len(self._open)
+        self.size_bytes = 0
+        """Of all rows so far."""
 
     def add(self, row: Row) -> None:
         """Append a row; it lies above those before it."""
@@ -186,6 +211,7 @@ class Packer:
             packed = self._pack(row)
         self._open += packed
         self._bound = row.upper
+        self.size_bytes += len(packed)
 
     def finish(self) -> list[bytes]:
         """Return the rows, a frame's worth each; at least one, maybe empty."""
