@@ -208,13 +208,15 @@ class Config:
     """Most messages that wait for `Judge`; above, they are dropped. Source: guess."""
     judging_size_max_bytes: int = 16 << 20
     """Source: guess; 256 full batches."""
+    recent_max: int = 4096
+    """Most messages whose copies still count for P3. Source: guess; a window is 10 ms."""
     judging_s: float = 30.0
     """How long a message waits for `Judge` before it is forgotten. Source: guess."""
 
     peers_max: int = 512
     """Most peers. Source: guess; more than a host has connections for."""
-    topics_max: int = 1024
-    """Most topics that a peer may be subscribed to. Source: `wire.SUBSCRIPTIONS_MAX`."""
+    topics_max: int = 256
+    """Most topics of a peer that are remembered. Source: guess; ten times what a mesh has."""
     own_topics_max: int = 64
     """Most topics of our own, and as many that we only publish to. Source: guess."""
     exchange_peers_max: int = 16

@@ -167,7 +167,9 @@ class Scores:
     def pruned(self, standing: Standing, topic: str, now: float) -> None:
         """The peer left our mesh of a topic; a deficit it leaves with sticks to it."""
         deeds = self._deeds(standing, topic)
-        deeds.failures += self._deficit(deeds, self._rules_of(topic).config, now) ** 2
+        config = self._rules_of(topic).config
+        if config.failure_weight:
+            deeds.failures += self._deficit(deeds, config, now) ** 2
         deeds.mesh_since = None
         deeds.deliveries = 0.0
 
@@ -197,15 +199,22 @@ class Scores:
         self._weigh(standing, now)
 
     def appraise(self, peer: bytes, score: float, now: float) -> None:
-        """Take the application's score of a peer."""
-        standing = self._connected.get(peer) or self._retained.get(peer)
-        if standing is None:
-            if score >= 0:
+        """Take the application's score of a peer. Nothing good is kept of one that is away."""
+        if peer not in self._connected:
+            score = min(0.0, score)
+            if not score and peer not in self._retained:
                 return
-            standing = Standing(peer)
-            self._retain(standing, now + self._config.retain_s)
+        standing = self.standing(peer, now)
         standing.application = score
         self._weigh(standing, now)
+
+    def standing(self, peer: bytes, now: float) -> Standing:
+        """Return the standing of a peer, here or away; one that was forgotten is remembered."""
+        standing = self._connected.get(peer) or self._retained.get(peer)
+        if standing is None:
+            standing = Standing(peer)
+            self._retain(standing, now + self._config.retain_s)
+        return standing
 
     def window_s(self, topic: str) -> float:
         """Return how long after the first copy others count; 0 where P3 is off."""

@@ -269,7 +269,7 @@ class Server:
             self._origins[origin] += 1
             try:
                 await connection.run()
-            except* Exception as group:  # noqa: BLE001  (boundary: one connection; cancellation passes)
+            except* Exception as group:  # noqa: BLE001  (boundary: a connection)
                 only = len(group.exceptions) == 1
                 self._service.report(group.exceptions[0] if only else group)
             finally:

@@ -125,19 +125,24 @@ class Node:
         self.registry.watch(self._object_changed)
         self.anonymous = Anonymous(RateConfig())
         self.workers = Workers(store, self.transactions, seams.clock, seams.entropy)
-        self.live = LiveJobs(store)
+        self._make_jobs(config, seams)
+        self.api = Api(self, CLASSES, self._pages)
+
+    def _make_jobs(self, config: Config, seams: Seams) -> None:
+        """Make what takes jobs in and sees them to their end."""
+        self.live = LiveJobs(self.store)
         effects = EdgeCalls(self)
         scheduler_config = SchedulerConfig(lease_s=config.lease_s, reconnect_s=config.reconnect_s)
         self.dispatch = Dispatch(
             scheduler=Scheduler(scheduler_config, self.identity.boot),
-            store=store,
+            store=self.store,
             jobs=self.live,
             clock=seams.clock,
             functions=self.programs.get,
             effects=effects,
         )
         self.attachments = Attachments(
-            self.dispatch, self.live, store, seams.clock, effects, config.lease_s / 3
+            self.dispatch, self.live, self.store, seams.clock, effects, config.lease_s / 3
         )
         self.jobs = Jobs(
             dispatch=self.dispatch,
@@ -149,7 +154,6 @@ class Node:
             live_max=config.jobs_live_max,
             boot=self.identity.boot,
         )
-        self.api = Api(self, CLASSES, self._pages)
 
     def _pages(self) -> App:
         from peernode import pages

@@ -13,7 +13,7 @@ from storage import cid
 JOBS_MAX: Final = 4096
 """Jobs kept. Source: with `CONTENT_MAX_BYTES`, at most 16 MiB, and seldom over 4."""
 CONTENT_MAX_BYTES: Final = 4096
-"""Largest input, and largest result, of a job that is kept. Source: guess, a few times the usual."""
+"""Largest input, and largest result, of a job that is kept. Source: guess, a few usual ones."""
 
 
 class RecentJobs:

@@ -113,6 +113,7 @@ LONG_MODULES = {
     "peernode/classes/*.py": "one class, one room: attributes, methods and rights together",
     "worker/edge.py": "function code imports one module, which imports nothing of ours",
     "worker/runtimes/python_child.py": "runs by itself, in an interpreter without our packages",
+    "worker/supervisor.py": "what runs, what waits and what ends share one state",
     "worker/scheduler.py": "one machine: its inputs meet in one state",
 }
 """Modules over the limit, and why each is one thing."""

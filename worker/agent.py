@@ -11,11 +11,9 @@ this machine (`worker.supervisor`).
 As a program (`python -m worker.agent`) it is described in `worker.program`.
 """
 
-import os
 import random
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
@@ -58,7 +56,8 @@ from worker.protocol import (
     Welcome,
 )
 from worker.reports import Outcome
-from worker.supervisor import Config as SupervisorConfig, Supervisor, open_supervisor, remove_tree
+from worker.scratch import open_scratch
+from worker.supervisor import Config as SupervisorConfig, Supervisor, open_supervisor
 
 BACKOFF_MIN_S: Final = 0.1
 """First wait before another try to connect. Source: guess."""
@@ -116,7 +115,7 @@ class Agent:
 
     async def run(self, link_factory: LinkFactory) -> None:
         """Work until cancelled, or until the node refuses this worker (`LinkRefused`)."""
-        with _scratch(self._config.directory) as scratch:
+        with open_scratch(self._config.directory) as scratch:
             config = SupervisorConfig(
                 slots=self._offer.slots,
                 scratch=scratch,
@@ -393,22 +392,6 @@ def _size_bytes(message: Message) -> int:
             return texts + MESSAGE_OVERHEAD_BYTES
         case _:
             return MESSAGE_OVERHEAD_BYTES
-
-
-@contextmanager
-def _scratch(directory: Path) -> Iterator[Path]:
-    """Make a directory for this process's children, and remove those that dead agents left."""
-    parent = directory / "scratch"
-    path = parent / str(os.getpid())
-    parent.mkdir(parents=True, exist_ok=True)
-    for old in parent.iterdir():
-        if old == path or not Path("/proc", old.name).exists():
-            remove_tree(old)
-    path.mkdir(mode=0o700)
-    try:
-        yield path
-    finally:
-        remove_tree(path)
 
 
 if __name__ == "__main__":

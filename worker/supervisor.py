@@ -35,7 +35,7 @@ from worker.child import Attempt, Child, describe_exit
 from worker.process_tree import kill_orphans, process_table
 from worker.protocol import STARTED_DELAY_S, ErrorCode, Usage
 from worker.reports import Outcome, Reports
-from worker.runtimes.python_child import wipe
+from worker.scratch import remove_tree
 from worker.tree_limits import TreeLimits
 
 TICK_S: Final = 0.02
@@ -553,10 +553,3 @@ async def open_supervisor(
         nursery.start_soon(supervisor.run)
         yield supervisor
         nursery.cancel_scope.cancel()
-
-
-def remove_tree(directory: Path) -> None:
-    """Remove a directory that functions wrote in; what cannot be removed stays."""
-    with suppress(OSError):
-        wipe(str(directory))
-        directory.rmdir()

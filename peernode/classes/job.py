@@ -37,6 +37,7 @@ from peernode.classes.job_bodies import (
 )
 from peernode.functions import FunctionVersion
 from peernode.job_rows import Change, Request
+from peernode.permissions import Target
 from peernode.problems import Problem, not_found
 from peernode.terms import TermsBody, to_row
 from peernode.timestamps import rfc3339
@@ -59,6 +60,7 @@ def find(node: "Node", call: Call, verb: str) -> tuple[Request, JobView]:
     """Return the job a call is about, if its caller may do `verb`; raises `Problem`."""
     request = node.live.request(call.object_id)
     if request is None:
+        access.require(call.actor, "get", Target(class_name="job"))
         raise not_found("job", str(call.object_id))
     target = access.target(
         node,

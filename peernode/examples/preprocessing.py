@@ -8,7 +8,6 @@ one of your own, and `--pictures` for what your camera saw.
 """
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -115,7 +114,7 @@ def main() -> None:
         if not given.endpoint:
             print(f"all that arrived at {endpoint}:")
             for body in cloud.received:
-                print(json.dumps(json.loads(body), indent=2))
+                print(body.decode())
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from peernode.registry import (
 from storage import codec
 from storage.facts import Role
 from storage.places import Class
+from storage.records import NO_FLAGS
 from storage.store import Batch, Table
 from tests.peernode.nodes import Disk, Lab, reopen, settle, sign_up
 
@@ -83,7 +84,7 @@ async def test_what_is_deleted_stays_deleted(lab: Lab) -> None:
     assert lab.disk.get(Table.DEAD, function.to_bytes(8, "big")) is not None
     # Even a later record of the same author does not bring it back.
     late = lab.node.registry.sign(
-        actor(lab), entry.place, encode_attributes(entry.attributes), entry.record.body.flags
+        actor(lab), entry.place, encode_attributes(entry.attributes), NO_FLAGS
     )
     lab.disk.apply(Batch(puts=[(Table.RECORDS, late.store_key, late.encoded)]))
     lab.node.registry._apply(late)

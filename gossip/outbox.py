@@ -1,0 +1,177 @@
+"""What is on its way to each peer, and who cannot keep up.
+
+During one `Mesh.handle` all that is to be said to a peer is collected and leaves as few RPCs as it
+fits in.  The driver tells how many bytes left its queue (`Written`); what is queued is bounded in
+bytes, never in messages:
+
+* above `queue_high_bytes` a peer has no room, until it is below `queue_low_bytes` again; a
+  publisher should wait while `room` is false;
+* a peer without room for `slow_s` is *slow*: it gets no messages and nobody waits for it;
+* above `queue_max_bytes` messages to it are dropped (it will be told of them by IHAVE), control is
+  not: a lost GRAFT or subscription would leave two nodes with two opinions.  A peer that has no
+  room even for that is disconnected.
+"""
+
+from gossip import wire
+from gossip.config import Config
+from gossip.mesh_events import Disconnect, Effect, Send
+from gossip.scoring import Standing
+
+
+class Peer:
+    """A connected peer."""
+
+    __slots__ = (
+        "controls",
+        "doomed",
+        "explicit",
+        "fragments",
+        "full_since",
+        "id",
+        "ids_asked",
+        "ids_served",
+        "ihave_messages",
+        "outbound",
+        "queued_bytes",
+        "short_ids",
+        "slow",
+        "staged_bytes",
+        "standing",
+        "topics",
+    )
+
+    def __init__(
+        self, id: bytes, outbound: bool, explicit: bool, short_ids: bool, standing: Standing
+    ) -> None:
+        self.id = id
+        self.outbound = outbound
+        self.explicit = explicit
+        self.standing = standing
+        self.short_ids = short_ids
+        """It writes message ids in 44 bytes."""
+        self.topics: dict[str, None] = {}
+        self.doomed = False
+        """`Disconnect` was said: nothing goes to it and nothing from it counts any more."""
+        # In this heartbeat:
+        self.ihave_messages = 0
+        self.ids_asked = 0
+        self.ids_served = 0
+        # On their way:
+        self.fragments: list[bytes] = []
+        self.controls: list[bytes] = []
+        self.staged_bytes = 0
+        self.queued_bytes = 0
+        """With what is staged."""
+        self.full_since: float | None = None
+        self.slow = False
+
+
+class Outbox:
+    """Collects what goes to peers, and keeps the accounts of what is on its way."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._staged: list[Peer] = []
+        self._full: dict[bytes, Peer] = {}
+        self.sent = 0
+        """RPCs."""
+        self.dropped = 0
+        """Messages."""
+
+    @property
+    def room(self) -> bool:
+        """Whether every peer that is not slow has room for more."""
+        return all(peer.slow for peer in self._full.values())
+
+    @property
+    def deadline(self) -> float | None:
+        """When the next peer may become slow."""
+        waits = [
+            peer.full_since
+            for peer in self._full.values()
+            if not peer.slow and peer.full_since is not None
+        ]
+        return min(waits) + self._config.slow_s if waits else None
+
+    def message(self, peer: Peer, fragment: bytes) -> bool:
+        """Send a message, if there is room; return whether there was."""
+        size = len(fragment)
+        if peer.slow or peer.doomed or peer.queued_bytes + size > self._config.queue_max_bytes:
+            self.dropped += 1
+            return False
+        if not peer.staged_bytes:
+            self._staged.append(peer)
+        peer.fragments.append(fragment)
+        peer.staged_bytes += size
+        peer.queued_bytes += size
+        return True
+
+    def subscription(self, peer: Peer, fragment: bytes) -> None:
+        """Send a subscription."""
+        self._must(peer, peer.fragments, fragment)
+
+    def control(self, peer: Peer, field: bytes) -> None:
+        """Send a field of a control."""
+        self._must(peer, peer.controls, field)
+
+    def _must(self, peer: Peer, part: list[bytes], data: bytes) -> None:
+        if peer.doomed:
+            return
+        if not peer.staged_bytes:
+            self._staged.append(peer)
+        part.append(data)
+        peer.staged_bytes += len(data)
+        peer.queued_bytes += len(data)
+
+    def flush(self, out: list[Effect], now: float) -> None:
+        """Append to `out` what was collected."""
+        config = self._config
+        for peer in self._staged:
+            rpcs = wire.pack(peer.fragments, peer.controls, config.rpc_size_bytes)
+            peer.queued_bytes += sum(map(len, rpcs)) - peer.staged_bytes
+            peer.fragments.clear()
+            peer.controls.clear()
+            peer.staged_bytes = 0
+            if peer.doomed:
+                continue
+            if peer.queued_bytes > config.queue_max_bytes + config.queue_control_bytes:
+                peer.doomed = True
+                out.append(Disconnect(peer.id, "it does not read what it is sent"))
+                continue
+            self.sent += len(rpcs)
+            out += [Send(peer.id, rpc) for rpc in rpcs]
+            if peer.queued_bytes > config.queue_high_bytes and peer.full_since is None:
+                peer.full_since = now
+                self._full[peer.id] = peer
+        self._staged.clear()
+
+    def written(self, peer: Peer, size_bytes: int) -> None:
+        """So many bytes left the driver's queue."""
+        peer.queued_bytes = max(0, peer.queued_bytes - size_bytes)
+        if peer.full_since is not None and peer.queued_bytes < self._config.queue_low_bytes:
+            self.forget(peer)
+
+    def emptied(self, peer: Peer) -> None:
+        """What was on its way is lost."""
+        peer.queued_bytes = peer.staged_bytes
+        self.forget(peer)
+
+    def forget(self, peer: Peer) -> None:
+        """The peer has room again, or is gone."""
+        if self._full.pop(peer.id, None) is not None:
+            peer.full_since = None
+            peer.slow = False
+
+    def find_slow(self, now: float) -> None:
+        """Call those slow that have had no room for too long."""
+        for peer in self._full.values():
+            if peer.full_since is not None and now - peer.full_since >= self._config.slow_s:
+                peer.slow = True
+
+    def check(self) -> None:
+        """Assert that nothing is left over between two inputs."""
+        assert not self._staged
+        for id, peer in self._full.items():
+            assert peer.id == id
+            assert peer.full_since is not None
+            assert peer.queued_bytes >= self._config.queue_low_bytes
