@@ -28,7 +28,14 @@ class Cached:
 class MessageCache:
     """The messages of the last heartbeats."""
 
-    __slots__ = ("_entries", "_gossip", "_messages_max", "_size_max_bytes", "_windows", "size_bytes")
+    __slots__ = (
+        "_entries",
+        "_gossip",
+        "_messages_max",
+        "_size_max_bytes",
+        "_windows",
+        "size_bytes",
+    )
 
     def __init__(
         self, windows: int, gossip_windows: int, messages_max: int, size_max_bytes: int

@@ -317,14 +317,12 @@ class Overlay:
             del self.topics[topic.name]
 
     def _eligible(self, peer: Peer, topic: Topic, now: float) -> bool:
-        return (
-            topic.mesh is not None
-            and peer.id not in topic.mesh
-            and not (peer.explicit or peer.slow or peer.doomed)
-            and peer.standing.value >= 0
-            and self._backoffs.get((topic.name, peer.id), now - self.config.backoff_slack_s)
-            <= now - self.config.backoff_slack_s
-        )
+        if topic.mesh is None or peer.id in topic.mesh:
+            return False
+        if peer.explicit or peer.slow or peer.doomed or peer.standing.value < 0:
+            return False
+        until = self._backoffs.get((topic.name, peer.id))
+        return until is None or until + self.config.backoff_slack_s <= now
 
     def _enter(self, peer: Peer, topic: Topic, now: float) -> None:
         assert topic.mesh is not None

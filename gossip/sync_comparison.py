@@ -47,6 +47,8 @@ PARTS: Final = 16
 ANSWER_IDS_MAX: Final = 8192
 """Most ids in one row of an answer. Source: formula, half of a frame."""
 
+_ROOM_BYTES: Final = TURN_SIZE_MAX_BYTES - 2 * ANSWER_IDS_MAX * SHORT_ID_SIZE_BYTES
+
 
 class _Asked(msgspec.Struct, frozen=True):
     """A range whose ids went out, and the items that they stand for, back to back."""
@@ -79,9 +81,13 @@ class Comparison:
         self._received_bytes = 0
         self._upper: bytes | None = b""
         """The highest bound of the other's turn so far; `None` is the end."""
-        self._ended = False
+        self.has_ended = False
+        """Whether the last frame of the other's turn is here."""
         self._theirs_open = False
         self._ours_open = False
+        """Whether the turn that is being made has anything to answer."""
+        self._was_open = False
+        """Whether the one before it had."""
 
     # --- a turn of the other side ---------------------------------------------------------
 
@@ -94,7 +100,7 @@ class Comparison:
             raise RemoteProtocolError("a frame without rows that is not the last")
         self._rows.append(unpack_rows(rows))
         if end is not End.MORE:
-            self._ended = True
+            self.has_ended = True
             self.cut |= end is End.CUT
             self._count_turn()
 
@@ -111,14 +117,12 @@ class Comparison:
         return not self._rows
 
     @property
-    def is_ours(self) -> bool:
-        """Tell whether the other's turn has ended and all its rows are handled."""
-        return self._ended and not self._rows
-
-    @property
     def is_over(self) -> bool:
-        """Tell whether the last turn, whosever it was, was closing."""
-        return not (self._theirs_open if self._ended else self._ours_open)
+        """Tell whether the last turn, whosever it was, was closing.
+
+        Ask when all rows of the other's turn are handled, or after `finish`.
+        """
+        return not (self._theirs_open if self.has_ended else self._was_open)
 
     # --- a turn of this side --------------------------------------------------------------
 
@@ -141,8 +145,9 @@ class Comparison:
         self._is_full = False
         self._received_bytes = 0
         self._upper = b""
-        self._ended = False
+        self.has_ended = False
         self._theirs_open = False
+        self._was_open, self._ours_open = self._ours_open, False
         self._count_turn()
         return list(zip(frames, ends, strict=True))
 
@@ -253,13 +258,8 @@ class Comparison:
         return False
 
 
-_ROOM_BYTES: Final = TURN_SIZE_MAX_BYTES - (ANSWER_IDS_MAX + IDS_MAX) * SHORT_ID_SIZE_BYTES
-
-
 def _split(ids: bytes) -> list[bytes]:
-    return [
-        ids[at : at + SHORT_ID_SIZE_BYTES] for at in range(0, len(ids), SHORT_ID_SIZE_BYTES)
-    ]
+    return [ids[at : at + SHORT_ID_SIZE_BYTES] for at in range(0, len(ids), SHORT_ID_SIZE_BYTES)]
 
 
 def _is_above(row: Answer, asked: _Asked) -> bool:

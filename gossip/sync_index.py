@@ -77,7 +77,7 @@ class Index:
         if not self._blocks:
             return False
         block, at = self._find(item)
-        return self._blocks[block][at : at + ITEM_SIZE_BYTES] == item
+        return bytes(self._blocks[block][at : at + ITEM_SIZE_BYTES]) == item
 
     def __iter__(self) -> Iterator[Item]:
         for block in self._blocks:
@@ -97,7 +97,7 @@ class Index:
             return True
         at_block, at = self._find(item)
         block = self._blocks[at_block]
-        if block[at : at + ITEM_SIZE_BYTES] == item:
+        if bytes(block[at : at + ITEM_SIZE_BYTES]) == item:
             return False
         self._starts = None
         if len(block) >= _BLOCK_BYTES_MAX:

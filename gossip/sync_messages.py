@@ -68,9 +68,7 @@ PASSES_MAX: Final = 4
 """Most comparisons of facts in one session. Source: guess; one to exchange them, one to find
 them equal, and two for those that came from elsewhere meanwhile."""
 
-Nonce = Annotated[
-    bytes, msgspec.Meta(min_length=NONCE_SIZE_BYTES, max_length=NONCE_SIZE_BYTES)
-]
+Nonce = Annotated[bytes, msgspec.Meta(min_length=NONCE_SIZE_BYTES, max_length=NONCE_SIZE_BYTES)]
 Mesh = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 
 

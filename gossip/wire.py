@@ -165,7 +165,9 @@ def _describe() -> dict[str, Any]:
             ("signature", one, data),
             ("key", one, data),
         ],
-        "Control": [(name, many, data) for name in ("ihave", "iwant", "graft", "prune", "unwanted")],
+        "Control": [
+            (name, many, data) for name in ("ihave", "iwant", "graft", "prune", "unwanted")
+        ],
         "IHave": [("topic", one, data), ("ids", many, data)],
         "Ids": [("ids", many, data)],
         "Graft": [("topic", one, data)],
@@ -183,7 +185,9 @@ def _describe() -> dict[str, Any]:
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     find = pool.FindMessageTypeByName
-    return {name: message_factory.GetMessageClass(find(f"{file.package}.{name}")) for name in described}
+    return {
+        name: message_factory.GetMessageClass(find(f"{file.package}.{name}")) for name in described
+    }
 
 
 _CLASSES: Final = _describe()

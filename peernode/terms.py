@@ -41,11 +41,9 @@ class LimitsBody(Body, omit_defaults=True, frozen=True, kw_only=True):
 class RetryBody(Body, omit_defaults=True, frozen=True, kw_only=True):
     """Which failed attempts are tried again, how often, and how long after."""
 
-    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 3
-    backoff_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 1.0
-    on: list[Literal["error", "timeout", "limit", "lost"]] = msgspec.field(
-        default_factory=lambda: ["lost"]
-    )
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    backoff_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] | None = None
+    on: list[Literal["error", "timeout", "limit", "lost"]] | None = None
 
 
 class RequiresBody(Body, omit_defaults=True, frozen=True, kw_only=True):
@@ -100,7 +98,14 @@ def resolve(runtime: Runtime, function_terms: bytes, caller_terms: bytes) -> Ter
     function, caller = from_row(function_terms), from_row(caller_terms)
     limits = _merge(function.limits, caller.limits, LimitsBody)
     requires = _merge(function.requires, caller.requires, RequiresBody)
-    retry = caller.retry or function.retry or RetryBody()
+    retry = _merge(function.retry, caller.retry, RetryBody)
+    stated_retry: dict[str, Any] = {
+        name: value
+        for name in ("max_attempts", "backoff_s")
+        if (value := getattr(retry, name)) is not None
+    }
+    if retry.on is not None:
+        stated_retry["on"] = frozenset(retry.on)
     isolation: Isolation = caller.isolation or function.isolation or "process"
     worker_limits: dict[str, Any] = {
         name: value
@@ -120,7 +125,7 @@ def resolve(runtime: Runtime, function_terms: bytes, caller_terms: bytes) -> Ter
                 labels=tuple(sorted((requires.labels or {}).items())),
             )
         ),
-        Retry(max_attempts=retry.max_attempts, backoff_s=retry.backoff_s, on=frozenset(retry.on)),
+        Retry(**stated_retry),
         Timeouts(
             queue_s=limits.queue_s or QUEUE_S_DEFAULT,
             run_s=limits.run_s,

@@ -51,11 +51,22 @@ def person(node: Daemon, names: Iterator[int]) -> Iterator[Callable[[], Person]]
         one.http.close()
 
 
-@pytest.fixture
-def lab(person: Callable[[], Person]) -> Lab:
-    owner = person()
+def _lab(owner: Person) -> Lab:
     project = owner.project("lab")
     return Lab(owner, project, owner.deploy(project, "echo", ECHO))
+
+
+@pytest.fixture
+def lab(person: Callable[[], Person]) -> Lab:
+    return _lab(person())
+
+
+@pytest.fixture(scope="session")
+def old_lab(node: Daemon) -> Iterator[Lab]:
+    """One for the tests that change nothing in it."""
+    found = _lab(node.sign_up("old-hand"))
+    yield found
+    found.http.close()
 
 
 @pytest.fixture

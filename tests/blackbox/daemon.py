@@ -210,7 +210,9 @@ class Person:
 
     def hand_in(self, function: str, input: Any = None, **more: Any) -> Any:
         """Return a job that was accepted."""
-        return expect(self.http.post("/job", json={"function": function, "input": input, **more}), 202)
+        return expect(
+            self.http.post("/job", json={"function": function, "input": input, **more}), 202
+        )
 
     def ended(self, job: str, wait_s: float = 30) -> Any:
         """Return a job, once it has ended."""

@@ -131,7 +131,9 @@ def test_content_is_served_so_that_a_browser_runs_nothing(lab):
     assert "sandbox" in read.headers["content-security-policy"]
 
 
-@pytest.mark.parametrize("kind", ["nonsense", "a/b\tc", "a/" + "b" * 200, "text/é", "/", "a/b;\x7f"])
+@pytest.mark.parametrize(
+    "kind", ["nonsense", "a/b\tc", "a/" + "b" * 200, "text/é", "/", "a/b;\x7f"]
+)
 def test_a_media_type_that_is_none_stores_nothing(lab, kind):
     headers = [(b"content-type", kind.encode("latin-1"))]
     answer = lab.http.post("/blob", content=b"x", headers=headers)

@@ -62,7 +62,7 @@ def test_every_operation_of_the_contract_is_described(anonymous):
     for name in CLASSES:
         assert {"get", "post"} <= set(paths[f"/{name}"])
         assert {"get", "post", "delete"} <= set(paths[f"/{name}/{{id}}"])
-    for call in (
+    for call in (  # noqa: SIM905
         "user/login user/delegate user/rotate user/revoke project/add_member project/remove_member "
         "project/usage function/rollback function/call job/cancel job/retry kv/put kv/get "
         "kv/delete kv/list kv/increment worker/drain worker/resume"
@@ -75,19 +75,21 @@ def test_every_operation_of_the_contract_is_described(anonymous):
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"])
 @pytest.mark.parametrize("path", ["/nothing", "/jobs", "/Job", "/nothing/1", "/nothing/1/x"])
-def test_an_unknown_class_is_named(lab, method, path):
-    answer = lab.http.request(method, path)
+def test_an_unknown_class_is_named(old_lab, method, path):
+    answer = old_lab.http.request(method, path)
     problem = refused(answer, 404, "unknown_class")
     assert "job" in problem["hint"]
 
 
 @pytest.mark.parametrize("class_name", CLASSES)
-@pytest.mark.parametrize("id_text", ["x!", "-1", "1.5", "01", "9" * 19, "9" * 5000, "%00", "²", "%F0"])
-def test_a_malformed_id_is_not_found(lab, class_name, id_text):
+@pytest.mark.parametrize(
+    "id_text", ["x!", "-1", "1.5", "01", "9" * 19, "9" * 5000, "%00", "²", "%F0"]
+)
+def test_a_malformed_id_is_not_found(old_lab, class_name, id_text):
     for answer in (
-        lab.http.get(f"/{class_name}/{id_text}"),
-        lab.http.post(f"/{class_name}/{id_text}", json={"name": "x"}),
-        lab.http.delete(f"/{class_name}/{id_text}"),
+        old_lab.http.get(f"/{class_name}/{id_text}"),
+        old_lab.http.post(f"/{class_name}/{id_text}", json={"name": "x"}),
+        old_lab.http.delete(f"/{class_name}/{id_text}"),
     ):
         if id_text in ("%00", "%F0"):
             refused_by_the_server(answer)
@@ -141,10 +143,10 @@ WRONG_BODIES = [
     [("/project", b"name"), ("/function", b"name"), ("/job", b"function"), ("/kv", b"name")],
 )
 @pytest.mark.parametrize(("body", "status", "code"), WRONG_BODIES)
-def test_a_body_that_cannot_be_read_stores_nothing(lab, call, field, body, status, code):
-    with nothing_stored(lab):
+def test_a_body_that_cannot_be_read_stores_nothing(old_lab, call, field, body, status, code):
+    with nothing_stored(old_lab):
         problem = refused(
-            lab.http.post(call, content=body.replace(b"name", field)), status, code
+            old_lab.http.post(call, content=body.replace(b"name", field)), status, code
         )
     if code == "too_large":
         assert problem["limit"] in (32, 1 << 20)
@@ -155,10 +157,10 @@ def test_a_body_that_cannot_be_read_stores_nothing(lab, call, field, body, statu
 @pytest.mark.parametrize(
     "literal", [b"NaN", b"-Infinity", b'"\\udead"', b'"\xff"', b"01", b"'x'", b"undefined", b".5"]
 )
-def test_what_is_no_json_is_found_deep_inside_too(lab, literal):
-    body = b'{"input":{"a":[%b]},"function":"%b"}' % (literal, lab.echo.encode())
-    with nothing_stored(lab):
-        refused(lab.http.post("/job", content=body), 400, "invalid_json")
+def test_what_is_no_json_is_found_deep_inside_too(old_lab, literal):
+    body = b'{"input":{"a":[%b]},"function":"%b"}' % (literal, old_lab.echo.encode())
+    with nothing_stored(old_lab):
+        refused(old_lab.http.post("/job", content=body), 400, "invalid_json")
 
 
 def test_json_may_be_32_deep_and_a_mebibyte_long(lab):
@@ -209,9 +211,9 @@ def test_a_body_of_another_type_is_refused(lab, kind):
         ("/job", {"state": "succeeded"}, "state"),
     ],
 )
-def test_a_field_that_is_wrong_is_named(lab, call, body, field):
-    with nothing_stored(lab):
-        answer = lab.http.post(call, json=body)
+def test_a_field_that_is_wrong_is_named(old_lab, call, body, field):
+    with nothing_stored(old_lab):
+        answer = old_lab.http.post(call, json=body)
         refused(answer, 422, answer.json()["code"], field=field)
 
 
@@ -278,8 +280,8 @@ def test_every_object_has_what_the_contract_says(lab, node):
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 @pytest.mark.parametrize("class_name", CLASSES)
-def test_nothing_is_told_without_a_token(anonymous, lab, method, class_name):
-    for id_text in (lab.person.id, lab.project, lab.echo, "1" * 18):
+def test_nothing_is_told_without_a_token(anonymous, old_lab, method, class_name):
+    for id_text in (old_lab.person.id, old_lab.project, old_lab.echo, "1" * 18):
         answer = anonymous.request(method, f"/{class_name}/{id_text}", json={})
         assert answer.status_code in (401, 422)
         if answer.status_code == 401:

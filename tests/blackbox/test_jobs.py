@@ -124,9 +124,7 @@ def test_the_same_key_hands_in_one_job(lab):
     key = {"Idempotency-Key": "once"}
     body = {"function": lab.echo, "input": "x"}
     with ThreadPoolExecutor(16) as pool:
-        answers = list(
-            pool.map(lambda _: lab.http.post("/job", json=body, headers=key), range(32))
-        )
+        answers = list(pool.map(lambda _: lab.http.post("/job", json=body, headers=key), range(32)))
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert len(jobs(lab)) == 1
@@ -164,9 +162,7 @@ def test_the_same_key_at_another_function_is_another_request(lab):
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
 def test_a_key_has_bounds(lab, key):
-    answer = lab.http.post(
-        "/job", json={"function": lab.echo}, headers={"Idempotency-Key": key}
-    )
+    answer = lab.http.post("/job", json={"function": lab.echo}, headers={"Idempotency-Key": key})
     refused(answer, 422, "invalid_field", field="Idempotency-Key", limit=255)
     assert jobs(lab) == []
 

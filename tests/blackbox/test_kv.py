@@ -127,7 +127,9 @@ def test_what_is_no_number_is_not_added_to(lab, kind, held):
 def test_a_counter_stays_a_number_that_json_carries(lab, kind):
     path = space(lab, kind)
     most = (1 << 53) - 1
-    assert expect(lab.http.post(f"{path}/increment", json={"key": "n", "by": most}))["value"] == most
+    assert (
+        expect(lab.http.post(f"{path}/increment", json={"key": "n", "by": most}))["value"] == most
+    )
     answer = lab.http.post(f"{path}/increment", json={"key": "n", "by": 1})
     refused(answer, 422, "invalid_field", field="by", limit=most)
     for wrong in ("1", 1.5, None, 1 << 60):
@@ -274,9 +276,7 @@ def test_namespaces_of_others_are_not_there(lab, person, operator, kind):
     body = {"owner": {"user": lab.person.id}, "name": "hers", "scope": "local"}
     refused(eve.http.post("/kv", json=body), 403, "forbidden")
     expect(
-        lab.http.post(
-            f"/project/{lab.project}/add_member", json={"user": eve.id, "role": "viewer"}
-        )
+        lab.http.post(f"/project/{lab.project}/add_member", json={"user": eve.id, "role": "viewer"})
     )
     refused(eve.http.post(f"{path}/put", json={"key": "k", "value": 1}), 403, "forbidden")
     assert expect(eve.http.post(f"{path}/list"))["items"] == []

@@ -4,7 +4,6 @@ import msgspec
 import pytest
 import trio
 
-from peernode.permissions import Actor
 from peernode.registry import (
     Entry,
     FunctionAttributes,
@@ -18,8 +17,7 @@ from peernode.registry import (
 from storage import codec
 from storage.facts import Role
 from storage.places import Class
-from storage.records import NO_FLAGS
-from storage.store import Batch, Table
+from storage.store import Table
 from tests.peernode.nodes import Disk, Lab, reopen, settle, sign_up
 
 CLASSES = (Class.USER, Class.PROJECT, Class.FUNCTION, Class.KV_SPACE)
@@ -27,10 +25,6 @@ CLASSES = (Class.USER, Class.PROJECT, Class.FUNCTION, Class.KV_SPACE)
 
 def view(registry: Registry) -> dict[Class, dict[int, Entry | None]]:
     return {c: {id: registry.get(c, id) for id in registry.all(c)} for c in CLASSES}
-
-
-def actor(lab: Lab) -> Actor:
-    return lab.node.sessions.authenticate(f"Bearer {lab.ada.token}".encode())
 
 
 async def test_a_restart_shows_the_same_view(lab: Lab) -> None:
@@ -77,21 +71,31 @@ async def test_changes_made_at_once_are_based_on_each_other(lab: Lab) -> None:
 
 async def test_what_is_deleted_stays_deleted(lab: Lab) -> None:
     function = int(lab.echo)
-    entry = lab.node.registry.get(Class.FUNCTION, function)
-    assert entry is not None
     await lab.ada.delete(f"/function/{function}")
     assert lab.node.registry.get(Class.FUNCTION, function) is None
     assert lab.disk.get(Table.DEAD, function.to_bytes(8, "big")) is not None
-    # Even a later record of the same author does not bring it back.
-    late = lab.node.registry.sign(
-        actor(lab), entry.place, encode_attributes(entry.attributes), NO_FLAGS
-    )
-    lab.disk.apply(Batch(puts=[(Table.RECORDS, late.store_key, late.encoded)]))
-    lab.node.registry._apply(late)
-    assert lab.node.registry.get(Class.FUNCTION, function) is None
+    await lab.ada.post(f"/function/{function}", {"description": "Back"}, 404)
     async with reopen(lab) as again:
         await again.ada.get(f"/function/{function}", 404)
         assert function not in again.node.registry.all(Class.FUNCTION)
+
+
+async def test_a_change_that_is_on_its_way_does_not_bring_back_what_is_deleted(lab: Lab) -> None:
+    path, statuses = f"/function/{lab.echo}", []
+
+    async def change() -> None:
+        body = {"description": "Still here"}
+        statuses.append((await lab.ada.http.post(path, json=body)).status_code)
+
+    lab.disk.gate.hold()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lab.ada.delete, path)
+        await settle()
+        nursery.start_soon(change)
+        await settle()
+        lab.disk.gate.release()
+    assert statuses == [404]
+    await lab.ada.get(path, 404)
 
 
 async def test_a_role_that_is_given_or_taken_counts_at_once(lab: Lab) -> None:

@@ -1,0 +1,533 @@
+"""GossipSub 1.1, wire-compatible, as a machine without I/O: gossip that makes the truth fast.
+
+`Mesh` is told what happened (`handle`, with the time) and answers what is to be done.  It reads no
+clock and does no I/O; chance, signing and verifying are handed in.  Inputs and effects are in
+`gossip.mesh_events`, bytes in `gossip.wire`, limits in `gossip.config`.
+
+A message goes at once to the few peers of the topic's mesh (`gossip.overlay`), which pass it on;
+peers outside are told of it at the next heartbeat and may ask (`gossip.lazy_push`).  Own messages
+go to all subscribers.  What peers do is scored (`gossip.scoring`), and a poor score costs them, in
+this order: their place in the mesh, gossip, our messages, a hearing, the connection.
+
+Rules:
+
+* A message that is delivered is signed by its author (StrictSign), of a topic of ours, and not
+  seen before.  It is passed on only once the application accepted it: `judge` says so on the spot,
+  or answers `None`, and the driver sends `Judge` later.
+* Whatever bytes come, nothing is raised.  A malformed RPC costs its sender ten misdeeds and its
+  stream; a message that breaks a rule counts as invalid; a message of another topic, or one of
+  ours come back, is dropped without blame (we may have restarted, or lately left the topic).
+* Every table is bounded; `Config` says by what.
+* The same inputs, chance and signatures give the same effects.
+
+What the driver does: open one stream to each peer and write `Send` with a length before it; read
+the streams that peers open; say `Connected` before the first `Received`, `Written` after each
+write; `Tick` at `deadline`; have a publisher wait while `room` is false.
+
+Left out: delivery for certain (`Sync` is the truth, gossip a hint), delivery in order, replays from
+before `seen_s` (the application answers IGNORE to what it knows), limits on the rate of what comes
+in (the driver's), peer exchange of our own, IDONTWANT (1.2; worth it for large messages only).
+
+https://github.com/libp2p/specs/blob/master/pubsub/gossipsub/gossipsub-v1.1.md; D. Vyzovitis et
+al., "GossipSub: Attack-Resilient Message Propagation in the Filecoin and ETH2.0 Networks", 2020.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TypeAlias, assert_never
+
+from gossip import heartbeat, wire
+from gossip.config import Config
+from gossip.errors import RemoteProtocolError
+from gossip.lazy_push import LazyPush, learn
+from gossip.mesh_events import (
+    Appraise,
+    Connected,
+    Deliver,
+    Disconnect,
+    Disconnected,
+    Effect,
+    Exchange,
+    Input,
+    Judge,
+    Publish,
+    Received,
+    Reopened,
+    Reset,
+    SavedScore,
+    Send,
+    Statistics,
+    Subscribe,
+    Tick,
+    Unsubscribe,
+    Verdict,
+    Written,
+)
+from gossip.message_cache import IGNORED, INVALID, JUDGED, VALID, MessageCache, SeenCache
+from gossip.outbox import Outbox, Peer
+from gossip.overlay import Chance, Overlay
+from gossip.scoring import Scores
+from gossip.wire import Draft, Message
+
+Sign: TypeAlias = Callable[[bytes], bytes]
+"""Returns our Ed25519 signature of exactly these bytes."""
+Verifier: TypeAlias = Callable[[bytes, bytes, bytes], bool]
+"""Whether, for (public key, signature, signed bytes), the signature is right. Never raises."""
+Judgement: TypeAlias = Callable[[Message], Verdict | None]
+"""What the application thinks of a message; `None`: it says so later. Never raises."""
+
+
+def accept(message: Message) -> Verdict:
+    """Accept every message."""
+    return Verdict.ACCEPT
+
+
+class _Copies:
+    """Who else brought a message that waits for its verdict, or was accepted a moment ago."""
+
+    __slots__ = ("at", "first", "message", "peers")
+
+    def __init__(self, message: Message, first: bytes, at: float) -> None:
+        self.message = message
+        self.first = first
+        self.at = at
+        self.peers: dict[bytes, None] = {}
+
+
+class Mesh:
+    """One node's part in the gossip of its topics."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        me: bytes,
+        sign: Sign,
+        verify: Verifier,
+        chance: Chance,
+        seqno: int,
+        now: float,
+        judge: Judgement = accept,
+        explicit: tuple[bytes, ...] = (),
+        scores: Iterable[SavedScore] = (),
+    ) -> None:
+        """Start without peers and topics.
+
+        `me` is our peer id (38 bytes).  `seqno` is greater than any that `me` used before: the
+        nanoseconds of the wall clock do.  `explicit` peers always get and give every message; the
+        driver keeps them connected.  `scores` is what `saved_scores` gave before.
+        """
+        if len(me) != wire.PEER_ID_SIZE_BYTES or not me.startswith(wire.PEER_ID_PREFIX):
+            raise ValueError("me must be the peer id of an Ed25519 key")
+        self._config = config
+        self._me = me
+        self._sign, self._verify, self._judge = sign, verify, judge
+        self._seqno = seqno
+        self._explicit = explicit
+        self._scores = Scores(config.score, config.heartbeat_s)
+        self._scores.restore(scores, now)
+        self._outbox = Outbox(config)
+        self._overlay = Overlay(config, chance, self._outbox, self._scores)
+        self._seen = SeenCache(config.seen_s, config.seen_max)
+        self._cache = MessageCache(
+            config.history_windows,
+            config.gossip_windows,
+            config.cache_messages_max,
+            config.cache_size_max_bytes,
+        )
+        self._lazy = LazyPush(self._overlay, self._outbox, self._scores, self._cache, self._seen)
+        self._judging: dict[bytes, _Copies] = {}
+        self._judging_bytes = 0
+        self._recent: dict[bytes, _Copies] = {}
+        # Not all nodes of a site at once, that started together.
+        self._heartbeat_at = now + chance.random() * config.heartbeat_s
+        self._ticks = 0
+        self._out: list[Effect] = []
+        self._now = now
+        self._received = self._published = self._delivered = self._duplicates = 0
+        self._invalid = self._unwanted = self._malformed = self._graylisted = self._shed = 0
+
+    # --- what happens -----------------------------------------------------------------------
+
+    def handle(self, input: Input, now: float) -> list[Effect]:
+        """Take in what happened at `now` (monotonic seconds) and return what is to be done.
+
+        Raises `ValueError` for what the caller may not ask: a message that is too large, too many
+        topics, a topic that has no name or too long a one.
+        """
+        self._now = now
+        self._out = out = []
+        match input:
+            case Received(peer, rpc):
+                self._receive(peer, rpc)
+            case Written(peer, size_bytes):
+                if (found := self._overlay.peers.get(peer)) is not None:
+                    self._outbox.written(found, size_bytes)
+            case Tick():
+                self._tick()
+            case Publish(topic, data):
+                self._publish(topic, data)
+            case Judge(id, verdict):
+                self._settle(id, verdict)
+            case Connected():
+                self._connect(input)
+            case Disconnected(peer):
+                self._disconnect(peer)
+            case Reopened(peer):
+                if (found := self._overlay.peers.get(peer)) is not None:
+                    self._outbox.emptied(found)
+                    self._overlay.renew(found)
+            case Subscribe(topic):
+                _check_topic(topic)
+                self._overlay.join(topic, now)
+            case Unsubscribe(topic):
+                self._overlay.leave(topic, now)
+            case Appraise(peer, score):
+                self._scores.appraise(peer, score, now)
+                if (found := self._overlay.peers.get(peer)) is not None:
+                    self._weigh(found)
+            case _:
+                assert_never(input)
+        self._outbox.flush(out, now)
+        return out
+
+    @property
+    def deadline(self) -> float:
+        """When to send `Tick` next, in the time of `now`."""
+        slow_at = self._outbox.deadline
+        return self._heartbeat_at if slow_at is None else min(slow_at, self._heartbeat_at)
+
+    @property
+    def room(self) -> bool:
+        """Whether every peer has room for more, but those that keep everybody waiting."""
+        return self._outbox.room
+
+    def score(self, peer: bytes) -> float:
+        """Return a connected peer's score; 0 for others."""
+        found = self._overlay.peers.get(peer)
+        return 0.0 if found is None else found.standing.value
+
+    def saved_scores(self, now: float) -> tuple[SavedScore, ...]:
+        """Return what is to be remembered of peers over a restart."""
+        return self._scores.saved(now)
+
+    # --- peers come and go ------------------------------------------------------------------
+
+    def _connect(self, input: Connected) -> None:
+        id, overlay = input.peer, self._overlay
+        if id in overlay.peers or id == self._me:
+            return
+        if len(overlay.peers) >= self._config.peers_max:
+            self._out.append(Disconnect(id, "too many peers"))
+            return
+        standing = self._scores.connected(id, input.network, self._now)
+        peer = Peer(id, input.outbound, id in self._explicit, input.short_ids, standing)
+        overlay.add(peer)
+        self._weigh(peer)
+
+    def _disconnect(self, id: bytes) -> None:
+        peer = self._overlay.peers.get(id)
+        if peer is not None:
+            self._outbox.forget(peer)
+            self._overlay.remove(peer)
+            self._scores.disconnected(id, self._now)
+
+    def _weigh(self, peer: Peer) -> None:
+        """Disconnect a peer whose score is too low."""
+        low = peer.standing.value <= self._config.score.disconnect_below
+        if low and not peer.explicit and not peer.doomed:
+            peer.doomed = True
+            self._out.append(Disconnect(peer.id, f"its score is {peer.standing.value:.0f}"))
+
+    # --- what peers send --------------------------------------------------------------------
+
+    def _receive(self, id: bytes, data: bytes) -> None:
+        peer = self._overlay.peers.get(id)
+        if peer is None or peer.doomed:
+            return
+        self._received += 1
+        if peer.standing.value < self._config.score.graylist_below and not peer.explicit:
+            self._graylisted += 1
+            return
+        try:
+            rpc = wire.decode_rpc(data)
+            for subscription in rpc.subscriptions:
+                if subscription.subscribe:
+                    self._overlay.subscribed(peer, subscription.topic, self._now)
+                else:
+                    self._overlay.unsubscribed(peer, subscription.topic, self._now)
+            for encoded in rpc.publish:
+                self._take(peer, encoded)
+            if rpc.control is not None:
+                self._control(peer, rpc.control)
+        except RemoteProtocolError as error:
+            self._malformed += 1
+            self._scores.misdeed(peer.standing, self._config.score.malformed_misdeeds, self._now)
+            self._out.append(Reset(id, str(error)))
+            self._weigh(peer)
+
+    def _control(self, peer: Peer, control: wire.Control) -> None:
+        if control.unwanted:
+            learn(peer, (control.unwanted_first,))
+        if control.ihave:
+            self._lazy.told(peer, control.ihave, self._now)
+        if control.iwant:
+            self._lazy.asked_by(peer, control.iwant)
+        misdeeds = 0
+        for topic in control.graft:
+            misdeeds += self._overlay.grafted_by(peer, topic, self._now)
+        for prune in control.prune:
+            self._overlay.pruned_by(peer, prune.topic, prune.backoff_s, self._now)
+            if prune.peers and prune.topic in self._overlay.joined:
+                self._exchange(peer, prune)
+        if misdeeds:
+            self._scores.misdeed(peer.standing, misdeeds, self._now)
+            self._weigh(peer)
+
+    def _exchange(self, peer: Peer, prune: wire.Prune) -> None:
+        if peer.standing.value >= self._config.score.accept_exchange_at:
+            named = tuple(prune.peers[: self._config.exchange_peers_max])
+            self._out.append(Exchange(peer.id, prune.topic, named))
+
+    def _take(self, peer: Peer, encoded: bytes) -> None:
+        """A peer brought a message."""
+        draft = Draft(encoded)
+        known = self._seen.get(draft.id)
+        if known or draft.id in self._judging:
+            self._again(peer, draft, known)
+            return
+        topic = draft.topic
+        if topic not in self._overlay.joined:
+            self._unwanted += 1
+            return
+        try:
+            message = draft.message()
+        except RemoteProtocolError:
+            self._blame(peer, topic)
+            return
+        if message.source == self._me:
+            self._unwanted += 1
+            return
+        if not self._verify(message.public_key, message.signature, message.signed):
+            self._blame(peer, topic)
+            return
+        self._lazy.arrived(message.id)
+        verdict = self._judge(message)
+        if verdict is Verdict.ACCEPT:
+            self._deliver(message, peer.id, awaited=False)
+            self._accept(_Copies(message, peer.id, self._now))
+        elif verdict is None:
+            self._await(message, peer.id)
+        elif verdict is Verdict.REJECT:
+            self._seen.put(message.id, INVALID)
+            self._blame(peer, topic)
+        else:
+            self._seen.put(message.id, IGNORED)
+
+    def _again(self, peer: Peer, draft: Draft, known: int) -> None:
+        """A peer brought a message that somebody brought before."""
+        self._duplicates += 1
+        id = draft.id
+        if known == INVALID:
+            if draft.topic in self._overlay.joined:
+                self._blame(peer, draft.topic)
+        elif copies := self._judging.get(id) or self._recent.get(id):
+            if peer.id in copies.peers or peer.id == copies.first:
+                return
+            copies.peers[peer.id] = None
+            topic = copies.message.topic
+            if known == VALID and self._now - copies.at <= self._scores.window_s(topic):
+                self._scores.again(peer.standing, topic)
+
+    def _blame(self, peer: Peer, topic: str) -> None:
+        """A peer brought an invalid message."""
+        self._invalid += 1
+        self._scores.invalid(peer.standing, topic, self._now)
+        self._weigh(peer)
+
+    # --- what becomes of a message ----------------------------------------------------------
+
+    def _deliver(self, message: Message, peer: bytes, *, awaited: bool) -> None:
+        self._delivered += 1
+        self._out.append(Deliver(message, peer, awaited))
+
+    def _await(self, message: Message, peer: bytes) -> None:
+        size = len(message.fragment)
+        full = self._judging_bytes + size > self._config.judging_size_max_bytes
+        if full or len(self._judging) >= self._config.judging_max:
+            self._shed += 1
+            self._seen.put(message.id, IGNORED)
+            return
+        self._seen.put(message.id, JUDGED)
+        self._judging[message.id] = _Copies(message, peer, self._now)
+        self._judging_bytes += size
+        self._deliver(message, peer, awaited=True)
+
+    def _settle(self, id: bytes, verdict: Verdict) -> None:
+        copies = self._judging.pop(id, None)
+        if copies is None:
+            return
+        self._judging_bytes -= len(copies.message.fragment)
+        match verdict:
+            case Verdict.ACCEPT:
+                self._accept(copies)
+            case Verdict.IGNORE:
+                self._seen.put(id, IGNORED)
+            case Verdict.REJECT:
+                self._seen.put(id, INVALID)
+                for id in (copies.first, *copies.peers):
+                    # Even one that left: else it need only leave before the verdict.
+                    self._invalid += 1
+                    standing = self._scores.standing(id, self._now)
+                    self._scores.invalid(standing, copies.message.topic, self._now)
+                    if (peer := self._overlay.peers.get(id)) is not None:
+                        self._weigh(peer)
+            case _:
+                assert_never(verdict)
+
+    def _accept(self, copies: _Copies) -> None:
+        """Pass a message on, and thank who brought it."""
+        message, overlay = copies.message, self._overlay
+        topic, fragment = message.topic, message.fragment
+        self._seen.put(message.id, VALID)
+        self._cache.put(message.id, fragment, topic)
+        if (peer := overlay.peers.get(copies.first)) is not None:
+            self._scores.first(peer.standing, topic)
+        if self._scores.window_s(topic):
+            for id in copies.peers:
+                if (peer := overlay.peers.get(id)) is not None:
+                    self._scores.again(peer.standing, topic)
+            copies.at = self._now
+            if len(self._recent) < self._config.recent_max:
+                self._recent[message.id] = copies
+        mesh = overlay.joined.get(topic)
+        if mesh is None:
+            return
+        for peer in (*mesh.values(), *self._explicit_of(topic)):
+            if peer.id not in (copies.first, message.source) and peer.id not in copies.peers:
+                self._outbox.message(peer, fragment)
+
+    def _explicit_of(self, topic: str) -> list[Peer]:
+        found = [self._overlay.peers.get(id) for id in self._explicit]
+        return [peer for peer in found if peer is not None and topic in peer.topics]
+
+    def _publish(self, topic: str, data: bytes) -> None:
+        _check_topic(topic)
+        unsigned = wire.encode_message(self._me, self._seqno + 1, topic, data)
+        if len(unsigned) + wire.SIGNATURE_SIZE_BYTES + 2 > wire.MESSAGE_SIZE_MAX_BYTES:
+            raise ValueError(f"a message of {len(data)} bytes is too large")
+        self._seqno += 1
+        fragment = wire.encode_publish(unsigned, self._sign(wire.SIGNED_PREFIX + unsigned))
+        id = self._me[2:] + self._seqno.to_bytes(wire.SEQNO_SIZE_BYTES, "big")
+        self._published += 1
+        self._seen.put(id, VALID)
+        self._cache.put(id, fragment, topic)
+        known = self._overlay.topics.get(topic)
+        if known is None:
+            return
+        if self._config.flood_publish:
+            least = self._config.score.publish_below
+            peers = [
+                peer
+                for peer in known.subscribers.values()
+                if peer.standing.value >= least or peer.explicit
+            ]
+        else:
+            chosen = self._overlay.fanout(topic, self._now) if known.mesh is None else ()
+            peers = [*(known.mesh or {}).values(), *chosen, *self._explicit_of(topic)]
+        for peer in peers:
+            self._outbox.message(peer, fragment)
+
+    # --- time passes ------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._outbox.find_slow(self._now)
+        if self._now < self._heartbeat_at:
+            return
+        self._heartbeat_at = self._now + self._config.heartbeat_s
+        self._ticks += 1
+        now, overlay, lazy = self._now, self._overlay, self._lazy
+        self._seen.expire(now)
+        self._recent.clear()
+        overlay.forget_backoffs(now)
+        self._scores.refresh(now)
+        for peer in lazy.punish(now):
+            self._weigh(peer)
+        late = now - self._config.judging_s
+        for id in [id for id, copies in self._judging.items() if copies.at <= late]:
+            self._settle(id, Verdict.IGNORE)
+        opportunistic = self._ticks % self._config.opportunistic_ticks == 0
+        for name, mesh in overlay.joined.items():
+            topic = overlay.topics[name]
+            heartbeat.maintain(overlay, topic, opportunistic, now)
+            lazy.tell(topic, mesh)
+        for topic in list(overlay.fanouts.values()):
+            if topic.published_at + self._config.fanout_s < now:
+                overlay.drop_fanout(topic)
+            else:
+                overlay.fill_fanout(topic)
+                lazy.tell(topic, topic.fanout or {})
+        lazy.shift(now)
+
+    # --- what is asserted and shown ---------------------------------------------------------
+
+    def check(self) -> None:
+        """Assert the invariants: after every test, and every simulated step."""
+        self._overlay.check()
+        self._outbox.check()
+        self._scores.check()
+        self._lazy.check()
+        held = sum(len(copies.message.fragment) for copies in self._judging.values())
+        assert self._judging_bytes == held <= self._config.judging_size_max_bytes
+        assert len(self._judging) <= self._config.judging_max
+        assert len(self._recent) <= self._config.recent_max
+        most = self._config.queue_max_bytes + self._config.queue_control_bytes
+        for peer in self._overlay.peers.values():
+            assert not peer.staged_bytes
+            assert peer.doomed or 0 <= peer.queued_bytes <= most
+
+    def statistics(self) -> Statistics:
+        """Return sizes now, and counts since the start."""
+        overlay, outbox, lazy = self._overlay, self._outbox, self._lazy
+        peers = overlay.peers.values()
+        return Statistics(
+            peers=len(peers),
+            peers_slow=sum(peer.slow for peer in peers),
+            topics=len(overlay.joined),
+            mesh=sum(map(len, overlay.joined.values())),
+            seen=len(self._seen),
+            cached=len(self._cache),
+            cached_bytes=self._cache.size_bytes,
+            queued_bytes=sum(peer.queued_bytes for peer in peers),
+            scores_retained=self._scores.retained,
+            asked=lazy.asked,
+            judging=len(self._judging),
+            received=self._received,
+            sent=outbox.sent,
+            published=self._published,
+            delivered=self._delivered,
+            duplicates=self._duplicates,
+            invalid=self._invalid,
+            unwanted=self._unwanted,
+            malformed=self._malformed,
+            graylisted=self._graylisted,
+            dropped=outbox.dropped + self._shed,
+            grafts=overlay.grafts,
+            prunes=overlay.prunes,
+            ihave_ids_sent=lazy.ihave_ids_sent,
+            iwant_ids_sent=lazy.iwant_ids_sent,
+            iwant_served=lazy.served,
+            promises_broken=lazy.broken,
+        )
+
+    def __repr__(self) -> str:
+        now = self.statistics()
+        return (
+            f"<Mesh: {now.topics} topics with {now.mesh} places for {now.peers} peers, "
+            f"{now.peers_slow} of them slow; {now.published} messages published, "
+            f"{now.delivered} delivered, {now.duplicates} came again>"
+        )
+
+
+def _check_topic(topic: str) -> None:
+    if not 0 < len(topic.encode()) <= wire.TOPIC_SIZE_MAX_BYTES:
+        raise ValueError("a topic has 1 to 256 bytes")

@@ -1,0 +1,138 @@
+"""On what terms a job runs: its caller's where it states any, its function's else, or defaults."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from peernode.terms import (
+    MEMORY_STEP_BYTES,
+    NO_TERMS,
+    QUEUE_S_DEFAULT,
+    LimitsBody,
+    RequiresBody,
+    RetryBody,
+    TermsBody,
+    from_row,
+    resolve,
+    to_row,
+)
+from worker.events import Requires, Retry, Timeouts
+from worker.protocol import Limits
+
+seconds = st.none() | st.floats(0.5, 1000)
+sizes = st.none() | st.integers(16 << 20, 1 << 40)
+counts = st.none() | st.integers(1, 100)
+limits = st.builds(
+    LimitsBody,
+    run_s=seconds,
+    queue_s=seconds,
+    total_s=seconds,
+    heartbeat_s=seconds,
+    memory_bytes=sizes,
+    output_bytes=sizes,
+    processes=counts,
+)
+requires = st.builds(
+    RequiresBody,
+    cpu=counts,
+    memory_bytes=sizes,
+    gpu=counts,
+    gpu_memory_bytes=sizes,
+    arch=st.none() | st.sampled_from(["x86_64", "aarch64"]),
+    labels=st.none() | st.dictionaries(st.sampled_from("abc"), st.sampled_from("xy"), max_size=2),
+)
+retries = st.builds(
+    RetryBody,
+    max_attempts=counts,
+    backoff_s=st.none() | st.floats(0, 9),
+    on=st.none()
+    | st.lists(st.sampled_from(["error", "timeout", "limit", "lost"]), max_size=2, unique=True),
+)
+bodies = st.builds(
+    TermsBody,
+    requires=st.none() | requires,
+    limits=st.none() | limits,
+    retry=st.none() | retries,
+    isolation=st.none() | st.sampled_from(["wasm", "sandbox", "process"]),
+)
+
+
+def stated(body: msgspec.Struct | None, name: str) -> Any:
+    return None if body is None else getattr(body, name)
+
+
+def first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(function=bodies, caller=bodies)
+def test_a_callers_terms_win_field_by_field(function: TermsBody, caller: TermsBody) -> None:
+    terms = resolve("python", to_row(function), to_row(caller))
+
+    def wins(part: str, name: str, default: Any) -> Any:
+        return first(
+            stated(getattr(caller, part), name), stated(getattr(function, part), name), default
+        )
+
+    for name in ("run_s", "total_s", "heartbeat_s"):
+        assert getattr(terms.timeouts, name) == wins("limits", name, None)
+    assert terms.timeouts.queue_s == wins("limits", "queue_s", QUEUE_S_DEFAULT)
+    for name in ("memory_bytes", "output_bytes", "processes", "run_s", "heartbeat_s"):
+        assert getattr(terms.limits, name) == wins("limits", name, getattr(Limits(), name))
+    for name in ("cpu", "gpu", "gpu_memory_bytes", "arch"):
+        assert getattr(terms.requires, name) == wins("requires", name, getattr(Requires(), name))
+    assert dict(terms.requires.labels) == wins("requires", "labels", {})
+    wanted = wins("requires", "memory_bytes", 0)
+    assert 0 <= terms.requires.memory_bytes - wanted < MEMORY_STEP_BYTES
+    for name in ("max_attempts", "backoff_s"):
+        assert getattr(terms.retry, name) == wins("retry", name, getattr(Retry(), name))
+    assert terms.retry.on == frozenset(wins("retry", "on", ["lost"]))
+    assert terms.isolation == first(caller.isolation, function.isolation, "process")
+    assert terms.requires.isolation == terms.isolation
+
+
+@settings(max_examples=40, deadline=None)
+@given(bodies)
+def test_terms_are_read_as_they_were_stated(body: TermsBody) -> None:
+    assert from_row(to_row(body)) == body
+
+
+@settings(max_examples=40, deadline=None)
+@given(function=bodies, caller=bodies)
+def test_equal_terms_are_one_object(function: TermsBody, caller: TermsBody) -> None:
+    rows = to_row(function), to_row(caller)
+    assert resolve("python", *rows) is resolve("python", bytes(rows[0]), bytes(rows[1]))
+    other = resolve("python", NO_TERMS, to_row(TermsBody(requires=caller.requires)))
+    same = resolve("python", to_row(TermsBody(requires=caller.requires)), NO_TERMS)
+    assert other.requires is same.requires, "jobs with equal needs wait in one queue"
+
+
+def test_nothing_stated_is_the_defaults() -> None:
+    assert to_row(TermsBody()) == NO_TERMS
+    assert resolve("python", to_row(TermsBody(retry=RetryBody())), NO_TERMS).retry == Retry()
+    terms = resolve("python", NO_TERMS, NO_TERMS)
+    assert terms.requires == Requires()
+    assert terms.retry == Retry(max_attempts=3, backoff_s=1.0, on=frozenset({"lost"}))
+    assert terms.timeouts == Timeouts(queue_s=86400.0)
+    assert terms.limits == Limits()
+    assert terms.isolation == "process"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b'{"limits":{"run_s":0}}',
+        b'{"limits":{"memory_bytes":1}}',
+        b'{"retry":{"max_attempts":0}}',
+        b'{"retry":{"on":["always"]}}',
+        b'{"requires":{"cpu":0}}',
+        b'{"isolation":"none"}',
+        b'{"limit":{}}',
+    ],
+)
+def test_terms_have_bounds(row: bytes) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        from_row(row)
