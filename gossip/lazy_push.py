@@ -15,7 +15,7 @@ asks again for what it has, counts broken promises, and refuses our GRAFT soon a
 
 from collections.abc import Sequence
 
-from gossip import wire
+from gossip import wire, wire_encode
 from gossip.message_cache import MessageCache, SeenCache
 from gossip.outbox import Outbox, Peer
 from gossip.overlay import Overlay, Topic
@@ -32,8 +32,8 @@ class LazyPush:
         self._overlay = overlay
         self._outbox = outbox
         self._scores = scores
-        self._cache = cache
-        self._seen = seen
+        self.cache = cache
+        self.seen = seen
         self._asked: dict[bytes, float] = {}
         """Since when an id is asked of somebody."""
         self._promises: dict[bytes, dict[bytes, float]] = {}
@@ -72,23 +72,26 @@ class LazyPush:
         if len(ids) > room:
             ids = self._overlay.chance.sample(ids, room)
         peer.ids_asked += len(ids)
-        for id in ids:
+        for message_id in ids:
             # At the end of the table, so that the first is always the oldest.
-            self._asked.pop(id, None)
-            self._asked[id] = now
+            self._asked.pop(message_id, None)
+            self._asked[message_id] = now
         while len(self._asked) > config.asked_max:
             del self._asked[next(iter(self._asked))]
         watched = self._overlay.chance.choice(ids)
         self._promises.setdefault(watched, {}).setdefault(peer.id, now + config.promise_s)
         self.iwant_ids_sent += len(ids)
-        self._outbox.control(peer, wire.encode_iwant([wanted[id] for id in ids]))
+        self._outbox.control(peer, wire_encode.iwant([wanted[message_id] for message_id in ids]))
 
     def _wanted(self, written: Sequence[bytes], now: float) -> dict[bytes, bytes]:
-        ids = {id: form for form in written if (id := wire.canonical_id(form)) is not None}
-        before, asked = now - self._config.ask_again_s, self._asked
-        return {
-            id: ids[id] for id in self._seen.unseen(list(ids)) if asked.get(id, before) <= before
+        forms = {
+            message_id: form
+            for form in written
+            if (message_id := wire.canonical_id(form)) is not None
         }
+        before, asked = now - self._config.ask_again_s, self._asked
+        unseen = self.seen.unseen(list(forms))
+        return {key: forms[key] for key in unseen if asked.get(key, before) <= before}
 
     def asked_by(self, peer: Peer, written: Sequence[bytes]) -> None:
         """A peer asks for messages: send those that are still here."""
@@ -98,8 +101,8 @@ class LazyPush:
         room = max(0, config.ihave_ids_max - peer.ids_served)
         peer.ids_served += min(room, len(written))
         for form in written[:room]:
-            id = wire.canonical_id(form)
-            entry = None if id is None else self._cache.get(id)
+            message_id = wire.canonical_id(form)
+            entry = None if message_id is None else self.cache.get(message_id)
             if entry is None:
                 continue
             sent = entry.sent
@@ -120,7 +123,7 @@ class LazyPush:
     def tell(self, topic: Topic, mesh: dict[bytes, Peer]) -> None:
         """Tell some peers that are not in the mesh which messages there are."""
         config, chance = self._config, self._overlay.chance
-        ids = self._cache.gossip_ids(topic.name)
+        ids = self.cache.gossip_ids(topic.name)
         if not ids:
             return
         least = config.score.gossip_below
@@ -147,30 +150,26 @@ class LazyPush:
             self.ihave_ids_sent += min(len(ids), config.ihave_ids_max)
             self._outbox.control(peer, field)
 
-    def punish(self, now: float) -> list[Peer]:
-        """Hold broken promises against who made them; return those peers."""
+    def punish(self, now: float) -> None:
+        """Hold broken promises against who made them."""
         broken: dict[bytes, int] = {}
-        for id, peers in list(self._promises.items()):
+        for message_id, peers in list(self._promises.items()):
             for peer in [peer for peer, until in peers.items() if until <= now]:
                 del peers[peer]
                 broken[peer] = broken.get(peer, 0) + 1
             if not peers:
-                del self._promises[id]
+                del self._promises[message_id]
         self.broken += sum(broken.values())
-        guilty = []
-        for id, count in broken.items():
-            culprit = self._overlay.peers.get(id)
-            if culprit is None:
-                # It left: that is no excuse, but if it comes back it should know why.
-                self._scores.misdeed(self._scores.standing(id, now), count, now)
-            else:
+        for peer_id, count in broken.items():
+            culprit = self._overlay.peers.get(peer_id)
+            # One that left had no chance to keep its promise.
+            if culprit is not None:
                 self._scores.misdeed(culprit.standing, count, now)
-                guilty.append(culprit)
-        return guilty
+                self._overlay.weigh(culprit)
 
     def shift(self, now: float) -> None:
         """Begin the next heartbeat."""
-        self._cache.shift()
+        self.cache.shift()
         before = now - self._config.promise_s
         while self._asked:
             oldest = next(iter(self._asked))
@@ -182,8 +181,8 @@ class LazyPush:
 
     def check(self) -> None:
         """Assert that tables are in order and limits kept."""
-        self._cache.check()
-        self._seen.check()
+        self.cache.check()
+        self.seen.check()
         assert list(self._asked.values()) == sorted(self._asked.values())
         assert len(self._asked) <= self._config.asked_max
         assert all(self._promises.values())
@@ -199,4 +198,4 @@ def learn(peer: Peer, written: Sequence[bytes]) -> None:
 
 
 def _ihave(topic: str, ids: list[bytes], short: bool) -> bytes:
-    return wire.encode_ihave(topic, ids if short else wire.long_ids(ids))
+    return wire_encode.ihave(topic, ids if short else wire.long_ids(ids))

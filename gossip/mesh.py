@@ -35,14 +35,14 @@ al., "GossipSub: Attack-Resilient Message Propagation in the Filecoin and ETH2.0
 from collections.abc import Callable, Iterable
 from typing import TypeAlias, assert_never
 
-from gossip import heartbeat, wire
+from gossip import heartbeat, wire, wire_encode
 from gossip.config import Config
 from gossip.errors import RemoteProtocolError
+from gossip.intake import Intake, Judgement, Verifier, accept
 from gossip.lazy_push import LazyPush, learn
 from gossip.mesh_events import (
     Appraise,
     Connected,
-    Deliver,
     Disconnect,
     Disconnected,
     Effect,
@@ -54,43 +54,19 @@ from gossip.mesh_events import (
     Reopened,
     Reset,
     SavedScore,
-    Send,
     Statistics,
     Subscribe,
     Tick,
     Unsubscribe,
-    Verdict,
     Written,
 )
-from gossip.message_cache import IGNORED, INVALID, JUDGED, VALID, MessageCache, SeenCache
+from gossip.message_cache import VALID, MessageCache, SeenCache
 from gossip.outbox import Outbox, Peer
 from gossip.overlay import Chance, Overlay
 from gossip.scoring import Scores
-from gossip.wire import Draft, Message
 
 Sign: TypeAlias = Callable[[bytes], bytes]
 """Returns our Ed25519 signature of exactly these bytes."""
-Verifier: TypeAlias = Callable[[bytes, bytes, bytes], bool]
-"""Whether, for (public key, signature, signed bytes), the signature is right. Never raises."""
-Judgement: TypeAlias = Callable[[Message], Verdict | None]
-"""What the application thinks of a message; `None`: it says so later. Never raises."""
-
-
-def accept(message: Message) -> Verdict:
-    """Accept every message."""
-    return Verdict.ACCEPT
-
-
-class _Copies:
-    """Who else brought a message that waits for its verdict, or was accepted a moment ago."""
-
-    __slots__ = ("at", "first", "message", "peers")
-
-    def __init__(self, message: Message, first: bytes, at: float) -> None:
-        self.message = message
-        self.first = first
-        self.at = at
-        self.peers: dict[bytes, None] = {}
 
 
 class Mesh:
@@ -120,7 +96,7 @@ class Mesh:
             raise ValueError("me must be the peer id of an Ed25519 key")
         self._config = config
         self._me = me
-        self._sign, self._verify, self._judge = sign, verify, judge
+        self._sign = sign
         self._seqno = seqno
         self._explicit = explicit
         self._scores = Scores(config.score, config.heartbeat_s)
@@ -135,16 +111,14 @@ class Mesh:
             config.cache_size_max_bytes,
         )
         self._lazy = LazyPush(self._overlay, self._outbox, self._scores, self._cache, self._seen)
-        self._judging: dict[bytes, _Copies] = {}
-        self._judging_bytes = 0
-        self._recent: dict[bytes, _Copies] = {}
+        self._intake = Intake(
+            self._overlay, self._outbox, self._scores, self._lazy, verify, judge, me, explicit
+        )
         # Not all nodes of a site at once, that started together.
         self._heartbeat_at = now + chance.random() * config.heartbeat_s
         self._ticks = 0
-        self._out: list[Effect] = []
         self._now = now
-        self._received = self._published = self._delivered = self._duplicates = 0
-        self._invalid = self._unwanted = self._malformed = self._graylisted = self._shed = 0
+        self._received = self._published = self._malformed = self._graylisted = 0
 
     # --- what happens -----------------------------------------------------------------------
 
@@ -155,7 +129,6 @@ class Mesh:
         topics, a topic that has no name or too long a one.
         """
         self._now = now
-        self._out = out = []
         match input:
             case Received(peer, rpc):
                 self._receive(peer, rpc)
@@ -166,8 +139,8 @@ class Mesh:
                 self._tick()
             case Publish(topic, data):
                 self._publish(topic, data)
-            case Judge(id, verdict):
-                self._settle(id, verdict)
+            case Judge(message_id, verdict):
+                self._intake.settle(message_id, verdict, now)
             case Connected():
                 self._connect(input)
             case Disconnected(peer):
@@ -184,11 +157,10 @@ class Mesh:
             case Appraise(peer, score):
                 self._scores.appraise(peer, score, now)
                 if (found := self._overlay.peers.get(peer)) is not None:
-                    self._weigh(found)
+                    self._overlay.weigh(found)
             case _:
                 assert_never(input)
-        self._outbox.flush(out, now)
-        return out
+        return self._outbox.flush(now)
 
     @property
     def deadline(self) -> float:
@@ -213,16 +185,17 @@ class Mesh:
     # --- peers come and go ------------------------------------------------------------------
 
     def _connect(self, input: Connected) -> None:
-        id, overlay = input.peer, self._overlay
-        if id in overlay.peers or id == self._me:
+        peer_id, overlay = input.peer, self._overlay
+        if peer_id in overlay.peers or peer_id == self._me:
             return
         if len(overlay.peers) >= self._config.peers_max:
-            self._out.append(Disconnect(id, "too many peers"))
+            self._outbox.say(Disconnect(peer_id, "too many peers"))
             return
-        standing = self._scores.connected(id, input.network, self._now)
-        peer = Peer(id, input.outbound, id in self._explicit, input.short_ids, standing)
+        standing = self._scores.connected(peer_id, input.network, self._now)
+        explicit = peer_id in self._explicit
+        peer = Peer(peer_id, input.outbound, explicit, input.short_ids, standing)
         overlay.add(peer)
-        self._weigh(peer)
+        self._overlay.weigh(peer)
 
     def _disconnect(self, id: bytes) -> None:
         peer = self._overlay.peers.get(id)
@@ -230,13 +203,6 @@ class Mesh:
             self._outbox.forget(peer)
             self._overlay.remove(peer)
             self._scores.disconnected(id, self._now)
-
-    def _weigh(self, peer: Peer) -> None:
-        """Disconnect a peer whose score is too low."""
-        low = peer.standing.value <= self._config.score.disconnect_below
-        if low and not peer.explicit and not peer.doomed:
-            peer.doomed = True
-            self._out.append(Disconnect(peer.id, f"its score is {peer.standing.value:.0f}"))
 
     # --- what peers send --------------------------------------------------------------------
 
@@ -256,14 +222,14 @@ class Mesh:
                 else:
                     self._overlay.unsubscribed(peer, subscription.topic, self._now)
             for encoded in rpc.publish:
-                self._take(peer, encoded)
+                self._intake.take(peer, encoded, self._now)
             if rpc.control is not None:
                 self._control(peer, rpc.control)
         except RemoteProtocolError as error:
             self._malformed += 1
             self._scores.misdeed(peer.standing, self._config.score.malformed_misdeeds, self._now)
-            self._out.append(Reset(id, str(error)))
-            self._weigh(peer)
+            self._outbox.say(Reset(id, str(error)))
+            self._overlay.weigh(peer)
 
     def _control(self, peer: Peer, control: wire.Control) -> None:
         if control.unwanted:
@@ -281,146 +247,24 @@ class Mesh:
                 self._exchange(peer, prune)
         if misdeeds:
             self._scores.misdeed(peer.standing, misdeeds, self._now)
-            self._weigh(peer)
+            self._overlay.weigh(peer)
 
     def _exchange(self, peer: Peer, prune: wire.Prune) -> None:
         if peer.standing.value >= self._config.score.accept_exchange_at:
             named = tuple(prune.peers[: self._config.exchange_peers_max])
-            self._out.append(Exchange(peer.id, prune.topic, named))
-
-    def _take(self, peer: Peer, encoded: bytes) -> None:
-        """A peer brought a message."""
-        draft = Draft(encoded)
-        known = self._seen.get(draft.id)
-        if known or draft.id in self._judging:
-            self._again(peer, draft, known)
-            return
-        topic = draft.topic
-        if topic not in self._overlay.joined:
-            self._unwanted += 1
-            return
-        try:
-            message = draft.message()
-        except RemoteProtocolError:
-            self._blame(peer, topic)
-            return
-        if message.source == self._me:
-            self._unwanted += 1
-            return
-        if not self._verify(message.public_key, message.signature, message.signed):
-            self._blame(peer, topic)
-            return
-        self._lazy.arrived(message.id)
-        verdict = self._judge(message)
-        if verdict is Verdict.ACCEPT:
-            self._deliver(message, peer.id, awaited=False)
-            self._accept(_Copies(message, peer.id, self._now))
-        elif verdict is None:
-            self._await(message, peer.id)
-        elif verdict is Verdict.REJECT:
-            self._seen.put(message.id, INVALID)
-            self._blame(peer, topic)
-        else:
-            self._seen.put(message.id, IGNORED)
-
-    def _again(self, peer: Peer, draft: Draft, known: int) -> None:
-        """A peer brought a message that somebody brought before."""
-        self._duplicates += 1
-        id = draft.id
-        if known == INVALID:
-            if draft.topic in self._overlay.joined:
-                self._blame(peer, draft.topic)
-        elif copies := self._judging.get(id) or self._recent.get(id):
-            if peer.id in copies.peers or peer.id == copies.first:
-                return
-            copies.peers[peer.id] = None
-            topic = copies.message.topic
-            if known == VALID and self._now - copies.at <= self._scores.window_s(topic):
-                self._scores.again(peer.standing, topic)
-
-    def _blame(self, peer: Peer, topic: str) -> None:
-        """A peer brought an invalid message."""
-        self._invalid += 1
-        self._scores.invalid(peer.standing, topic, self._now)
-        self._weigh(peer)
-
-    # --- what becomes of a message ----------------------------------------------------------
-
-    def _deliver(self, message: Message, peer: bytes, *, awaited: bool) -> None:
-        self._delivered += 1
-        self._out.append(Deliver(message, peer, awaited))
-
-    def _await(self, message: Message, peer: bytes) -> None:
-        size = len(message.fragment)
-        full = self._judging_bytes + size > self._config.judging_size_max_bytes
-        if full or len(self._judging) >= self._config.judging_max:
-            self._shed += 1
-            self._seen.put(message.id, IGNORED)
-            return
-        self._seen.put(message.id, JUDGED)
-        self._judging[message.id] = _Copies(message, peer, self._now)
-        self._judging_bytes += size
-        self._deliver(message, peer, awaited=True)
-
-    def _settle(self, id: bytes, verdict: Verdict) -> None:
-        copies = self._judging.pop(id, None)
-        if copies is None:
-            return
-        self._judging_bytes -= len(copies.message.fragment)
-        match verdict:
-            case Verdict.ACCEPT:
-                self._accept(copies)
-            case Verdict.IGNORE:
-                self._seen.put(id, IGNORED)
-            case Verdict.REJECT:
-                self._seen.put(id, INVALID)
-                for id in (copies.first, *copies.peers):
-                    # Even one that left: else it need only leave before the verdict.
-                    self._invalid += 1
-                    standing = self._scores.standing(id, self._now)
-                    self._scores.invalid(standing, copies.message.topic, self._now)
-                    if (peer := self._overlay.peers.get(id)) is not None:
-                        self._weigh(peer)
-            case _:
-                assert_never(verdict)
-
-    def _accept(self, copies: _Copies) -> None:
-        """Pass a message on, and thank who brought it."""
-        message, overlay = copies.message, self._overlay
-        topic, fragment = message.topic, message.fragment
-        self._seen.put(message.id, VALID)
-        self._cache.put(message.id, fragment, topic)
-        if (peer := overlay.peers.get(copies.first)) is not None:
-            self._scores.first(peer.standing, topic)
-        if self._scores.window_s(topic):
-            for id in copies.peers:
-                if (peer := overlay.peers.get(id)) is not None:
-                    self._scores.again(peer.standing, topic)
-            copies.at = self._now
-            if len(self._recent) < self._config.recent_max:
-                self._recent[message.id] = copies
-        mesh = overlay.joined.get(topic)
-        if mesh is None:
-            return
-        for peer in (*mesh.values(), *self._explicit_of(topic)):
-            if peer.id not in (copies.first, message.source) and peer.id not in copies.peers:
-                self._outbox.message(peer, fragment)
-
-    def _explicit_of(self, topic: str) -> list[Peer]:
-        found = [self._overlay.peers.get(id) for id in self._explicit]
-        return [peer for peer in found if peer is not None and topic in peer.topics]
+            self._outbox.say(Exchange(peer.id, prune.topic, named))
 
     def _publish(self, topic: str, data: bytes) -> None:
         _check_topic(topic)
-        unsigned = wire.encode_message(self._me, self._seqno + 1, topic, data)
+        unsigned = wire_encode.message(self._me, self._seqno + 1, topic, data)
         if len(unsigned) + wire.SIGNATURE_SIZE_BYTES + 2 > wire.MESSAGE_SIZE_MAX_BYTES:
             raise ValueError(f"a message of {len(data)} bytes is too large")
         self._seqno += 1
-        fragment = wire.encode_publish(unsigned, self._sign(wire.SIGNED_PREFIX + unsigned))
-        id = self._me[2:] + self._seqno.to_bytes(wire.SEQNO_SIZE_BYTES, "big")
+        fragment = wire_encode.publish(unsigned, self._sign(wire.SIGNED_PREFIX + unsigned))
+        message_id = self._me[2:] + self._seqno.to_bytes(wire_encode.SEQNO_SIZE_BYTES, "big")
         self._published += 1
-        self._seen.put(id, VALID)
-        self._cache.put(id, fragment, topic)
+        self._seen.put(message_id, VALID)
+        self._cache.put(message_id, fragment, topic)
         known = self._overlay.topics.get(topic)
         if known is None:
             return
@@ -433,7 +277,7 @@ class Mesh:
             ]
         else:
             chosen = self._overlay.fanout(topic, self._now) if known.mesh is None else ()
-            peers = [*(known.mesh or {}).values(), *chosen, *self._explicit_of(topic)]
+            peers = [*(known.mesh or {}).values(), *chosen, *self._intake.explicit(topic)]
         for peer in peers:
             self._outbox.message(peer, fragment)
 
@@ -447,14 +291,10 @@ class Mesh:
         self._ticks += 1
         now, overlay, lazy = self._now, self._overlay, self._lazy
         self._seen.expire(now)
-        self._recent.clear()
+        self._intake.expire(now)
         overlay.forget_backoffs(now)
         self._scores.refresh(now)
-        for peer in lazy.punish(now):
-            self._weigh(peer)
-        late = now - self._config.judging_s
-        for id in [id for id, copies in self._judging.items() if copies.at <= late]:
-            self._settle(id, Verdict.IGNORE)
+        lazy.punish(now)
         opportunistic = self._ticks % self._config.opportunistic_ticks == 0
         for name, mesh in overlay.joined.items():
             topic = overlay.topics[name]
@@ -476,10 +316,7 @@ class Mesh:
         self._outbox.check()
         self._scores.check()
         self._lazy.check()
-        held = sum(len(copies.message.fragment) for copies in self._judging.values())
-        assert self._judging_bytes == held <= self._config.judging_size_max_bytes
-        assert len(self._judging) <= self._config.judging_max
-        assert len(self._recent) <= self._config.recent_max
+        self._intake.check()
         most = self._config.queue_max_bytes + self._config.queue_control_bytes
         for peer in self._overlay.peers.values():
             assert not peer.staged_bytes
@@ -488,6 +325,7 @@ class Mesh:
     def statistics(self) -> Statistics:
         """Return sizes now, and counts since the start."""
         overlay, outbox, lazy = self._overlay, self._outbox, self._lazy
+        intake = self._intake
         peers = overlay.peers.values()
         return Statistics(
             peers=len(peers),
@@ -500,17 +338,17 @@ class Mesh:
             queued_bytes=sum(peer.queued_bytes for peer in peers),
             scores_retained=self._scores.retained,
             asked=lazy.asked,
-            judging=len(self._judging),
+            judging=intake.judging,
             received=self._received,
             sent=outbox.sent,
             published=self._published,
-            delivered=self._delivered,
-            duplicates=self._duplicates,
-            invalid=self._invalid,
-            unwanted=self._unwanted,
+            delivered=intake.delivered,
+            duplicates=intake.duplicates,
+            invalid=intake.invalid,
+            unwanted=intake.unwanted,
             malformed=self._malformed,
             graylisted=self._graylisted,
-            dropped=outbox.dropped + self._shed,
+            dropped=outbox.dropped + intake.shed,
             grafts=overlay.grafts,
             prunes=overlay.prunes,
             ihave_ids_sent=lazy.ihave_ids_sent,

@@ -76,22 +76,22 @@ class MessageCache:
         entries = self._entries
         found: list[bytes] = []
         for window in list(self._windows)[: self._gossip]:
-            found += [id for id in window.get(topic, ()) if id in entries]
+            found += [key for key in window.get(topic, ()) if key in entries]
         return found
 
     def shift(self) -> None:
         """Begin the next heartbeat's window and forget the last one."""
         entries = self._entries
         for ids in self._windows.pop().values():
-            for id in ids:
-                entry = entries.pop(id, None)
+            for key in ids:
+                entry = entries.pop(key, None)
                 if entry is not None:
                     self.size_bytes -= len(entry.fragment)
         self._windows.appendleft({})
 
     def check(self) -> None:
         """Assert that sizes are true and limits kept."""
-        held = [id for window in self._windows for ids in window.values() for id in ids]
+        held = [key for window in self._windows for ids in window.values() for key in ids]
         assert len(held) == len(set(held)), "a message stands in two windows"
         assert self._entries.keys() <= set(held), "a message would never be forgotten"
         assert self.size_bytes == sum(len(entry.fragment) for entry in self._entries.values())
@@ -131,7 +131,7 @@ class SeenCache:
     def unseen(self, ids: Sequence[bytes]) -> list[bytes]:
         """Return those of the ids that are not remembered."""
         fresh, stale = self._fresh, self._stale
-        return [id for id in ids if id not in fresh and id not in stale]
+        return [key for key in ids if key not in fresh and key not in stale]
 
     def expire(self, now: float) -> None:
         """Forget the older generation when the younger is old enough."""

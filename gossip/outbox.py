@@ -12,7 +12,7 @@ bytes, never in messages:
   room even for that is disconnected.
 """
 
-from gossip import wire
+from gossip import wire_encode
 from gossip.config import Config
 from gossip.mesh_events import Disconnect, Effect, Send
 from gossip.scoring import Standing
@@ -67,11 +67,12 @@ class Peer:
 
 
 class Outbox:
-    """Collects what goes to peers, and keeps the accounts of what is on its way."""
+    """Collects what is to be done, and keeps the accounts of what is on its way to peers."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._staged: list[Peer] = []
+        self._effects: list[Effect] = []
         self._full: dict[bytes, Peer] = {}
         self.sent = 0
         """RPCs."""
@@ -92,6 +93,16 @@ class Outbox:
             if not peer.slow and peer.full_since is not None
         ]
         return min(waits) + self._config.slow_s if waits else None
+
+    def say(self, effect: Effect) -> None:
+        """Add something else than `Send`."""
+        self._effects.append(effect)
+
+    def doom(self, peer: Peer, reason: str) -> None:
+        """Disconnect a peer."""
+        if not peer.doomed:
+            peer.doomed = True
+            self._effects.append(Disconnect(peer.id, reason))
 
     def message(self, peer: Peer, fragment: bytes) -> bool:
         """Send a message, if there is room; return whether there was."""
@@ -123,11 +134,12 @@ class Outbox:
         peer.staged_bytes += len(data)
         peer.queued_bytes += len(data)
 
-    def flush(self, out: list[Effect], now: float) -> None:
-        """Append to `out` what was collected."""
-        config = self._config
+    def flush(self, now: float) -> list[Effect]:
+        """Return what was collected: RPCs last."""
+        config, effects = self._config, self._effects
+        self._effects = []
         for peer in self._staged:
-            rpcs = wire.pack(peer.fragments, peer.controls, config.rpc_size_bytes)
+            rpcs = wire_encode.pack(peer.fragments, peer.controls, config.rpc_size_bytes)
             peer.queued_bytes += sum(map(len, rpcs)) - peer.staged_bytes
             peer.fragments.clear()
             peer.controls.clear()
@@ -136,14 +148,15 @@ class Outbox:
                 continue
             if peer.queued_bytes > config.queue_max_bytes + config.queue_control_bytes:
                 peer.doomed = True
-                out.append(Disconnect(peer.id, "it does not read what it is sent"))
+                effects.append(Disconnect(peer.id, "it does not read what it is sent"))
                 continue
             self.sent += len(rpcs)
-            out += [Send(peer.id, rpc) for rpc in rpcs]
+            effects += [Send(peer.id, rpc) for rpc in rpcs]
             if peer.queued_bytes > config.queue_high_bytes and peer.full_since is None:
                 peer.full_since = now
                 self._full[peer.id] = peer
         self._staged.clear()
+        return effects
 
     def written(self, peer: Peer, size_bytes: int) -> None:
         """So many bytes left the driver's queue."""
@@ -171,7 +184,8 @@ class Outbox:
     def check(self) -> None:
         """Assert that nothing is left over between two inputs."""
         assert not self._staged
-        for id, peer in self._full.items():
-            assert peer.id == id
+        assert not self._effects
+        for peer_id, peer in self._full.items():
+            assert peer.id == peer_id
             assert peer.full_since is not None
             assert peer.queued_bytes >= self._config.queue_low_bytes

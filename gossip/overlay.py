@@ -13,7 +13,7 @@ All tables are dicts, whose order is that of insertion: the same inputs give the
 from collections.abc import Mapping, MutableSequence, Sequence
 from typing import Protocol, TypeVar
 
-from gossip import wire
+from gossip import wire_encode
 from gossip.config import Config
 from gossip.outbox import Outbox, Peer
 from gossip.scoring import Scores
@@ -83,7 +83,7 @@ class Overlay:
         """A peer came: tell it what we are subscribed to."""
         self.peers[peer.id] = peer
         for topic in self._joined:
-            self._outbox.subscription(peer, wire.encode_subscription(topic, True))
+            self._outbox.subscription(peer, wire_encode.subscription(topic, True))
 
     def renew(self, peer: Peer) -> None:
         """What was on its way to a peer is lost: tell it everything again.
@@ -91,9 +91,9 @@ class Overlay:
         A GRAFT of one that has us in its mesh already changes nothing there.
         """
         for topic, mesh in self._joined.items():
-            self._outbox.subscription(peer, wire.encode_subscription(topic, True))
+            self._outbox.subscription(peer, wire_encode.subscription(topic, True))
             if peer.id in mesh:
-                self._outbox.control(peer, wire.encode_graft(topic))
+                self._outbox.control(peer, wire_encode.graft(topic))
 
     def remove(self, peer: Peer) -> None:
         """A peer is gone. Its backoffs stay."""
@@ -106,6 +106,12 @@ class Overlay:
                     members.pop(peer.id, None)
             self._tidy(topic)
 
+    def weigh(self, peer: Peer) -> None:
+        """Disconnect a peer whose score is too low."""
+        value = peer.standing.value
+        if value <= self.config.score.disconnect_below and not peer.explicit:
+            self._outbox.doom(peer, f"its score is {value:.0f}")
+
     # --- subscriptions ----------------------------------------------------------------------
 
     def subscribed(self, peer: Peer, name: str, now: float) -> bool:
@@ -117,11 +123,10 @@ class Overlay:
         topic = self._topic(name)
         peer.topics[name] = None
         topic.subscribers[peer.id] = peer
-        mesh = topic.mesh
-        if mesh is not None and len(mesh) < self.config.degree_low:
+        sparse = topic.mesh is not None and len(topic.mesh) < self.config.degree_low
+        if sparse and self._eligible(peer, topic, now):
             # Not at the next heartbeat only: a node that comes is in the mesh at once.
-            if self._eligible(peer, topic, now):
-                self.graft(peer, topic, now)
+            self.graft(peer, topic, now)
         return True
 
     def unsubscribed(self, peer: Peer, name: str, now: float) -> None:
@@ -146,7 +151,7 @@ class Overlay:
         topic = self._topic(name)
         mesh = topic.mesh = self._joined[name] = {}
         for peer in self.peers.values():
-            self._outbox.subscription(peer, wire.encode_subscription(name, True))
+            self._outbox.subscription(peer, wire_encode.subscription(name, True))
         fanout, topic.fanout = topic.fanout or {}, None
         self._fanouts.pop(name, None)
         for peer in fanout.values():
@@ -165,7 +170,7 @@ class Overlay:
         del self._joined[name]
         topic.mesh = None
         for peer in self.peers.values():
-            self._outbox.subscription(peer, wire.encode_subscription(name, False))
+            self._outbox.subscription(peer, wire_encode.subscription(name, False))
         self._tidy(topic)
 
     # --- the mesh ---------------------------------------------------------------------------
@@ -188,7 +193,7 @@ class Overlay:
     def graft(self, peer: Peer, topic: Topic, now: float) -> None:
         """Take a peer into the mesh and tell it."""
         self._enter(peer, topic, now)
-        self._outbox.control(peer, wire.encode_graft(topic.name))
+        self._outbox.control(peer, wire_encode.graft(topic.name))
 
     def prune(self, peer: Peer, topic: Topic, backoff_s: float, now: float) -> None:
         """Take a peer out of the mesh, if it is there, and tell it not to graft for a while."""
@@ -196,7 +201,7 @@ class Overlay:
         if topic.mesh is not None and topic.mesh.pop(peer.id, None) is not None:
             self._scores.pruned(peer.standing, topic.name, now)
         self._back_off(topic.name, peer.id, now + backoff_s)
-        self._outbox.control(peer, wire.encode_prune(topic.name, int(backoff_s)))
+        self._outbox.control(peer, wire_encode.prune(topic.name, int(backoff_s)))
 
     def grafted_by(self, peer: Peer, name: str, now: float) -> int:
         """A peer grafted us; return how many misdeeds that was.
@@ -252,7 +257,7 @@ class Overlay:
         """Drop from a fanout who may not be published to, and complete it."""
         least, fanout = self.config.score.publish_below, topic.fanout or {}
         topic.fanout = kept = {
-            id: peer for id, peer in fanout.items() if peer.standing.value >= least
+            peer.id: peer for peer in fanout.values() if peer.standing.value >= least
         }
         for peer in self._publishable(topic, kept, self.config.degree - len(kept)):
             kept[peer.id] = peer
@@ -282,14 +287,14 @@ class Overlay:
             assert (name in self._fanouts) == (topic.fanout is not None)
             assert topic.mesh is None or topic.fanout is None
             for members in (topic.subscribers, topic.mesh or {}, topic.fanout or {}):
-                for id, peer in members.items():
-                    assert self.peers.get(id) is peer, "a peer that is gone"
+                for peer_id, peer in members.items():
+                    assert self.peers.get(peer_id) is peer, "a peer that is gone"
                     assert name in peer.topics, "a peer that is not subscribed"
             assert not any(peer.explicit for peer in (topic.mesh or {}).values())
-            for id, peer in (topic.mesh or {}).items():
+            for peer in (topic.mesh or {}).values():
                 deeds = peer.standing.topics.get(name)
-                assert deeds is not None, id
-                assert deeds.mesh_since is not None, id
+                assert deeds is not None, "in the mesh, and not scored"
+                assert deeds.mesh_since is not None, "in the mesh, and scored as outside"
         for peer in self.peers.values():
             assert len(peer.topics) <= self.config.topics_max
             for name in peer.topics:

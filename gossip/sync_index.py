@@ -180,17 +180,33 @@ class Index:
             part.release()
         return hasher.digest(FINGERPRINT_SIZE_BYTES)
 
-    def bound_at(self, rank: int) -> bytes:
-        """Return the shortest bound between the items of ranks `rank - 1` and `rank`.
+    def split(self, start: int, stop: int, parts: int, key: bytes) -> list[tuple[bytes, bytes]]:
+        """Return `(upper bound, fingerprint)` of parts with as many items each, lowest first.
 
-        Both must be there.
+        There are as many items as parts, or more.  The last bound is left empty.
         """
-        pair = self.packed(rank - 1, rank + 1)
-        below = int.from_bytes(pair[:ITEM_SIZE_BYTES], "big")
-        above = int.from_bytes(pair[ITEM_SIZE_BYTES:], "big")
-        same_bits = ITEM_SIZE_BYTES * 8 - (below ^ above).bit_length()
-        end = ITEM_SIZE_BYTES + same_bits // 8 + 1
-        return pair[ITEM_SIZE_BYTES:end]
+        count = stop - start
+        ends = [count * part // parts for part in range(1, parts + 1)]
+        if count > BLOCK_ITEMS_MAX:
+            prints = [
+                self.fingerprint(start + low, start + high, key)
+                for low, high in pairwise([0, *ends])
+            ]
+            pairs = [self.packed(start + end - 1, start + end + 1) for end in ends[:-1]]
+        else:
+            packed = self.packed(start, stop)
+            prints = [
+                blake3.blake3(
+                    packed[low * ITEM_SIZE_BYTES : high * ITEM_SIZE_BYTES], key=key
+                ).digest(FINGERPRINT_SIZE_BYTES)
+                for low, high in pairwise([0, *ends])
+            ]
+            pairs = [
+                packed[(end - 1) * ITEM_SIZE_BYTES : (end + 1) * ITEM_SIZE_BYTES]
+                for end in ends[:-1]
+            ]
+        bounds = [bound_between(pair[:ITEM_SIZE_BYTES], pair[ITEM_SIZE_BYTES:]) for pair in pairs]
+        return list(zip([*bounds, b""], prints, strict=True))
 
     def check(self) -> None:
         """Assert the invariants."""
@@ -234,6 +250,13 @@ class Index:
             else:
                 high = middle
         return at_block, low * ITEM_SIZE_BYTES
+
+
+def bound_between(below: bytes, above: bytes) -> bytes:
+    """Return the shortest bound that lies above one item and not above the next."""
+    differing = int.from_bytes(below, "big") ^ int.from_bytes(above, "big")
+    same_bits = ITEM_SIZE_BYTES * 8 - differing.bit_length()
+    return above[: same_bits // 8 + 1]
 
 
 def unpack(packed: bytes) -> list[Item]:

@@ -27,7 +27,6 @@ one packed form, and `unpack_rows` refuses any other.
 
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
-from itertools import takewhile
 from typing import Annotated, Final, Literal, TypeAlias, assert_never
 
 import msgspec
@@ -242,8 +241,11 @@ def _head(kind: _Kind, below: bytes, bound: bytes) -> bytes:
 
 
 def _shared(below: bytes, bound: bytes) -> int:
-    pairs = zip(below, bound, strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    shared = 0
+    longest = min(len(below), len(bound))
+    while shared < longest and below[shared] == bound[shared]:
+        shared += 1
+    return shared
 
 
 def unpack_rows(packed: bytes) -> Iterator[Row]:

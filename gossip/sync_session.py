@@ -245,7 +245,7 @@ class Session:
     def _think(self, out: list[Effect]) -> None:
         """Handle rows; when their turn has ended and nothing is left, it is ours."""
         self.phase = Phase.THINKING
-        if not self._comparison.step(self._config.rows_per_step_max):
+        if not self._comparison.step(self._config.work_per_step_max):
             out.append(Pause(self.number))
         elif not self._comparison.has_ended:
             self._await(Phase.TURN)

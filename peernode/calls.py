@@ -154,6 +154,8 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     streams_body: bool = False
     media_type: str = "application/json"
+    media_types_also: tuple[str, ...] = ()
+    """Types of text that it answers with if `Accept` asks for them."""
     problems: tuple[str, ...] = ()
     """Codes that are particular to this operation."""
     hides_unknown: bool = False

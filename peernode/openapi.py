@@ -29,6 +29,22 @@ _PROBLEM_SCHEMA: Final[dict[str, Any]] = {
         "retryable": {"type": "boolean"},
     },
 }
+_EVENT_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "one event of the stream, which ends with the job",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "for Last-Event-ID"},
+        "event": {"enum": ["state", "progress"]},
+        "data": {
+            "type": "string",
+            "description": "JSON, an element of a job's `history`, or of its `progress`",
+        },
+    },
+}
+_IF_MATCH: Final = Parameter(
+    name="If-Match", where="header", description="only if the object is still at this revision"
+)
 _LIST_PARAMETERS: Final = (
     Parameter(name="limit", description="objects a page, 1 to 1000", type="integer"),
     Parameter(name="cursor", description="`next` of the page before"),
@@ -91,6 +107,8 @@ def _operation(
     parameters = list(operation.parameters)
     if operation is spec.list:
         parameters += _LIST_PARAMETERS
+    if "precondition_failed" in operation.problems:
+        parameters.append(_IF_MATCH)
     described: dict[str, Any] = {
         "tags": [spec.name],
         "operationId": call.replace(" /", "_").replace("/", "_").replace("{id}", "one").lower(),
@@ -139,11 +157,15 @@ def _responses(references: References, spec: ObjectClass, operation: Operation) 
             schema = references[operation.answer]
         elif operation.media_type == "application/json":
             schema = {}
+        elif operation.media_type == "text/event-stream":
+            schema = _EVENT_SCHEMA
         else:
             schema = {"type": "string"}
-        content = {"content": {operation.media_type: {"schema": schema}}}
+        described = {operation.media_type: {"schema": schema}}
+        described |= {text: {"schema": {"type": "string"}} for text in operation.media_types_also}
+        content = {"content": described}
     responses: dict[str, Any] = {
-        str(status): {"description": operation.summary, **content}
+        str(status): {"description": operation.summary, **(content if status != 304 else {})}
         for status in (operation.status, *operation.statuses)
     }
     for code in dict.fromkeys((*_EVERY_CALL, *operation.problems)):

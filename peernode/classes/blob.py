@@ -354,12 +354,15 @@ BLOB = ObjectClass(
         "content": Operation(
             handler=_content,
             summary="Read a blob's bytes, or a range of them",
-            media_type="application/octet-stream",
+            media_type="*/*",
             statuses=(206, 304),
             waits=True,
             problems=("not_found", "range_not_satisfiable"),
             parameters=(
                 Parameter(name="Range", where="header", description="one range of bytes"),
+                Parameter(
+                    name="If-Range", where="header", description="the range if this is the ETag"
+                ),
                 Parameter(
                     name="If-None-Match", where="header", description="answer 304 for this ETag"
                 ),

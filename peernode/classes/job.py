@@ -341,6 +341,9 @@ async def _list(node: "Node", call: Call) -> Answer:
     return await listing.page(call, JobView, lambda before: _candidates(node, call, before))
 
 
+_PREFER = Parameter(
+    name="Prefer", where="header", description="wait=SECONDS, as RFC 7240 has it for `wait`"
+)
 _WAIT = Parameter(name="wait", description="seconds to wait for the job to end", type="number")
 _ACCEPTING = ("not_found", "input_mismatch", "idempotency_mismatch", "storage_full", "too_large")
 KEY = Parameter(
@@ -370,7 +373,7 @@ JOB = ObjectClass(
         answer=JobView,
         status=202,
         statuses=(200,),
-        parameters=(_WAIT, KEY),
+        parameters=(_WAIT, _PREFER, KEY),
         problems=_ACCEPTING,
     ),
     get=Operation(
@@ -408,6 +411,7 @@ JOB = ObjectClass(
             body=Nothing,
             answer=JobView,
             status=202,
+            parameters=(KEY,),
             problems=("not_found", "conflict"),
         ),
     },
@@ -416,6 +420,7 @@ JOB = ObjectClass(
             handler=_logs,
             summary="Read a job's output (JSON, or text with Accept: text/plain)",
             answer=LogView,
+            media_types_also=("text/plain",),
             problems=("not_found",),
         ),
         "events": Operation(

@@ -18,6 +18,7 @@ from peernode.calls import (
     Parameter,
     View,
 )
+from peernode.classes.job import KEY
 from peernode.content import METER_BLOB_BYTES, METER_BLOBS
 from peernode.members import grant, revoke
 from peernode.permissions import may_grant
@@ -288,6 +289,7 @@ PROJECT = ObjectClass(
         answer=ProjectView,
         status=201,
         problems=("name_taken", "invalid_field"),
+        parameters=(KEY,),
     ),
     get=Operation(
         handler=_get,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from peernode import access, idempotency, invites, listing, names
 from peernode.api import require_match
 from peernode.calls import Answer, Call, ObjectClass, Operation
+from peernode.classes.job import KEY
 from peernode.classes.project import WAIT_CHANGE
 from peernode.classes.user_bodies import (
     Create,
@@ -222,6 +223,7 @@ USER = ObjectClass(
         answer=UserView,
         status=201,
         problems=("name_taken", "invalid_field", "forbidden", "rate_limited"),
+        parameters=(KEY,),
     ),
     get=Operation(
         handler=_get,

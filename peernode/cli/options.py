@@ -35,19 +35,30 @@ def operator(data: Path | None, url: str | None) -> "Client":
     """Return a client that speaks as the operator of the node in `data`, if it is given."""
     if data is None:
         return client(url)
-    from peernode.client import Client, ConfigurationError, Policy
+    from peernode.client import Client, Policy
+
+    token = operator_token(data)
+    found = json.loads(_read(data, "node.json"))["url"] if url is None else url
+    return Client(found, token, policy=Policy(attempts_max=ATTEMPTS_MAX))
+
+
+def operator_token(data: Path) -> str:
+    """Return the operator's token of the node in `data`."""
+    return _read(data, "operator.token").strip()
+
+
+def _read(data: Path, name: str) -> str:
+    from peernode.client import ConfigurationError
 
     try:
-        token = (data / "operator.token").read_text("utf-8").strip()
-        found = json.loads((data / "node.json").read_text("utf-8"))["url"] if url is None else url
+        return (data / name).read_text("utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(
             f"{error.filename} is not there: no node has run in {data}",
             hint=f"`peernode up --data {data}` starts one",
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"cannot read {data}: {error}") from error
-    return Client(found, token, policy=Policy(attempts_max=ATTEMPTS_MAX))
 
 
 def json_argument(text: str, option: str) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,6 +42,23 @@ def create(
     with options.client(url) as client:
         client.signup(name, password, invite=invite)
     _login(name, password, url, as_json)
+
+
+@app.command("invite")
+def invite(
+    data: Annotated[Path, typer.Option("--data", help="The node's data directory.")],
+    as_json: options.Json = False,
+) -> None:
+    """Print an invite with which one person can make a user at this node (operator)."""
+    from peernode import invites
+    from peernode.cli.options import operator_token
+    from storage.clock import SystemClock, SystemEntropy
+
+    text = invites.make(operator_token(data), SystemEntropy(), SystemClock())
+    if as_json:
+        output.print_json({"invite": text})
+    else:
+        print(text)
 
 
 def _login(name: str, password: str, url: str | None, as_json: bool) -> None:

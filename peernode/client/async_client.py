@@ -184,7 +184,9 @@ class AsyncClient:
         with blobs.opened(content) as file:
             upload = blobs.as_upload(file, progress)
             kind = media_type or blobs.media_type_of(content, name)
-            return await self._wire.run(blobs.put(upload, project, kind, name))
+            return await self._wire.run(
+                blobs.put(upload, project, kind, blobs.name_of(content, name))
+            )
 
     async def get_blob(
         self,

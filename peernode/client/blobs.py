@@ -52,6 +52,11 @@ def opened(content: bytes | str | Path | BinaryIO) -> Iterator[BinaryIO]:
         yield content
 
 
+def name_of(content: object, name: str | None) -> str | None:
+    """Return a blob's name: the one given, else that of the file it is read from."""
+    return Path(content).name if name is None and isinstance(content, str | Path) else name
+
+
 def media_type_of(content: object, name: str | None) -> str:
     """Return the media type that a file's name suggests."""
     path = name or (str(content) if isinstance(content, str | Path) else "")

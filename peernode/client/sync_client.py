@@ -182,7 +182,7 @@ class Client:
         with blobs.opened(content) as file:
             upload = blobs.as_upload(file, progress)
             kind = media_type or blobs.media_type_of(content, name)
-            return self._wire.run(blobs.put(upload, project, kind, name))
+            return self._wire.run(blobs.put(upload, project, kind, blobs.name_of(content, name)))
 
     def get_blob(
         self,

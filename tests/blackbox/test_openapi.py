@@ -51,6 +51,7 @@ def world(node: Daemon) -> Iterator[World]:
     project = ada.project("schema")
     function = ada.deploy(project, "echo", ECHO)
     space = {"owner": {"project": project}, "name": "space", "scope": "local"}
+    blob = ada.http.post("/blob", content=b"x", headers={"Content-Type": "image/png"})
     with node.operator() as operator:
         worker = expect(operator.post("/worker", json={}), 201)["id"]
     known = {
@@ -58,7 +59,7 @@ def world(node: Daemon) -> Iterator[World]:
         "project": project,
         "function": function,
         "kv": expect(ada.http.post("/kv", json=space), 201)["id"],
-        "blob": ada.blob(b"content", project=project)["id"],
+        "blob": expect(blob, 201)["id"],
         "job": ada.run(function, {"n": 1})["id"],
         "worker": worker,
     }

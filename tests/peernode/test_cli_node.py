@@ -5,10 +5,12 @@ import json
 import subprocess
 import sys
 
+import httpx
 import pytest
 
 from peernode.cli import demo_node
 from peernode.cli.app import run
+from tests.blackbox.daemon import Daemon
 
 pytestmark = pytest.mark.slow
 
@@ -142,3 +144,13 @@ def test_another_machines_worker_comes_and_comes_back(peernode, directory, tmp_p
     thief = subprocess.run(stolen, capture_output=True, text=True, timeout=30)
     assert thief.returncode == 1
     assert "hint: a token is good for one first attach" in thief.stderr
+
+
+
+def test_an_invite_of_the_operator_makes_one_user_and_no_second(tmp_path, capfd):
+    with Daemon(tmp_path / "data", workers=0, arguments=["--signup", "invite"]) as node:
+        assert run(["user", "invite", "--data", str(node.data)]) == 0
+        invite = capfd.readouterr().out.strip()
+        for name, status in (("ada", 201), ("bob", 403)):
+            body = {"name": name, "password": "correct horse", "invite": invite}
+            assert httpx.post(f"{node.url}/user", json=body).status_code == status

@@ -1,0 +1,238 @@
+"""What becomes of a message that a peer brings.
+
+    known?  ->  topic of ours?  ->  rules of StrictSign  ->  signature  ->  judge
+       |              |                      |                  |            |
+    duplicate      unwanted                invalid           invalid      accept: deliver, pass on
+                                                                          reject: invalid
+                                                                          ignore
+                                                                          None: deliver, await `Judge`
+
+The cheap comes first: a copy costs a look in a table.  Only what is signed is remembered: a forgery
+cannot occupy the id of a message that is still to come.  Messages that await a verdict are bounded
+in number and bytes; those over the bound are dropped and nobody is blamed.
+
+Who brings an invalid message is blamed each time, also for copies of one that is known to be
+invalid, and for those brought while it was being judged.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias, assert_never
+
+from gossip.errors import RemoteProtocolError
+from gossip.lazy_push import LazyPush
+from gossip.mesh_events import Deliver, Verdict
+from gossip.message_cache import IGNORED, INVALID, JUDGED, VALID
+from gossip.outbox import Outbox, Peer
+from gossip.overlay import Overlay
+from gossip.scoring import Scores
+from gossip.wire import Draft, Message
+
+Verifier: TypeAlias = Callable[[bytes, bytes, bytes], bool]
+"""Whether, for (public key, signature, signed bytes), the signature is right. Never raises."""
+Judgement: TypeAlias = Callable[[Message], Verdict | None]
+"""What the application thinks of a message; `None`: it says so later. Never raises."""
+
+
+def accept(message: Message) -> Verdict:
+    """Accept every message."""
+    return Verdict.ACCEPT
+
+
+class _Copies:
+    """Who brought a message that waits for its verdict, or was accepted a moment ago."""
+
+    __slots__ = ("at", "first", "message", "others")
+
+    def __init__(self, message: Message, first: bytes, at: float) -> None:
+        self.message = message
+        self.first = first
+        self.at = at
+        """When it came, or was accepted."""
+        self.others: dict[bytes, None] = {}
+
+
+class Intake:
+    """Takes in messages and passes on the good ones."""
+
+    def __init__(
+        self,
+        overlay: Overlay,
+        outbox: Outbox,
+        scores: Scores,
+        lazy: LazyPush,
+        verify: Verifier,
+        judge: Judgement,
+        me: bytes,
+        explicit: tuple[bytes, ...],
+    ) -> None:
+        self._config = overlay.config
+        self._overlay = overlay
+        self._outbox = outbox
+        self._scores = scores
+        self._lazy = lazy
+        self._seen = lazy.seen
+        self._verify = verify
+        self._judge = judge
+        self._me = me
+        self._explicit = explicit
+        self._judging: dict[bytes, _Copies] = {}
+        self._judging_bytes = 0
+        self._recent: dict[bytes, _Copies] = {}
+        """Accepted in this heartbeat, where copies count (P3)."""
+        self.delivered = self.duplicates = self.invalid = self.unwanted = self.shed = 0
+
+    @property
+    def judging(self) -> int:
+        """How many messages await their verdict."""
+        return len(self._judging)
+
+    def take(self, peer: Peer, encoded: bytes, now: float) -> None:
+        """A peer brought a message. Raises `RemoteProtocolError` for what is not one."""
+        draft = Draft(encoded)
+        known = self._seen.get(draft.id)
+        if known or draft.id in self._judging:
+            self._again(peer, draft, known, now)
+            return
+        topic = draft.topic
+        if topic not in self._overlay.joined:
+            self.unwanted += 1
+            return
+        try:
+            message = draft.message()
+        except RemoteProtocolError:
+            self._blame(peer, topic, now)
+            return
+        if message.source == self._me:
+            self.unwanted += 1
+            return
+        if not self._verify(message.public_key, message.signature, message.signed):
+            self._blame(peer, topic, now)
+            return
+        self._lazy.arrived(message.id)
+        verdict = self._judge(message)
+        if verdict is Verdict.ACCEPT:
+            self._deliver(message, peer.id, awaited=False)
+            self._accept(_Copies(message, peer.id, now), now)
+        elif verdict is None:
+            self._await(message, peer.id, now)
+        elif verdict is Verdict.REJECT:
+            self._seen.put(message.id, INVALID)
+            self._blame(peer, topic, now)
+        else:
+            self._seen.put(message.id, IGNORED)
+
+    def settle(self, message_id: bytes, verdict: Verdict, now: float) -> None:
+        """The application judged a message. One that was given up waiting for changes nothing."""
+        copies = self._judging.pop(message_id, None)
+        if copies is None:
+            return
+        self._judging_bytes -= len(copies.message.fragment)
+        match verdict:
+            case Verdict.ACCEPT:
+                self._accept(copies, now)
+            case Verdict.IGNORE:
+                self._seen.put(message_id, IGNORED)
+            case Verdict.REJECT:
+                self._seen.put(message_id, INVALID)
+                for peer_id in (copies.first, *copies.others):
+                    peer = self._overlay.peers.get(peer_id)
+                    if peer is not None:
+                        self._blame(peer, copies.message.topic, now)
+                    else:
+                        # It need not think that it only has to leave before the verdict.
+                        away = self._scores.standing(peer_id, now)
+                        self._scores.invalid(away, copies.message.topic, now)
+            case _:
+                assert_never(verdict)
+
+    def explicit(self, topic: str) -> list[Peer]:
+        """Return the explicit peers that are subscribed to a topic."""
+        found = [self._overlay.peers.get(peer_id) for peer_id in self._explicit]
+        return [peer for peer in found if peer is not None and topic in peer.topics]
+
+    def expire(self, now: float) -> None:
+        """Give up waiting for verdicts that are late."""
+        self._recent.clear()
+        late = now - self._config.judging_s
+        for copies in list(self._judging.values()):
+            if copies.at > late:
+                break
+            self.settle(copies.message.id, Verdict.IGNORE, now)
+
+    def check(self) -> None:
+        """Assert that accounts are true and limits kept."""
+        held = sum(len(copies.message.fragment) for copies in self._judging.values())
+        assert self._judging_bytes == held <= self._config.judging_size_max_bytes
+        assert len(self._judging) <= self._config.judging_max
+        assert len(self._recent) <= self._config.recent_max
+        for message_id, copies in self._judging.items():
+            assert copies.message.id == message_id
+            assert copies.first not in copies.others
+
+    def _again(self, peer: Peer, draft: Draft, known: int, now: float) -> None:
+        """A peer brought a message that somebody brought before."""
+        self.duplicates += 1
+        if known == INVALID:
+            if draft.topic in self._overlay.joined:
+                self._blame(peer, draft.topic, now)
+            return
+        copies = self._judging.get(draft.id) or self._recent.get(draft.id)
+        if copies is None or peer.id in copies.others or peer.id == copies.first:
+            return
+        copies.others[peer.id] = None
+        topic = copies.message.topic
+        if known == VALID and now - copies.at <= self._scores.window_s(topic):
+            self._scores.again(peer.standing, topic)
+
+    def _blame(self, peer: Peer, topic: str, now: float) -> None:
+        """A peer brought an invalid message."""
+        self.invalid += 1
+        self._scores.invalid(peer.standing, topic, now)
+        self._overlay.weigh(peer)
+
+    def _deliver(self, message: Message, peer_id: bytes, *, awaited: bool) -> None:
+        self.delivered += 1
+        self._outbox.say(Deliver(message, peer_id, awaited))
+
+    def _await(self, message: Message, peer_id: bytes, now: float) -> None:
+        size = len(message.fragment)
+        full = self._judging_bytes + size > self._config.judging_size_max_bytes
+        if full or len(self._judging) >= self._config.judging_max:
+            self.shed += 1
+            self._seen.put(message.id, IGNORED)
+            return
+        self._seen.put(message.id, JUDGED)
+        self._judging[message.id] = _Copies(message, peer_id, now)
+        self._judging_bytes += size
+        self._deliver(message, peer_id, awaited=True)
+
+    def _accept(self, copies: _Copies, now: float) -> None:
+        """Pass a message on, and thank who brought it."""
+        message, overlay = copies.message, self._overlay
+        first, others, topic = copies.first, copies.others, message.topic
+        self._seen.put(message.id, VALID)
+        self._lazy.cache.put(message.id, message.fragment, topic)
+        if (peer := overlay.peers.get(first)) is not None:
+            self._scores.first(peer.standing, topic)
+        if self._scores.window_s(topic):
+            self._count_copies(copies, now)
+        mesh = overlay.joined.get(topic)
+        if mesh is None:
+            return
+        source, fragment = message.source, message.fragment
+        for peer in mesh.values():
+            if peer.id != first and peer.id != source and peer.id not in others:
+                self._outbox.message(peer, fragment)
+        if self._explicit:
+            for peer in self.explicit(topic):
+                if peer.id != first and peer.id != source and peer.id not in others:
+                    self._outbox.message(peer, fragment)
+
+    def _count_copies(self, copies: _Copies, now: float) -> None:
+        """Count the copies that came before the verdict, and those soon to come (P3)."""
+        for peer_id in copies.others:
+            if (peer := self._overlay.peers.get(peer_id)) is not None:
+                self._scores.again(peer.standing, copies.message.topic)
+        copies.at = now
+        if len(self._recent) < self._config.recent_max:
+            self._recent[copies.message.id] = copies
