@@ -17,8 +17,9 @@ def maintain(overlay: Overlay, topic: Topic, opportunistic: bool, now: float) ->
     """Bring one mesh in order."""
     config, mesh = overlay.config, topic.mesh
     assert mesh is not None
-    for peer in [peer for peer in mesh.values() if peer.standing.value < 0 or peer.slow]:
-        overlay.prune(peer, topic, config.backoff_s, now)
+    for peer in list(mesh.values()):
+        if peer.standing.value < 0 or peer.slow or peer.doomed:
+            overlay.prune(peer, topic, config.backoff_s, now)
     if len(mesh) < config.degree_low:
         overlay.fill(topic, config.degree - len(mesh), now)
     if len(mesh) > config.degree_high:

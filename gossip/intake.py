@@ -4,8 +4,9 @@
        |              |                      |                  |            |
     duplicate      unwanted                invalid           invalid      accept: deliver, pass on
                                                                           reject: invalid
-                                                                          ignore
-                                                                          None: deliver, await `Judge`
+                                                                          ignore: neither
+                                                                          None: deliver, wait for
+                                                                                `Judge`
 
 The cheap comes first: a copy costs a look in a table.  Only what is signed is remembered: a forgery
 cannot occupy the id of a message that is still to come.  Messages that await a verdict are bounded
@@ -41,10 +42,10 @@ def accept(message: Message) -> Verdict:
 class _Copies:
     """Who brought a message that waits for its verdict, or was accepted a moment ago."""
 
-    __slots__ = ("at", "first", "message", "others")
+    __slots__ = ("at", "first", "others", "topic")
 
-    def __init__(self, message: Message, first: bytes, at: float) -> None:
-        self.message = message
+    def __init__(self, topic: str, first: bytes, at: float) -> None:
+        self.topic = topic
         self.first = first
         self.at = at
         """When it came, or was accepted."""
@@ -75,7 +76,7 @@ class Intake:
         self._judge = judge
         self._me = me
         self._explicit = explicit
-        self._judging: dict[bytes, _Copies] = {}
+        self._judging: dict[bytes, tuple[Message, _Copies]] = {}
         self._judging_bytes = 0
         self._recent: dict[bytes, _Copies] = {}
         """Accepted in this heartbeat, where copies count (P3)."""
@@ -86,9 +87,9 @@ class Intake:
         """How many messages await their verdict."""
         return len(self._judging)
 
-    def take(self, peer: Peer, encoded: bytes, now: float) -> None:
-        """A peer brought a message. Raises `RemoteProtocolError` for what is not one."""
-        draft = Draft(encoded)
+    def take(self, peer: Peer, encoded: bytes, frame: bytes, now: float) -> None:
+        """A peer brought a message in a frame. Raises `RemoteProtocolError` if it is not one."""
+        draft = Draft(encoded, frame)
         known = self._seen.get(draft.id)
         if known or draft.id in self._judging:
             self._again(peer, draft, known, now)
@@ -98,21 +99,21 @@ class Intake:
             self.unwanted += 1
             return
         try:
-            message = draft.message()
+            message, seal = draft.message(topic)
         except RemoteProtocolError:
             self._blame(peer, topic, now)
             return
         if message.source == self._me:
             self.unwanted += 1
             return
-        if not self._verify(message.public_key, message.signature, message.signed):
+        if not self._verify(seal.public_key, seal.signature, seal.signed):
             self._blame(peer, topic, now)
             return
         self._lazy.arrived(message.id)
         verdict = self._judge(message)
         if verdict is Verdict.ACCEPT:
             self._deliver(message, peer.id, awaited=False)
-            self._accept(_Copies(message, peer.id, now), now)
+            self._accept(message, _Copies(topic, peer.id, now), now)
         elif verdict is None:
             self._await(message, peer.id, now)
         elif verdict is Verdict.REJECT:
@@ -123,13 +124,14 @@ class Intake:
 
     def settle(self, message_id: bytes, verdict: Verdict, now: float) -> None:
         """The application judged a message. One that was given up waiting for changes nothing."""
-        copies = self._judging.pop(message_id, None)
-        if copies is None:
+        waiting = self._judging.pop(message_id, None)
+        if waiting is None:
             return
-        self._judging_bytes -= len(copies.message.fragment)
+        message, copies = waiting
+        self._judging_bytes -= _size_bytes(message)
         match verdict:
             case Verdict.ACCEPT:
-                self._accept(copies, now)
+                self._accept(message, copies, now)
             case Verdict.IGNORE:
                 self._seen.put(message_id, IGNORED)
             case Verdict.REJECT:
@@ -137,11 +139,11 @@ class Intake:
                 for peer_id in (copies.first, *copies.others):
                     peer = self._overlay.peers.get(peer_id)
                     if peer is not None:
-                        self._blame(peer, copies.message.topic, now)
+                        self._blame(peer, copies.topic, now)
                     else:
                         # It need not think that it only has to leave before the verdict.
                         away = self._scores.standing(peer_id, now)
-                        self._scores.invalid(away, copies.message.topic, now)
+                        self._scores.invalid(away, copies.topic, now)
             case _:
                 assert_never(verdict)
 
@@ -154,19 +156,19 @@ class Intake:
         """Give up waiting for verdicts that are late."""
         self._recent.clear()
         late = now - self._config.judging_s
-        for copies in list(self._judging.values()):
+        for message, copies in list(self._judging.values()):
             if copies.at > late:
                 break
-            self.settle(copies.message.id, Verdict.IGNORE, now)
+            self.settle(message.id, Verdict.IGNORE, now)
 
     def check(self) -> None:
         """Assert that accounts are true and limits kept."""
-        held = sum(len(copies.message.fragment) for copies in self._judging.values())
+        held = sum(_size_bytes(message) for message, _ in self._judging.values())
         assert self._judging_bytes == held <= self._config.judging_size_max_bytes
         assert len(self._judging) <= self._config.judging_max
         assert len(self._recent) <= self._config.recent_max
-        for message_id, copies in self._judging.items():
-            assert copies.message.id == message_id
+        for message_id, (message, copies) in self._judging.items():
+            assert message.id == message_id
             assert copies.first not in copies.others
 
     def _again(self, peer: Peer, draft: Draft, known: int, now: float) -> None:
@@ -176,13 +178,16 @@ class Intake:
             if draft.topic in self._overlay.joined:
                 self._blame(peer, draft.topic, now)
             return
-        copies = self._judging.get(draft.id) or self._recent.get(draft.id)
+        if known == VALID:
+            copies = self._recent.get(draft.id)
+        else:
+            waiting = self._judging.get(draft.id)
+            copies = waiting and waiting[1]
         if copies is None or peer.id in copies.others or peer.id == copies.first:
             return
         copies.others[peer.id] = None
-        topic = copies.message.topic
-        if known == VALID and now - copies.at <= self._scores.window_s(topic):
-            self._scores.again(peer.standing, topic)
+        if known == VALID and now - copies.at <= self._scores.window_s(copies.topic):
+            self._scores.again(peer.standing, copies.topic)
 
     def _blame(self, peer: Peer, topic: str, now: float) -> None:
         """A peer brought an invalid message."""
@@ -195,27 +200,27 @@ class Intake:
         self._outbox.say(Deliver(message, peer_id, awaited))
 
     def _await(self, message: Message, peer_id: bytes, now: float) -> None:
-        size = len(message.fragment)
+        size = _size_bytes(message)
         full = self._judging_bytes + size > self._config.judging_size_max_bytes
         if full or len(self._judging) >= self._config.judging_max:
             self.shed += 1
             self._seen.put(message.id, IGNORED)
             return
         self._seen.put(message.id, JUDGED)
-        self._judging[message.id] = _Copies(message, peer_id, now)
+        self._judging[message.id] = message, _Copies(message.topic, peer_id, now)
         self._judging_bytes += size
         self._deliver(message, peer_id, awaited=True)
 
-    def _accept(self, copies: _Copies, now: float) -> None:
+    def _accept(self, message: Message, copies: _Copies, now: float) -> None:
         """Pass a message on, and thank who brought it."""
-        message, overlay = copies.message, self._overlay
+        overlay = self._overlay
         first, others, topic = copies.first, copies.others, message.topic
         self._seen.put(message.id, VALID)
         self._lazy.cache.put(message.id, message.fragment, topic)
         if (peer := overlay.peers.get(first)) is not None:
             self._scores.first(peer.standing, topic)
         if self._scores.window_s(topic):
-            self._count_copies(copies, now)
+            self._count_copies(message.id, copies, now)
         mesh = overlay.joined.get(topic)
         if mesh is None:
             return
@@ -228,11 +233,16 @@ class Intake:
                 if peer.id != first and peer.id != source and peer.id not in others:
                     self._outbox.message(peer, fragment)
 
-    def _count_copies(self, copies: _Copies, now: float) -> None:
+    def _count_copies(self, message_id: bytes, copies: _Copies, now: float) -> None:
         """Count the copies that came before the verdict, and those soon to come (P3)."""
         for peer_id in copies.others:
             if (peer := self._overlay.peers.get(peer_id)) is not None:
-                self._scores.again(peer.standing, copies.message.topic)
+                self._scores.again(peer.standing, copies.topic)
         copies.at = now
         if len(self._recent) < self._config.recent_max:
-            self._recent[copies.message.id] = copies
+            self._recent[message_id] = copies
+
+
+def _size_bytes(message: Message) -> int:
+    """Return what a message takes in memory: its data stand in its fragment once more."""
+    return len(message.fragment) + len(message.data)

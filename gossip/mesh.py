@@ -130,11 +130,12 @@ class Mesh:
         """
         self._now = now
         match input:
-            case Received(peer, rpc):
-                self._receive(peer, rpc)
-            case Written(peer, size_bytes):
-                if (found := self._overlay.peers.get(peer)) is not None:
-                    self._outbox.written(found, size_bytes)
+            case Received():
+                self._receive(input.peer, input.rpc)
+            case Written():
+                if (found := self._overlay.peers.get(input.peer)) is not None:
+                    self._outbox.written(found, input.size_bytes)
+                return []
             case Tick():
                 self._tick()
             case Publish(topic, data):
@@ -222,7 +223,7 @@ class Mesh:
                 else:
                     self._overlay.unsubscribed(peer, subscription.topic, self._now)
             for encoded in rpc.publish:
-                self._intake.take(peer, encoded, self._now)
+                self._intake.take(peer, encoded, data, self._now)
             if rpc.control is not None:
                 self._control(peer, rpc.control)
         except RemoteProtocolError as error:

@@ -269,14 +269,19 @@ class Scores:
 
     def _decay(self, standing: Standing) -> None:
         least = self._config.decayed_below
-        standing.misdeeds = _decayed(standing.misdeeds, self._misdeeds_factor, least)
+        if standing.misdeeds:
+            standing.misdeeds = _decayed(standing.misdeeds, self._misdeeds_factor, least)
         idle = []
         for topic, deeds in standing.topics.items():
-            rules = self._rules_of(topic)
-            deeds.first = _decayed(deeds.first, rules.first, least)
-            deeds.deliveries = _decayed(deeds.deliveries, rules.deficit, least)
-            deeds.failures = _decayed(deeds.failures, rules.failure, least)
-            deeds.invalid = _decayed(deeds.invalid, rules.invalid, least)
+            rules = self._rules.get(topic, self._default)
+            if deeds.first:
+                deeds.first = _decayed(deeds.first, rules.first, least)
+            if deeds.deliveries:
+                deeds.deliveries = _decayed(deeds.deliveries, rules.deficit, least)
+            if deeds.failures:
+                deeds.failures = _decayed(deeds.failures, rules.failure, least)
+            if deeds.invalid:
+                deeds.invalid = _decayed(deeds.invalid, rules.invalid, least)
             if deeds.mesh_since is None and not (deeds.first or deeds.failures or deeds.invalid):
                 idle.append(topic)
         for topic in idle:
@@ -308,8 +313,7 @@ class Scores:
             surplus = self._networks[standing.network] - config.colocation_threshold
             if surplus > 0:
                 total += surplus**2 * config.colocation_weight
-        excess = standing.misdeeds - config.behaviour_threshold
-        if excess > 0:
+        if (excess := standing.misdeeds - config.behaviour_threshold) > 0:
             total += excess**2 * config.behaviour_weight
         standing.value = total
 

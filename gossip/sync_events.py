@@ -26,7 +26,7 @@ class SyncConfig:
     session_s: float = 600.0
     """Longest session. Source: guess; `MOVED_MAX` records at 100 a second. What was moved until
     then stays, and another session goes on from there."""
-    work_per_step_max: int = 1_000_000
+    work_per_step_max: int = 500_000
     """Work before a `Pause`, in items that are hashed. Source: measurement, about 10 ms."""
     items_per_read_max: int = 1024
     """Most items in one `Give`. Source: as many as a frame may hold."""

@@ -61,8 +61,8 @@ TURN_SIZE_MAX_BYTES: Final = 8 * 1024 * 1024
 TURNS_MAX: Final = 16
 """Most turns of one comparison. Source: formula, each divides the smaller side's range by 16."""
 MOVED_MAX: Final = 65_536
-"""Most items each way after one comparison; the rest is left to another. Source: guess; they
-take a quarter of a minute to verify, and 8 MiB to remember."""
+"""Most items that one side offers, and most that it wants, in one comparison; the rest is left to
+another. Source: guess; they take some ten seconds to verify, and 8 MiB to remember."""
 PASSES_MAX: Final = 4
 """Most comparisons of facts in one session. Source: guess; one to exchange them, one to find
 them equal, and two for those that came from elsewhere meanwhile."""

@@ -130,7 +130,7 @@ class Rpc(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """A message that keeps all rules but one: its signature is for `verify` to check."""
+    """A message that keeps the rules."""
 
     id: bytes
     """44 bytes."""
@@ -138,16 +138,18 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """Peer id of its author, 38 bytes."""
     topic: str
     data: bytes
-    signature: bytes
-    signed: bytes
-    """What the signature covers."""
     fragment: bytes
     """The message as a field of an RPC; an RPC of its own, too."""
 
-    @property
-    def public_key(self) -> bytes:
-        """The 32-byte Ed25519 key of its author."""
-        return self.source[_KEY_OFFSET:]
+
+class Seal(msgspec.Struct, frozen=True, gc=False):
+    """What is to be verified of a message, whose other rules were."""
+
+    public_key: bytes
+    """32 bytes, out of the author's peer id."""
+    signature: bytes
+    signed: bytes
+    """What the signature covers."""
 
 
 def _describe() -> dict[str, Any]:
@@ -209,9 +211,13 @@ def decode_rpc(data: bytes) -> Rpc:
     """Return what an RPC says. Raises `RemoteProtocolError`, and nothing else."""
     if len(data) > RPC_SIZE_MAX_BYTES:
         raise RemoteProtocolError(f"an RPC of {len(data)} bytes")
-    rpc = _parse(_Rpc, data)
+    try:
+        rpc = _Rpc.FromString(data)
+    except DecodeError:
+        raise RemoteProtocolError("not an RPC") from None
     subscriptions, publish, control = rpc.subscriptions, rpc.publish, rpc.control
-    _limit("messages", len(publish), MESSAGES_MAX)
+    if len(publish) > MESSAGES_MAX:
+        raise RemoteProtocolError(f"{len(publish)} messages, over the limit of {MESSAGES_MAX}")
     return Rpc(
         _subscriptions(subscriptions) if subscriptions else (),
         publish,
@@ -222,15 +228,20 @@ def decode_rpc(data: bytes) -> Rpc:
 class Draft:
     """A message of an RPC, parsed but held to no rule yet: enough to see that it is known."""
 
-    __slots__ = ("_parsed", "id")
+    __slots__ = ("_frame", "_parsed", "id")
 
-    def __init__(self, encoded: bytes) -> None:
-        """Raise `RemoteProtocolError` for what is not a protobuf."""
+    def __init__(self, encoded: bytes, frame: bytes = b"") -> None:
+        """Raise `RemoteProtocolError` for what is not a protobuf.
+
+        `frame` is the RPC it came in: if it holds nothing else it is passed on as the same object,
+        which a thousand nodes in one process then share.
+        """
         try:
             parsed = _Message.FromString(encoded)
         except DecodeError:
             raise RemoteProtocolError("not a Message") from None
         self._parsed = parsed
+        self._frame = frame
         self.id: bytes = parsed.source[2:] + parsed.seqno
         """Of the right length only if the message keeps the rules."""
 
@@ -242,9 +253,12 @@ class Draft:
             raise RemoteProtocolError(f"a message with {len(topics)} topics")
         return _topic(topics[0])
 
-    def message(self) -> Message:
-        """Return the message. Raises `RemoteProtocolError` if it breaks a rule of StrictSign."""
-        parsed, topic = self._parsed, self.topic
+    def message(self, topic: str) -> tuple[Message, Seal]:
+        """Return the message, of its `topic`, and the signature that is to be verified.
+
+        Raises `RemoteProtocolError` if it breaks a rule of StrictSign.
+        """
+        parsed = self._parsed
         source, key, signature = parsed.source, parsed.key, parsed.signature
         if len(source) != PEER_ID_SIZE_BYTES or not source.startswith(PEER_ID_PREFIX):
             raise RemoteProtocolError("not from an Ed25519 peer id")
@@ -260,15 +274,11 @@ class Draft:
         whole = b"".join((body, b"\x2a\x40", signature, b"\x32\x24" + key if key else b""))
         if len(whole) > MESSAGE_SIZE_MAX_BYTES:
             raise RemoteProtocolError(f"a message of {len(whole)} bytes")
-        return Message(
-            self.id,
-            source,
-            topic,
-            parsed.data,
-            signature,
-            SIGNED_PREFIX + body,
-            wire_encode.field(2, whole),
-        )
+        fragment = wire_encode.field(2, whole)
+        if fragment == self._frame:
+            fragment = self._frame
+        message = Message(self.id, source, topic, parsed.data, fragment)
+        return message, Seal(source[_KEY_OFFSET:], signature, SIGNED_PREFIX + body)
 
 
 def canonical_id(written: bytes) -> bytes | None:

@@ -68,7 +68,7 @@ def find(node: "Node", call: Call, class_: Class, verb: str) -> Entry:
     name = class_.name.lower()
     entry = node.registry.get(class_, call.object_id)
     if entry is None:
-        require(call.actor, "get", Target(class_name=name))
+        require(call.actor, "get", Target(class_name=name), str(call.object_id))
         raise not_found(name, str(call.object_id))
     require(call.actor, verb, entry_target(node, call.actor, entry))
     return entry

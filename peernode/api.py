@@ -10,6 +10,7 @@ goes wrong becomes a status.
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import aclosing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
@@ -282,6 +283,9 @@ def _route(spec: ObjectClass, method: str, parts: list[str]) -> tuple[str, Opera
 
 
 def _query(query_string: bytes) -> dict[str, str]:
+    name, _, value = query_string.partition(b"=")
+    if value.isdigit() and name.isalpha():
+        return {name.decode("ascii"): value.decode("ascii")}  # `wait=10`: nothing to unquote.
     try:
         return dict(
             parse_qsl(
@@ -318,11 +322,12 @@ async def _read_body(call: Call) -> bytes:
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
         pieces, size = [body], len(body)
-        async for piece in call.pieces():
-            size += len(piece)
-            if size > BODY_SIZE_MAX_BYTES:
-                raise _body_too_large()
-            pieces.append(piece)
+        async with aclosing(call.pieces()) as more:
+            async for piece in more:
+                size += len(piece)
+                if size > BODY_SIZE_MAX_BYTES:
+                    raise _body_too_large()
+                pieces.append(piece)
         body = b"".join(pieces)
     if len(body) > BODY_SIZE_MAX_BYTES:
         raise _body_too_large()
@@ -375,6 +380,7 @@ async def respond(answer: Answer, send: Send) -> None:
         await send({"type": "http.response.body", "body": content})
         return
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    async for piece in answer.stream:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    async with aclosing(answer.stream) as pieces:
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})

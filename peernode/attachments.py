@@ -146,7 +146,7 @@ class Attachments:
             case protocol.Progress(job, fence, fraction, text):
                 self._dispatch.handle(events.Heartbeat(worker, job, fence))
                 if (live := self._dispatch.current(job, fence)) is not None:
-                    live.report(fraction, text, self._clock.wall_ms())
+                    live.report(fraction, text)
             case protocol.Log():
                 self._log(message)
             case protocol.Returned(job, fence):

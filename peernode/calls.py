@@ -5,7 +5,7 @@ Seven classes share six calls.  Everything that is particular to a class stands 
 page are written once, over this table.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -100,7 +100,7 @@ class Call:
                 return value
         return None
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield the body's bytes as they arrive, for operations that stream it."""
         assert self.receive is not None
         while True:
@@ -121,7 +121,7 @@ class Answer:
     value: Any = None
     headers: Headers = ()
     content: bytes | None = None
-    stream: AsyncIterator[bytes] | None = None
+    stream: AsyncGenerator[bytes, None] | None = None
     media_type: bytes = b"application/json"
 
 

@@ -5,7 +5,7 @@ touches a disk for long happens in threads (`offload`), a mebibyte at a time, so
 whatever the size.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -140,12 +140,21 @@ class Content:
             return None
         return self.delete(transaction, blob)
 
-    def check_quota(self, project: int, size_bytes: int) -> None:
-        """Raise a `Problem` if that many more bytes do not fit the project's quota."""
-        if project:
-            limit = quotas.get(self._store, project).blob_bytes
+    def check_quota(
+        self, project: int, size_bytes: int, transaction: Transaction | None = None
+    ) -> None:
+        """Raise a `Problem` if that many more bytes do not fit the project's quota.
+
+        Only within a `transaction` is it so when the bytes are counted, too.
+        """
+        limit = quotas.get(self._store, project).blob_bytes if project else None
+        if limit is None:
+            return
+        if transaction is None:
             used = self.usage(project, METER_BLOB_BYTES)
-            quotas.check(used, size_bytes, limit, "blob_bytes")
+        else:
+            used = transaction.total(Table.USAGE, ids.key(project) + METER_BLOB_BYTES)
+        quotas.check(used, size_bytes, limit, "blob_bytes")
 
     def release(self, transaction: Transaction, cid: bytes) -> Release:
         """Give up one reference to content; `sweep` the result once that is durable."""
@@ -193,7 +202,7 @@ class Content:
 
     async def stream(
         self, cid: bytes, offset_bytes: int, length_bytes: int
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield verified bytes, at most a mebibyte at a time; raises `BlobError`."""
         reader = await self.offload(self._blobs.open, Cid(cid))
         try:

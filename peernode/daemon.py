@@ -1,5 +1,6 @@
 """`peernode up`: one node in the foreground, from its data directory to its last answer."""
 
+import gc
 import json
 import os
 import signal
@@ -23,6 +24,9 @@ from storage.errors import StorageError
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the loop may keep the writer thread from the interpreter. Source: measured; with the
 default of 5 ms a busy loop makes a durable write take 20 ms, with this 2.4 ms."""
+GC_ALLOCATIONS: Final = 20_000
+"""Allocations before the youngest objects are looked through for cycles. Source: measured; a job
+leaves no cycle, and Python's 700 spends 4 % of the loop on looking."""
 EXIT_OK: Final = 0
 EXIT_REFUSED: Final = 1
 ADDRESS_FILE: Final = "node.json"
@@ -32,6 +36,7 @@ ADDRESS_FILE: Final = "node.json"
 def run(config: Config) -> int:
     """Run a node until it is told to stop; return the process' exit code."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.set_threshold(GC_ALLOCATIONS, 20, 50)
     refusals: list[BaseException] = []
     try:
         trio.run(_main, config)
@@ -53,6 +58,8 @@ async def _main(config: Config) -> None:
     # Signals count from the first moment: a node told to stop while it starts stops.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with open_daemon(config) as (node, url):
+            gc.collect()
+            gc.freeze()  # What a node is made of stays: no collection looks at it again.
             ready = f"ready {url} node_id={node.identity.number} peer_id={node.identity.peer_id}"
             print(ready, flush=True)  # noqa: T201
             async for _ in signals:

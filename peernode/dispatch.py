@@ -53,7 +53,7 @@ class Dispatch:
         self._clock = clock
         self._functions = functions
         self._effects = effects
-        self._endings = Endings(store, jobs, effects, self._durable, self._spawn)
+        self._endings = Endings(store, jobs, effects, self._durable, self._never_was, self._spawn)
         self._leases: list[Put] = []
         self._outcome = trio.Event()
         self._armed_s: float | None = None
@@ -151,7 +151,8 @@ class Dispatch:
             now = self.scheduler.statistics()
             if not (now.leased or now.running or now.settling):
                 return
-            self._outcome = trio.Event()
+            if self._outcome.is_set():
+                self._outcome = trio.Event()
             await self._outcome.wait()
 
     def lease_row(self, live: LiveJob) -> Put:
@@ -244,6 +245,13 @@ class Dispatch:
             self._post(worker, protocol.Acked(attempts))
         self._outcome.set()
         self.flush()
+
+    def _never_was(self, made: Ending) -> None:
+        """A job ended and its request could not be kept: its worker may forget it."""
+        job = made.live.job
+        self._effects.forget(job, made.fence)
+        if made.worker:
+            self._post(made.worker, protocol.Refused(job, made.fence))
 
     # --- the clock --------------------------------------------------------------------------
 

@@ -191,7 +191,7 @@ class EdgeCalls:
             owner=request.caller,
             created_ms=self._node.clock.wall_ms(),
         )
-        self._node.content.check_quota(row.project, row.size_bytes)
+        self._node.content.check_quota(row.project, row.size_bytes, transaction)
         self._node.content.put(transaction, blob, row, draft.finished)
 
     def _delete(self, transaction: Transaction, actor: Actor, request: Request, blob: int) -> None:
@@ -269,7 +269,7 @@ class EdgeCalls:
         return {"value": await self._node.transactions.run(body)}
 
     def _row(self, actor: Actor, request: Request, blob: int, verb: str) -> BlobRow:
-        row = self._node.content.row(blob)
+        row = self._node.content.row(blob) if 0 < blob < ids.ID_END else None
         granted = blob in request.granted
         if row is None or not access.may(
             actor,

@@ -2,7 +2,8 @@
 
 An outcome is written once, in the batch that applies the job's buffered writes and deletes its
 lease; until that batch is durable nobody sees it.  Outcomes that become known together are written
-together.  A full disk loses nothing: the outcome is offered again until it fits.
+together.  A full disk loses nothing: the outcome is offered again until it fits.  A job that ends
+before its request is durable ends on the condition that it becomes so.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from peernode.problems import Problem
 from peernode.transactions import Transaction
 from storage import ids
 from storage.errors import StoreError
-from storage.store import Batch, Conflict, Delete, Put, Result, Store, Table
+from storage.store import Batch, Conflict, Delete, Expect, Put, Result, Store, Table
 from worker import events, protocol
 
 STORE_RETRY_S: Final = 1.0
@@ -58,7 +59,7 @@ def ending(
         code, payload = effect.code, (live.cause or effect.detail).encode()
         traceback = backend = ""
     started_ms = _started_ms(live, usage.started_ms, now_ms)
-    if started_ms and (live.timeline is None or live.timeline[-1].state == "leased"):
+    if started_ms and live.history()[-1].state != "running":
         live.note("running", started_ms, effect.attempt, effect.worker)
     last = Change(live.sequence + 1, effect.state, now_ms, effect.attempt, effect.worker, code)
     outcome = Outcome(
@@ -102,12 +103,14 @@ class Endings:
         jobs: LiveJobs,
         effects: Effects,
         durable: Callable[[list[Ending]], None],
+        withdrawn: Callable[[Ending], None],
         spawn: Callable[..., None],
     ) -> None:
         self._store = store
         self._jobs = jobs
         self._effects = effects
         self._durable = durable
+        self._withdrawn = withdrawn
         self._spawn = spawn
         self._waiting: list[Ending] = []
 
@@ -130,27 +133,50 @@ class Endings:
     def _write(self, endings: list[Ending]) -> None:
         puts: list[Put] = []
         deletes: list[Delete] = []
+        expects: list[Expect] = []
         for made in endings:
             key = ids.key(made.live.job)
             puts.append((Table.OUTCOMES, key, job_rows.encode(made.outcome)))
             deletes.append((Table.LIVE, key))
+            if made.live.row:
+                expects.append((Table.JOBS, key, made.live.row))
         writes = endings[0].writes
-        batch = Batch(puts, deletes) if writes is None else writes.batch(puts, deletes)
+        if writes is None:
+            batch = Batch(puts, deletes, expects=expects)
+        else:
+            for expect in expects:
+                writes.expect(*expect)
+            batch = writes.batch(puts, deletes)
         self._store.submit(batch, lambda result: self._written(endings, result))
 
     def _written(self, endings: list[Ending], result: Result) -> None:
         """Runs in the loop, between tasks: it must not raise and cannot wait."""
-        if isinstance(result, Conflict):
+        if isinstance(result, Conflict) and result.table is Table.JOBS:
+            self._leave_out(endings, result.key)
+        elif isinstance(result, Conflict):
             self._rewrite(endings[0])
         elif isinstance(result, StoreError):
             self._spawn(self._write_later, endings)
         else:
             self._durable(endings)
 
+    def _leave_out(self, endings: list[Ending], key: bytes) -> None:
+        """The request of one of them did not fit the disk: that job never was."""
+        rest: list[Ending] = []
+        for made in endings:
+            if ids.key(made.live.job) == key:
+                self._withdrawn(made)
+            else:
+                rest.append(made)
+        if rest:
+            self._write(rest)
+
     def _rewrite(self, made: Ending) -> None:
         """Something the job's writes were based on has changed: base them on what is there."""
         request = self._jobs.request(made.live.job)
-        assert request is not None
+        if request is None:
+            self._withdrawn(made)
+            return
         try:
             made.writes = self._effects.prepare(made.live.job, request, made.wanted)
         except Problem as problem:

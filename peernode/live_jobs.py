@@ -4,8 +4,8 @@ A job that is not over has a `LiveJob` in memory: its timeline, its progress and
 Everything else about a job is on the disk, and is read when it is asked for.
 """
 
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final, NamedTuple
 
 import trio
 
@@ -17,6 +17,16 @@ from storage.store import Store, Table
 
 EVENTS_KEPT_MAX: Final = 64
 """Progress events of one live job kept for readers that come later. Source: guess."""
+MESSAGE_LENGTH_MAX: Final = 1024
+"""Longest message of a report; the rest is cut. Source: what a worker takes of a function."""
+
+
+class Report(NamedTuple):
+    """Progress, as a function reported it; numbered with the job's states, and not kept."""
+
+    sequence: int
+    fraction: float | None
+    message: str
 
 
 class LiveJob:
@@ -36,6 +46,7 @@ class LiveJob:
         "progress",
         "project",
         "request",
+        "row",
         "sequence",
         "timeline",
     )
@@ -46,6 +57,8 @@ class LiveJob:
         self.created_ms = created_ms
         self.request = request
         """The request until it is durable; `None` after, when the disk has it."""
+        self.row = b""
+        """The request's row until it is durable; empty after."""
         self.priority = 0
         self.leased_ms = 0
         self.isolation = ""
@@ -53,7 +66,7 @@ class LiveJob:
         self.log_sequence = 0
         self.sequence = 1
         self.progress: tuple[float | None, str] | None = None
-        self.timeline: list[Change] | None = None
+        self.timeline: list[Change | Report] | None = None
         """States (kept) and progress (the last few), oldest first; `None`: only queued."""
         self.ended: trio.Event | None = None
         self.changed: trio.Event | None = None
@@ -61,27 +74,32 @@ class LiveJob:
 
     def note(self, state: str, at_ms: int, attempt: int, worker: int, cause: str = "") -> None:
         """Add to the timeline and wake who follows it."""
+        self._append(Change(self.sequence + 1, state, at_ms, attempt, worker, cause))
+
+    def _append(self, event: "Change | Report") -> "list[Change | Report]":
         if self.timeline is None:
             self.timeline = [Change(1, "queued", self.created_ms, 0, 0, "")]
-        self.sequence += 1
-        self.timeline.append(Change(self.sequence, state, at_ms, attempt, worker, cause))
+        self.sequence = event.sequence
+        self.timeline.append(event)
         if self.changed is not None:
             self.changed.set()
             self.changed = None
+        return self.timeline
 
     def history(self) -> list[Change]:
         """Return the states so far, oldest first."""
-        timeline = self.timeline or [Change(1, "queued", self.created_ms, 0, 0, "")]
-        return [change for change in timeline if change.state != "progress"]
+        if self.timeline is None:
+            return [Change(1, "queued", self.created_ms, 0, 0, "")]
+        return [event for event in self.timeline if isinstance(event, Change)]
 
-    def report(self, fraction: float | None, message: str, at_ms: int) -> None:
+    def report(self, fraction: float | None, message: str) -> None:
         """Take note of the function's progress; of old reports only the last few are kept."""
+        message = message[:MESSAGE_LENGTH_MAX]
         self.progress = (fraction, message)
-        self.note("progress", at_ms, 0, 0, message)
-        assert self.timeline is not None
-        reports = [change for change in self.timeline if change.state == "progress"]
+        timeline = self._append(Report(self.sequence + 1, fraction, message))
+        reports = [event for event in timeline if isinstance(event, Report)]
         if len(reports) > EVENTS_KEPT_MAX:
-            self.timeline.remove(reports[0])
+            timeline.remove(reports[0])
 
     def when_ended(self) -> trio.Event:
         """Return what is set once the job is over."""
@@ -172,13 +190,13 @@ class LiveJobs:
         with trio.move_on_after(timeout_s):
             await live.when_ended().wait()
 
-    async def changes(self, job: int, after: int) -> AsyncIterator[Change]:
+    async def changes(self, job: int, after: int) -> AsyncGenerator[Change | Report, None]:
         """Yield the events of `job` with a sequence above `after`, until it is over."""
         while (live := self._live.get(job)) is not None:
-            timeline = live.timeline or live.history()
-            for change in [change for change in timeline if change.sequence > after]:
-                after = change.sequence
-                yield change
+            events: Sequence[Change | Report] = live.timeline or live.history()
+            for event in [event for event in events if event.sequence > after]:
+                after = event.sequence
+                yield event
             if live.changed is None:
                 live.changed = trio.Event()
             await live.changed.wait()

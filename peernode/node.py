@@ -85,6 +85,7 @@ class Node:
         self.store = store
         self.version = importlib.metadata.version("peernode")
         self._nursery = nursery
+        self._closing = False
         self._passwords = trio.CapacityLimiter(LOGIN_CONCURRENCY_MAX)
         self._changes: dict[int, trio.Event] = {}
         """Object -> what wakes those who wait for it to change."""
@@ -190,8 +191,14 @@ class Node:
         }
 
     def spawn(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Run `function` in the node's own time."""
-        self._nursery.start_soon(function, *args)
+        """Run `function` in the node's own time; not any more once the node closes."""
+        if not self._closing:
+            self._nursery.start_soon(function, *args)
+
+    def close(self) -> None:
+        """End all that runs. What is on its way to the disk still gets there."""
+        self._closing = True
+        self._nursery.cancel_scope.cancel()
 
     async def slowly(self, function: Callable[..., T], *args: Any) -> T:
         """Return what `function`, which works on a password, returns; a few run at once."""
@@ -298,7 +305,7 @@ async def open_node(config: Config, seams: Seams | None = None) -> AsyncIterator
                 try:
                     yield node
                 finally:
-                    nursery.cancel_scope.cancel()
+                    node.close()
     finally:
         store.close()
 

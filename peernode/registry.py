@@ -269,9 +269,10 @@ class Registry:
         """Write a signed record of an object; it is seen once it is durable."""
         if not born and not self.authority.admissible(record):
             raise Problem("forbidden", "this change would not be valid anywhere in the mesh")
+        # A change is based on all that this view knows of the object, or it is made again: the
+        # disk may be ahead of the view for a moment.
+        transaction.expect(Table.RECORDS, record.store_key, None)
         for held in self._slots.get(record.slot, {}).values():
-            # A change is based on all that this view knows of the object, or it is made again: the
-            # disk may be ahead of the view for a moment.
             transaction.expect(Table.RECORDS, held.store_key, held.encoded)
         transaction.put(Table.RECORDS, record.store_key, record.encoded)
         transaction.after.append(lambda: self._apply(record))

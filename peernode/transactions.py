@@ -32,7 +32,7 @@ class Transaction:
         self._writes: dict[tuple[Table, bytes], bytes | None] = {}
         self._adds: dict[tuple[Table, bytes], int] = {}
         self.after: list[Callable[[], object]] = []
-        """Called in order once the writes are durable."""
+        """Called in order once the writes are durable, between tasks: they may not raise."""
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """Return the value of `key`, own writes included, and hold the store to it."""
@@ -42,6 +42,16 @@ class Transaction:
         if place not in self._reads:
             self._reads[place] = self._store.get(table, key)
         return self._reads[place]
+
+    def total(self, table: Table, key: bytes) -> int:
+        """Return a counter, own additions included, and hold the store to it."""
+        row = self.get(table, key)
+        held = 0 if row is None else int.from_bytes(row, "big", signed=True)
+        return held + self._adds.get((table, key), 0)
+
+    def is_stale(self) -> bool:
+        """Tell whether something that was read has changed since."""
+        return any(self._store.get(*place) != value for place, value in self._reads.items())
 
     def expect(self, table: Table, key: bytes, value: bytes | None) -> None:
         """Hold the store to `value`: what was known of `key` when the body decided."""
@@ -115,12 +125,13 @@ class Transactions:
 
     async def _try(self, body: Callable[[Transaction], T]) -> tuple[T] | None:
         transaction = Transaction(self._committer.store)
-        value = body(transaction)
-        batch = transaction.batch()
-        if batch.puts or batch.deletes or batch.adds:
-            conflict = await self._committer.write(batch)
-            if conflict is not None:
+        try:
+            value = body(transaction)
+        except Problem:
+            # Its reads may be of different moments: only what still holds is a reason to refuse.
+            if transaction.is_stale():
                 return None
-        for after in transaction.after:
-            after()
-        return (value,)
+            raise
+        # One that only read waits its turn too: what it saw on the disk is then known in memory.
+        conflict = await self._committer.write(transaction.batch(), transaction.after)
+        return None if conflict is not None else (value,)

@@ -34,20 +34,18 @@ def measure(batch: Batch) -> int:
     """Return the bytes that `batch` carries; raise `ValueError` for a key no store takes."""
     size = 0
     for _, key, value in batch.puts:
-        if not 0 < len(key) <= KEY_SIZE_MAX_BYTES:
+        length = len(key)
+        if not 0 < length <= KEY_SIZE_MAX_BYTES:
             check_key(key)
-        size += len(key) + len(value)
+        size += length + len(value)
     for _, key in batch.deletes:
-        if not 0 < len(key) <= KEY_SIZE_MAX_BYTES:
-            check_key(key)
+        check_key(key)
         size += len(key)
     for _, key, _amount in batch.adds:
-        if not 0 < len(key) <= KEY_SIZE_MAX_BYTES:
-            check_key(key)
+        check_key(key)
         size += len(key) + 8
     for _, key, _value in batch.expects:
-        if not 0 < len(key) <= KEY_SIZE_MAX_BYTES:
-            check_key(key)
+        check_key(key)
         size += len(key)
     return size
 

@@ -24,6 +24,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+import msgspec
+
 from storage.errors import StoreError
 
 KEY_SIZE_MAX_BYTES = 511
@@ -90,8 +92,7 @@ Add: TypeAlias = tuple[Table, bytes, int]
 Expect: TypeAlias = tuple[Table, bytes, bytes | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """What is written together, and what must be so for it to be written.
 
     `puts` set rows, `deletes` remove them (a missing row is no error).  `adds` change counters:

@@ -2,7 +2,8 @@
 
 import heapq
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
+from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -85,7 +86,7 @@ def view(blob: int, row: BlobRow) -> BlobView:
 def _find(node: "Node", call: Call, verb: str) -> BlobRow:
     row = node.content.row(call.object_id)
     if row is None:
-        access.require(call.actor, "get", Target(class_name="blob"))
+        access.require(call.actor, "get", Target(class_name="blob"), str(call.object_id))
         raise not_found("blob", str(call.object_id))
     access.require(call.actor, verb, node.content.target(node, call.actor, row, call.object_id))
     return row
@@ -129,7 +130,8 @@ async def _create(node: "Node", call: Call) -> Answer:
     node.content.check_quota(project, declared)
     new = node.ids.next()
     async with node.content.upload() as upload:
-        finished = await node.content.receive(upload, call.pieces())
+        async with aclosing(call.pieces()) as pieces:
+            finished = await node.content.receive(upload, pieces)
         row = BlobRow(
             cid=bytes(finished.cid),
             size_bytes=finished.size_bytes,
@@ -139,7 +141,6 @@ async def _create(node: "Node", call: Call) -> Answer:
             owner=call.actor.user,
             created_ms=node.clock.wall_ms(),
         )
-        node.content.check_quota(project, row.size_bytes)
         claim = idempotency.claim(
             call.header(b"idempotency-key"), project or call.actor.user, "blob", row.cid
         )
@@ -147,6 +148,7 @@ async def _create(node: "Node", call: Call) -> Answer:
         def make(transaction: Transaction) -> int:
             made = idempotency.take(transaction, claim, new, row.created_ms)
             if made == new:
+                node.content.check_quota(project, row.size_bytes, transaction)
                 node.content.put(transaction, new, row, finished)
             return made
 
@@ -269,13 +271,8 @@ async def _content(node: "Node", call: Call) -> Answer:
         status=200 if wanted is None else 206,
         headers=headers,
         media_type=media_type,
-        stream=_stream(node, row, first, length),
+        stream=node.content.stream(row.cid, first, length),
     )
-
-
-async def _stream(node: "Node", row: BlobRow, first: int, length: int) -> AsyncIterator[bytes]:
-    async for piece in node.content.stream(row.cid, first, length):
-        yield piece
 
 
 def _of_owner(node: "Node", call: Call, owner: int, before: int) -> Iterator[tuple[int, BlobRow]]:

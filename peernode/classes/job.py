@@ -6,8 +6,8 @@ until it is over, whether or not anyone asks for it.  The request never changes;
 """
 
 import heapq
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import AsyncGenerator, Iterator
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import msgspec
 import trio
@@ -37,6 +37,7 @@ from peernode.classes.job_bodies import (
 )
 from peernode.functions import FunctionVersion
 from peernode.job_rows import Change, Request
+from peernode.live_jobs import Report
 from peernode.permissions import Target
 from peernode.problems import Problem, not_found
 from peernode.terms import TermsBody, to_row
@@ -60,7 +61,7 @@ def find(node: "Node", call: Call, verb: str) -> tuple[Request, JobView]:
     """Return the job a call is about, if its caller may do `verb`; raises `Problem`."""
     request = node.live.request(call.object_id)
     if request is None:
-        access.require(call.actor, "get", Target(class_name="job"))
+        access.require(call.actor, "get", Target(class_name="job"), str(call.object_id))
         raise not_found("job", str(call.object_id))
     target = access.target(
         node,
@@ -197,6 +198,8 @@ async def _delete(node: "Node", call: Call) -> Answer:
     key = ids.key(call.object_id)
 
     def body(transaction: Transaction) -> None:
+        if transaction.get(Table.JOBS, key) is None:
+            raise not_found("job", str(call.object_id))
         transaction.delete(Table.JOBS, key)
         transaction.delete(Table.OUTCOMES, key)
         transaction.delete(Table.PROJECT_JOBS, ids.key(request.project) + key)
@@ -275,32 +278,35 @@ async def _events(node: "Node", call: Call) -> Answer:
     )
 
 
-async def _stream(node: "Node", job: int, after: int) -> AsyncIterator[bytes]:
+async def _stream(node: "Node", job: int, after: int) -> AsyncGenerator[bytes, None]:
     """Yield server-sent events until the job is over; ids are sequence numbers."""
     changes = node.live.changes(job, after)
-    while True:
-        change = None
-        with trio.move_on_after(SSE_PING_S) as scope:
-            try:
-                change = await anext(changes)
-            except StopAsyncIteration:
+    try:
+        while True:
+            change = None
+            with trio.move_on_after(SSE_PING_S) as scope:
+                change = await anext(changes, None)
+            if scope.cancelled_caught:
+                changes = node.live.changes(job, after)
+                yield b": still here\n\n"
+            elif change is None:
                 return
-        if scope.cancelled_caught:
-            changes = node.live.changes(job, after)
-            yield b": still here\n\n"
-        elif change is not None:
-            after = change.sequence
-            data = msgspec.json.encode(_event(node, job, change))
-            name = b"progress" if change.state == "progress" else b"state"
-            yield b"id: %d\nevent: %b\ndata: %b\n\n" % (change.sequence, name, data)
+            else:
+                after = change.sequence
+                name, shown = _event(change)
+                data = msgspec.json.encode(shown)
+                yield b"id: %d\nevent: %b\ndata: %b\n\n" % (change.sequence, name, data)
+    finally:
+        await changes.aclose()
 
 
-def _event(node: "Node", job: int, change: Change) -> View:
-    if change.state != "progress":
-        return change_view(change)
-    live = node.live.get(job)
-    fraction = live.progress[0] if live is not None and live.progress else None
-    return ProgressView(fraction=fraction, message=change.cause)
+def _event(event: Change | Report) -> tuple[bytes, View]:
+    match event:
+        case Report(_, fraction, message):
+            return b"progress", ProgressView(fraction=fraction, message=message)
+        case Change():
+            return b"state", change_view(event)
+    assert_never(event)
 
 
 def _candidates(node: "Node", call: Call, before: int) -> Iterator[JobView]:

@@ -61,7 +61,7 @@ def _target(node: "Node", call: Call, space: Space) -> Target:
 def _find(node: "Node", call: Call, verb: str) -> Space:
     space = node.spaces.get(call.object_id)
     if space is None:
-        access.require(call.actor, "get", Target(class_name="kv"))
+        access.require(call.actor, "get", Target(class_name="kv"), str(call.object_id))
         raise not_found("kv", str(call.object_id))
     access.require(call.actor, verb, _target(node, call, space))
     return space
@@ -149,15 +149,17 @@ async def _set(node: "Node", call: Call) -> Answer:
 
     def change(transaction: Transaction) -> None:
         space = _find(node, call, "set")
-        require_match(call, space.revision)
         if space.place is None:
             row = node.spaces.local_row(transaction, space.id)
+            # The row, not what is in memory, which may be behind it for a moment.
+            require_match(call, str(row.revision))
             row = msgspec.structs.replace(
                 row, display_name=body.display_name, revision=row.revision + 1
             )
             node.spaces.put_local(transaction, space.id, row)
             transaction.after.append(lambda: node.changed(space.id))
             return
+        require_match(call, space.revision)
         attributes = SpaceAttributes(
             name=space.name, display_name=body.display_name, function=space.function
         )

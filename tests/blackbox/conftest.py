@@ -62,11 +62,9 @@ def lab(person: Callable[[], Person]) -> Lab:
 
 
 @pytest.fixture(scope="session")
-def old_lab(node: Daemon) -> Iterator[Lab]:
+def old_lab(node: Daemon) -> Lab:
     """One for the tests that change nothing in it."""
-    found = _lab(node.sign_up("old-hand"))
-    yield found
-    found.http.close()
+    return _lab(node.sign_up("old-hand"))
 
 
 @pytest.fixture

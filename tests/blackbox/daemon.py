@@ -59,6 +59,7 @@ class Daemon:
         self.command += arguments
         self._environment = {**os.environ, **CHEAP_PASSWORDS, **(environment or {})}
         self._verify = verify
+        self._clients: list[httpx.Client] = []
 
     def __enter__(self) -> Self:
         self.start()
@@ -70,6 +71,7 @@ class Daemon:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._close_clients()
         if self.process is None:
             return
         if error is not None:
@@ -78,9 +80,18 @@ class Daemon:
         status = self.stop()
         assert status == 0, f"the node exited with {status}: {self.output()}"
 
+    def _close_clients(self) -> None:
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+
     def start(self) -> None:
-        """Start the node and return when it says that it is ready."""
+        """Start the node and return when it says that it is ready.
+
+        Clients of a life before are closed: the port is another.
+        """
         assert self.process is None
+        self._close_clients()
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 self.command,
@@ -150,11 +161,13 @@ class Daemon:
         return (self.data / "operator.token").read_text().strip()
 
     def client(self, token: str = "") -> httpx.Client:
-        """Return an HTTP client that speaks with `token`."""
+        """Return an HTTP client that speaks with `token`; it is closed with the node."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(
+        client = httpx.Client(
             base_url=self.url, headers=headers, timeout=60, trust_env=False, verify=self._verify
         )
+        self._clients.append(client)
+        return client
 
     def operator(self) -> httpx.Client:
         """Return an HTTP client of the operator."""

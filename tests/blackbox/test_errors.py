@@ -278,6 +278,41 @@ def test_every_object_has_what_the_contract_says(lab, node):
         assert head.headers["etag"] == read.headers["etag"]
 
 
+def test_what_may_not_be_seen_and_what_is_not_there_are_told_alike(lab, person, operator):
+    eve = person()
+    body = {"owner": {"project": lab.project}, "name": "space", "scope": "global"}
+    local = body | {"name": "local", "scope": "local"}
+    there = {
+        ("project", "usage"): lab.project,
+        ("function", "call"): lab.echo,
+        ("job", "cancel"): lab.person.run(lab.echo)["id"],
+        ("blob", "content"): lab.person.blob(b"x")["id"],
+        ("kv", "list"): expect(lab.http.post("/kv", json=body), 201)["id"],
+        ("kv", "get"): expect(lab.http.post("/kv", json=local), 201)["id"],
+        ("worker", "drain"): expect(operator.post("/worker", json={}), 201)["id"],
+    }
+    for (class_name, method), id_text in there.items():
+        other = str(int(id_text) ^ 1)
+        calls = (
+            ("GET", "", None),
+            ("POST", "", {}),
+            ("DELETE", "", None),
+            ("GET" if method == "content" else "POST", f"/{method}", None),
+            ("POST", "/nothing", None),
+        )
+        for verb, suffix, json_body in calls:
+            answers = [
+                eve.http.request(verb, f"/{class_name}/{one}{suffix}", json=json_body)
+                for one in (id_text, other)
+            ]
+            told = [
+                (answer.status_code, answer.text.replace(one, "ID"))
+                for answer, one in zip(answers, (id_text, other), strict=True)
+            ]
+            assert told[0] == told[1], (class_name, verb, suffix)
+            assert told[0][0] in (404, 405, 422)
+
+
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 @pytest.mark.parametrize("class_name", CLASSES)
 def test_nothing_is_told_without_a_token(anonymous, old_lab, method, class_name):

@@ -4,7 +4,6 @@ Schemathesis makes calls from `/openapi.json`, sound and unsound ones; half of t
 objects that exist.  No answer may be a fault of the node, and each has to match its schema.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +45,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(node: Daemon) -> Iterator[World]:
+def world(node: Daemon) -> World:
     ada = node.sign_up("schema")
     project = ada.project("schema")
     function = ada.deploy(project, "echo", ECHO)
@@ -63,8 +62,7 @@ def world(node: Daemon) -> Iterator[World]:
         "job": ada.run(function, {"n": 1})["id"],
         "worker": worker,
     }
-    yield World({"user": ada.token, "operator": node.operator_token}, known)
-    ada.http.close()
+    return World({"user": ada.token, "operator": node.operator_token}, known)
 
 
 def enrich(case: Any, known: dict[str, str], real: bool) -> None:

@@ -113,6 +113,7 @@ class Disk(MemoryStore):
     def __init__(self, rows: Sequence[Mapping[bytes, bytes]] | None = None) -> None:
         self.gate = Gate()
         super().__init__(deliver=self.gate)
+        self._paused = False
         self.submitted: list[Batch] = []
         for table, found in enumerate(rows or ()):
             self._rows[table].update(found)
@@ -121,7 +122,22 @@ class Disk(MemoryStore):
 
     def submit(self, batch: Batch, done: Done | None = None, *, lazy: bool = False) -> None:
         self.submitted.append(batch)
-        super().submit(batch, done, lazy=lazy)
+        super().submit(batch, done, lazy=lazy or self._paused)
+
+    def pause(self) -> None:
+        """Commit nothing from now on, so that readers see what was there."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Commit what waits, in order, and everything at once again."""
+        self._paused = False
+        self._commit()
+
+    def let_go(self) -> None:
+        """Hold nothing back any more: who waits for a batch cannot be cancelled."""
+        self.gate.release()
+        if self._paused:
+            self.resume()
 
     def copy(self) -> "Disk":
         """Return what a node finds that starts after this one lost its power now."""
@@ -259,8 +275,11 @@ async def open_lab(
         operator = Caller(node, SECRETS.operator_token)
         lab = Lab(node, disk, clock, ada, operator, project, "", nursery)
         lab.echo = await lab.function("echo")
-        yield lab
-        nursery.cancel_scope.cancel()
+        try:
+            yield lab
+        finally:
+            lab.disk.let_go()
+            nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -273,8 +292,11 @@ async def reopen(lab: Lab, disk: Disk | None = None, **settings: Any) -> AsyncIt
     ):
         ada, operator = Caller(node, lab.ada.token), Caller(node, lab.operator.token)
         ada.id = lab.ada.id
-        yield Lab(node, disk, lab.clock, ada, operator, lab.project, lab.echo, nursery)
-        nursery.cancel_scope.cancel()
+        try:
+            yield Lab(node, disk, lab.clock, ada, operator, lab.project, lab.echo, nursery)
+        finally:
+            disk.let_go()
+            nursery.cancel_scope.cancel()
 
 
 OFFER = protocol.Offer(

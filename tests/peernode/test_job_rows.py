@@ -55,6 +55,11 @@ OUTCOME = Outcome(
     ],
 )
 ROWS = {"job_request": REQUEST, "job_lease": LEASE, "job_outcome": OUTCOME}
+ENCODE = {
+    "job_request": job_rows.encode_request,
+    "job_lease": job_rows.encode,
+    "job_outcome": job_rows.encode,
+}
 DECODE = {
     "job_request": job_rows.decode_request,
     "job_lease": job_rows.decode_lease,
@@ -65,12 +70,12 @@ DECODE = {
 @pytest.mark.parametrize("name", sorted(ROWS))
 def test_golden_rows_are_still_made_and_read_byte_for_byte(name: str) -> None:
     golden = bytes.fromhex((GOLDEN / f"{name}.hex").read_text())
-    assert job_rows.encode(ROWS[name]) == golden
+    assert ENCODE[name](ROWS[name]) == golden
     assert DECODE[name](golden) == ROWS[name]
 
 
 def test_a_requests_cid_is_that_of_its_row_and_its_row_is_deterministic() -> None:
-    row = job_rows.encode(REQUEST)
+    row = job_rows.encode_request(REQUEST)
     assert cid.text(cid.raw_leaf(row)) == (GOLDEN / "job_request.cid").read_text().strip()
     value = codec.decode(row, len(row))  # Strict: the deterministic subset.
     assert codec.encode(value) == row
@@ -82,7 +87,9 @@ def test_no_lease_is_a_job_that_waits() -> None:
 
 @pytest.mark.parametrize("name", sorted(ROWS))
 def test_another_version_is_refused_by_name(name: str) -> None:
-    row = codec.dump_row([job_rows.VERSION + 1, *ROWS[name]])
+    row = bytes([job_rows.VERSION + 1]) + job_rows.encode(LEASE)[1:]
+    if name == "job_request":
+        row = codec.dump_row([job_rows.VERSION + 1, *REQUEST])
     with pytest.raises(RecordError, match="version 2"):
         DECODE[name](row)
 

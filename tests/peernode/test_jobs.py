@@ -1,4 +1,4 @@
-"""Handing in jobs: accepted when durable, withdrawn when not, and taken up again after a restart."""
+"""Handing in jobs: accepted when durable, withdrawn when not, taken up again after a restart."""
 
 from typing import Any
 
@@ -75,12 +75,12 @@ async def test_a_worker_may_have_the_job_before_it_is_durable(lab: Lab) -> None:
 async def test_a_job_that_does_not_fit_the_disk_never_was(lab: Lab) -> None:
     worker = await lab.worker(slots=2)
     before = rows_of_jobs(lab)
-    lab.disk.gate.hold()
+    lab.disk.pause()
     lab.disk.fill()
     posting = Posting(lab)
     await settle()
     lease = worker.lease()  # It was sent out early.
-    lab.disk.gate.release()
+    lab.disk.resume()
     await settle()
     assert (posting.status, posting.body["code"]) == (507, "storage_full")
     assert worker.all(protocol.Kill) == [protocol.Kill(lease.job, lease.fence, "withdrawn")]
@@ -101,12 +101,12 @@ async def test_a_job_that_does_not_fit_the_disk_never_was(lab: Lab) -> None:
 async def test_a_job_that_ended_before_it_was_withdrawn_never_was_either(lab: Lab) -> None:
     worker = await lab.worker()
     before = rows_of_jobs(lab)
-    lab.disk.gate.hold()
+    lab.disk.pause()
     lab.disk.fill()
     posting = Posting(lab)
     await settle()
     await worker.finish(worker.lease(), 2)  # Its outcome does not fit either, for now.
-    lab.disk.gate.release()
+    lab.disk.resume()
     await settle()
     assert posting.status == 507
     lab.disk.make_room()
@@ -177,13 +177,13 @@ async def test_the_same_key_and_body_is_one_job(lab: Lab) -> None:
 
 async def test_two_with_one_key_in_flight_are_one_job_that_runs_once(lab: Lab) -> None:
     worker = await lab.worker(slots=4)
-    lab.disk.gate.hold()
+    lab.disk.pause()
     first = Posting(lab, Idempotency_Key="k")
     await settle()
     second = Posting(lab, Idempotency_Key="k")
     await settle()
     assert len(worker.all(protocol.Lease)) == 1, "the second is not sent out early"
-    lab.disk.gate.release()
+    lab.disk.resume()
     await settle()
     assert (first.status, second.status) == (202, 202)
     assert first.body["id"] == second.body["id"]
@@ -485,3 +485,24 @@ async def test_a_restored_job_follows_its_numbered_events(lab: Lab) -> None:
         events = [change async for change in again.node.live.changes(int(job), last)]
         assert events[-1].state == "succeeded"
         assert all(event.sequence > last for event in events)
+
+
+async def test_a_job_that_never_was_takes_no_other_with_it(lab: Lab) -> None:
+    worker = await lab.worker(slots=2)
+    kept = await lab.job()
+    await settle()
+    lab.disk.pause()
+    posting = Posting(lab)
+    await settle()
+    early = worker.lease()
+    assert str(early.job) != kept
+    await worker.say(finished(early, 1), finished(worker.lease(kept), 2))
+    lab.disk.fill()
+    lab.disk.resume()
+    await settle()
+    assert posting.status == 507
+    lab.disk.make_room()
+    await trio.sleep(3)
+    assert (await lab.ada.get(f"/job/{kept}"))["result"] == 2
+    assert worker.all(protocol.Refused) == [protocol.Refused(early.job, early.fence)]
+    assert set(lab.disk.snapshot()[Table.OUTCOMES]) == {ids.key(int(kept))}

@@ -24,7 +24,7 @@ CLASSES = (Class.USER, Class.PROJECT, Class.FUNCTION, Class.KV_SPACE)
 
 
 def view(registry: Registry) -> dict[Class, dict[int, Entry | None]]:
-    return {c: {id: registry.get(c, id) for id in registry.all(c)} for c in CLASSES}
+    return {c: {one: registry.get(c, one) for one in registry.all(c)} for c in CLASSES}
 
 
 async def test_a_restart_shows_the_same_view(lab: Lab) -> None:
@@ -87,13 +87,13 @@ async def test_a_change_that_is_on_its_way_does_not_bring_back_what_is_deleted(l
         body = {"description": "Still here"}
         statuses.append((await lab.ada.http.post(path, json=body)).status_code)
 
-    lab.disk.gate.hold()
+    lab.disk.pause()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lab.ada.delete, path)
         await settle()
         nursery.start_soon(change)
         await settle()
-        lab.disk.gate.release()
+        lab.disk.resume()
     assert statuses == [404]
     await lab.ada.get(path, 404)
 
@@ -120,7 +120,7 @@ async def test_what_a_removed_member_wrote_is_looked_at_again(lab: Lab) -> None:
     source = {"source": "def handler(input): return 1"}
     bobs = (await bob.post("/function", body | source, 201))["id"]
     told: list[tuple[Class, int]] = []
-    with lab.node.registry.watching(lambda class_, id: told.append((class_, id))):
+    with lab.node.registry.watching(lambda class_, one: told.append((class_, one))):
         await lab.ada.post(f"/project/{project}/remove_member", {"user": "bob"})
     assert (Class.FUNCTION, int(bobs)) in told
     async with reopen(lab) as again:
@@ -141,7 +141,7 @@ async def test_nobody_has_a_role_in_a_project_that_is_deleted(lab: Lab) -> None:
 async def test_a_watcher_hears_of_changes_while_it_watches(lab: Lab) -> None:
     told: list[tuple[Class, int]] = []
     project = int(lab.project)
-    with lab.node.registry.watching(lambda class_, id: told.append((class_, id))):
+    with lab.node.registry.watching(lambda class_, one: told.append((class_, one))):
         await lab.ada.post(f"/project/{project}", {"display_name": "New"})
     assert told == [(Class.PROJECT, project)]
     await lab.ada.post(f"/project/{project}", {"display_name": "Newer"})

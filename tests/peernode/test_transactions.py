@@ -44,7 +44,7 @@ async def test_a_body_runs_again_on_what_is_there_after_a_conflict() -> None:
 
 async def test_fifty_writers_of_one_key_lose_no_update() -> None:
     disk = Disk()
-    disk.gate.hold()  # All of them read before the first learns that it is through.
+    disk.pause()  # All of them read before the first learns that it is through.
     transactions = Transactions(Committer(disk))
     values: list[int] = []
 
@@ -55,7 +55,7 @@ async def test_fifty_writers_of_one_key_lose_no_update() -> None:
         for _ in range(50):
             nursery.start_soon(writer)
         await settle()
-        disk.gate.release()
+        disk.resume()
     assert sorted(values) == list(range(1, 51))
     assert number(disk.get(Table.META, KEY)) == 50
     assert len(disk.submitted) <= 100, "those that lost once take turns, one commit each"
@@ -146,10 +146,36 @@ async def test_a_full_disk_is_raised_and_nothing_comes_after() -> None:
     assert await transactions.run(increment) == 1
 
 
-async def test_a_body_that_only_reads_writes_no_batch() -> None:
+async def test_a_body_that_only_reads_writes_nothing_and_returns_what_holds() -> None:
     disk = Disk()
-    assert await Transactions(Committer(disk)).run(lambda t: t.get(Table.META, KEY)) is None
-    assert disk.submitted == []
+    tries: list[int] = []
+
+    def read(transaction: Transaction) -> bytes | None:
+        tries.append(1)
+        found = transaction.get(Table.META, KEY)
+        if len(tries) == 1:
+            disk.apply(Batch(puts=[(Table.META, KEY, b"new")]))
+        return found
+
+    assert await Transactions(Committer(disk)).run(read) == b"new"
+    assert all(not (b.puts or b.deletes or b.adds) for b in disk.submitted)
+
+
+async def test_a_refusal_that_rests_on_what_has_changed_is_decided_again() -> None:
+    disk = Disk()
+    tries: list[int] = []
+
+    def refuse_if_empty(transaction: Transaction) -> bytes:
+        tries.append(1)
+        found = transaction.get(Table.META, KEY)
+        if len(tries) == 1:
+            disk.apply(Batch(puts=[(Table.META, KEY, b"new")]))
+        if found is None:
+            raise Problem("not_found", "nothing there")
+        return found
+
+    assert await Transactions(Committer(disk)).run(refuse_if_empty) == b"new"
+    assert len(tries) == 2
 
 
 def test_a_transaction_sees_its_own_writes_and_remembers_what_it_read_first() -> None:

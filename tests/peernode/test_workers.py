@@ -54,7 +54,7 @@ async def test_a_token_is_good_for_one_attach_which_registers_a_key(lab: Lab) ->
 
 async def test_of_two_that_show_one_token_at_once_one_is_taken(lab: Lab) -> None:
     worker, token = await made(lab)
-    lab.disk.gate.hold()
+    lab.disk.pause()
     results: list[object] = []
 
     async def attach(key: bytes) -> None:
@@ -67,7 +67,7 @@ async def test_of_two_that_show_one_token_at_once_one_is_taken(lab: Lab) -> None
         nursery.start_soon(attach, KEYPAIR.public_key)
         nursery.start_soon(attach, OTHER.public_key)
         await settle()
-        lab.disk.gate.release()
+        lab.disk.resume()
     assert sorted(map(str, results)) == sorted([str(worker), "unauthenticated"])
 
 
@@ -118,12 +118,12 @@ async def test_a_deleted_worker_stays_deleted(lab: Lab) -> None:
 
 async def test_changes_made_at_once_both_count(lab: Lab) -> None:
     worker, _ = await made(lab)
-    lab.disk.gate.hold()
+    lab.disk.pause()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lab.operator.post, f"/worker/{worker}", {"name": "fast"})
         nursery.start_soon(lab.operator.post, f"/worker/{worker}", {"labels": {"a": "b"}})
         await settle()
-        lab.disk.gate.release()
+        lab.disk.resume()
     found = await lab.operator.get(f"/worker/{worker}")
     assert (found["name"], found["labels"]) == ("fast", {"a": "b"})
     async with reopen(lab) as again:
