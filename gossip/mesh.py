@@ -21,8 +21,9 @@ Rules:
 * The same inputs, chance and signatures give the same effects.
 
 What the driver does: open one stream to each peer and write `Send` with a length before it; read
-the streams that peers open; say `Connected` before the first `Received`, `Written` after each
-write; `Tick` at `deadline`; have a publisher wait while `room` is false.
+the streams that peers open; say `Connected` before the first `Received`, `Identified` as soon as
+it can, `Written` after each write; `Tick` at `deadline`; have a publisher wait while `room` is
+false.
 
 Left out: delivery for certain (`Sync` is the truth, gossip a hint), delivery in order, replays from
 before `seen_s` (the application answers IGNORE to what it knows), limits on the rate of what comes
@@ -47,6 +48,7 @@ from gossip.mesh_events import (
     Disconnected,
     Effect,
     Exchange,
+    Identified,
     Input,
     Judge,
     Publish,
@@ -144,6 +146,9 @@ class Mesh:
                 self._intake.settle(message_id, verdict, now)
             case Connected():
                 self._connect(input)
+            case Identified(peer, short_ids):
+                if (found := self._overlay.peers.get(peer)) is not None:
+                    found.short_ids = short_ids
             case Disconnected(peer):
                 self._disconnect(peer)
             case Reopened(peer):
@@ -194,7 +199,7 @@ class Mesh:
             return
         standing = self._scores.connected(peer_id, input.network, self._now)
         explicit = peer_id in self._explicit
-        peer = Peer(peer_id, input.outbound, explicit, input.short_ids, standing)
+        peer = Peer(peer_id, input.outbound, explicit, standing)
         overlay.add(peer)
         self._overlay.weigh(peer)
 

@@ -33,14 +33,23 @@ class Connected(msgspec.Struct, frozen=True):
     """There is a connection; what is sent from now on goes out on a stream that we open.
 
     `outbound`: we dialled.  `network`: equal for peers that may be one machine (an address, or the
-    /24 or /64 it is in); `None` for those that are not to be counted.  `short_ids`: identify says
-    that it is a js-libp2p, which writes ids in 44 bytes (it is learnt from what it sends, too).
+    /24 or /64 it is in); `None` for those that are not to be counted.
     """
 
     peer: bytes
     outbound: bool
     network: str | None = None
-    short_ids: bool = False
+
+
+class Identified(msgspec.Struct, frozen=True, gc=False):
+    """Identify told the peer's agent: `short_ids` for a js-libp2p, which writes ids in 44 bytes.
+
+    Worth saying at once: until a peer is known to, it is told ids of 46 bytes, and a js-libp2p that
+    is told those holds it against us.  It is learnt from its IHAVE and IDONTWANT, too.
+    """
+
+    peer: bytes
+    short_ids: bool
 
 
 class Disconnected(msgspec.Struct, frozen=True, gc=False):
@@ -108,6 +117,7 @@ class Tick(msgspec.Struct, frozen=True, gc=False):
 
 Input: TypeAlias = (
     Connected
+    | Identified
     | Disconnected
     | Reopened
     | Received

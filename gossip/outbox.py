@@ -40,14 +40,12 @@ class Peer:
         "topics",
     )
 
-    def __init__(
-        self, id: bytes, outbound: bool, explicit: bool, short_ids: bool, standing: Standing
-    ) -> None:
+    def __init__(self, id: bytes, outbound: bool, explicit: bool, standing: Standing) -> None:
         self.id = id
         self.outbound = outbound
         self.explicit = explicit
         self.standing = standing
-        self.short_ids = short_ids
+        self.short_ids = False
         """It writes message ids in 44 bytes."""
         self.topics: dict[str, None] = {}
         self.doomed = False

@@ -183,9 +183,14 @@ def encode(message: AnyMessage) -> bytes:
 def decode(frame: bytes) -> AnyMessage:
     """Return the message in a frame. Raises `RemoteProtocolError` for all that is not exact."""
     try:
-        return codec.decode_struct(frame, FRAME_SIZE_MAX_BYTES, AnyMessage)  # type: ignore[arg-type]
+        message: AnyMessage = codec.decode_struct(
+            frame,
+            FRAME_SIZE_MAX_BYTES,
+            AnyMessage,  # type: ignore[arg-type]
+        )
     except InvalidData as error:
         raise RemoteProtocolError(f"not a message of a reconciliation: {error}") from error
+    return message
 
 
 class Packer:

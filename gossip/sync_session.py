@@ -302,8 +302,6 @@ class Session:
             raise RemoteProtocolError("items that nobody asked for")
         if not payloads and self._taken < len(taking):
             raise RemoteProtocolError("nothing, although there is something to give")
-        if not payloads and self._given == len(self._comparison.giving):
-            raise RemoteProtocolError("nothing, although it is not its turn to say so")
         self._taken += len(payloads)
         received = tuple(
             (short, payload)

@@ -25,7 +25,9 @@ MAY_IMPORT = {
 """simulations -> peernode -> {gossip, worker} -> storage: nothing points upward."""
 
 HOMES: dict[str, tuple[str, ...]] = {
+    "blake3": ("gossip/sync_index.py",),
     "cbor2": ("storage/codec.py", "worker/runtimes/python_child.py"),
+    "google": ("gossip/wire.py",),
     "httptools": ("peernode/http_*.py",),
     "httpx": ("peernode/client/*.py", "worker/egress.py"),
     "jsonschema": ("peernode/schemas.py",),
@@ -66,7 +68,7 @@ ALLOWED = {
     ("peernode/cli/*.py", "print"): "the command line prints",
     ("peernode/cli/*.py", "secrets.*"): "a command is a process of its own, not a node",
     ("peernode/cli/*.py", "time.sleep"): "a command is a process of its own, not a node",
-    ("worker/agent.py", "print"): "a process of its own says why it ends",
+    ("worker/program.py", "print"): "a process of its own says why it ends",
     ("peernode/examples/*.py", "print"): "shows what a user's program does",
     ("peernode/daemon.py", "print"): "the ready line, and why there is none",
     ("peernode/client/*.py", "secrets.*"): "lives in the user's program, not in a node",
@@ -82,6 +84,8 @@ GLOBALS = {
 """Module state that is meant, with its reason."""
 
 BOUNDARIES = {
+    "gossip/memory_network.py:guard": "a fault of a handler ends its stream or request, and is told",
+    "gossip/memory_network.py:take_frame": "a fault of a handler loses its frame, and is told",
     "peernode/cli/app.py:run": "what a command does not expect becomes a message and an exit code",
     "peernode/http_connection.py:_answer": "a fault of the application must not end the connection",
     "peernode/http_server.py:_run": "a fault of one connection must not end the server",
@@ -93,7 +97,13 @@ BOUNDARIES = {
 }
 """`file:function` where everything may be caught: a driver's edge, with its reason."""
 
-MACHINES = ("worker/scheduler*.py", "worker/events.py", "gossip/mesh.py", "gossip/sync.py")
+MACHINES = (
+    "gossip/[!mn]*.py",
+    "gossip/mesh*.py",
+    "gossip/message_cache.py",
+    "worker/events.py",
+    "worker/scheduler*.py",
+)
 """What decides: no clock, no chance, no I/O, no waiting."""
 
 MACHINES_MAY_NOT = {"os", "random", "select", "socket", "subprocess", "threading", "time", "trio"}

@@ -217,7 +217,7 @@ def swarm(count: int, published: int) -> None:
 
 def main() -> None:
     single()
-    swarm(int(sys.argv[1]) if len(sys.argv) > 1 else scaled(1000), scaled(50))
+    swarm(int(sys.argv[1]) if len(sys.argv) > 1 else max(10, scaled(1000)), scaled(50))
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ from tests.blackbox.daemon import Daemon, Person, expect
 
 WRITERS = 4
 """Threads that use the node at once."""
-OPERATIONS_MAX = 60
+OPERATIONS_MAX = 40
 """Most acknowledged calls of a round before the kill."""
 UNUSED_RATE = 0.1
 """How many lives end before the node has settled."""
-LOOKED_AT_MAX = 40
+LOOKED_AT_MAX = 24
 """Jobs, blobs and keys of the past that a round looks at again."""
 SOURCE = """
 import edge

@@ -579,7 +579,7 @@ def make_peer(name: str, content: Content, kind: str, delay_s: float, number: in
     held=st.sets(st.integers(0, 60)),
     waiters=st.integers(1, 3),
 )
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_any_mix_of_peers_ends_in_a_definite_and_correct_answer(
     leaves: int, specs: list[dict[str, object]], held: set[int], waiters: int
 ) -> None:

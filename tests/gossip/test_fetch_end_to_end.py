@@ -106,8 +106,8 @@ class Driver:
         async with trio.open_nursery() as nursery:
             while True:
                 while self._inputs:
-                    input = self._inputs.popleft()
-                    for effect in self.fetch.handle(input, trio.current_time()):
+                    now = trio.current_time()
+                    for effect in self.fetch.handle(self._inputs.popleft(), now):
                         if isinstance(effect, Answer):
                             nursery.cancel_scope.cancel()
                             return effect.outcome

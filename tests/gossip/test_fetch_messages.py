@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from gossip.errors import RemoteProtocolError
 from gossip.fetch_messages import (
@@ -126,6 +126,7 @@ def test_a_reply_over_the_limit() -> None:
         decode_reply(bytes(FRAME_SIZE_MAX_BYTES + 1))
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=80))
 def test_random_bytes_are_refused_or_mean_what_they_say(data: bytes) -> None:
     for decode in (decode_request, decode_reply):
@@ -136,6 +137,7 @@ def test_random_bytes_are_refused_or_mean_what_they_say(data: bytes) -> None:
         assert encode(message) == data
 
 
+@settings(deadline=None)
 @given(depth=st.integers(0, LEVELS_MAX), data=st.data())
 def test_a_place_is_a_path_and_back(depth: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, LINKS_MAX**depth - 1))

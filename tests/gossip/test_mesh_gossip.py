@@ -10,6 +10,7 @@ from gossip.mesh_events import (
     Deliver,
     Disconnected,
     Effect,
+    Identified,
     Publish,
     Received,
     Send,
@@ -131,15 +132,13 @@ def test_a_peer_is_told_ids_in_the_length_it_writes_itself() -> None:
 
 
 def test_it_is_learnt_from_idontwant_and_from_identify_too() -> None:
-    pipe = lazy(1)
+    pipe = lazy(3)
     field = wire_encode.field
     pipe.say(Received(p(0), field(3, field(5, field(1, bytes(44))))))
-    pipe.say(Connected(p(1), outbound=True, short_ids=True))
-    pipe.say(Received(p(1), IN_TOPIC))
-    pipe.say(Received(p(1), control_of(wire_encode.prune(TOPIC, 3600))))
+    pipe.say(Identified(p(1), short_ids=True))
     pipe.say(Publish(TOPIC, b"news"))
     effects = pipe.beat()
-    assert [len(Said(effects, p(n)).ihave[0][1][0]) for n in range(2)] == [44, 44]
+    assert [len(Said(effects, p(n)).ihave[0][1][0]) for n in range(3)] == [44, 44, 46]
 
 
 def test_a_peer_is_asked_and_may_ask_in_either_length() -> None:

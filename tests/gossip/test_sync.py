@@ -358,7 +358,7 @@ SMALL_SETS = st.sets(st.integers(0, 120), max_size=60)
     records=st.tuples(SMALL_SETS, SMALL_SETS),
     spread=st.sampled_from([1, 10, 1000]),
 )
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_both_have_the_union(
     facts: tuple[set[int], set[int]], records: tuple[set[int], set[int]], spread: int
 ) -> None:
@@ -376,7 +376,7 @@ def test_both_have_the_union(
     steps=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     losses=st.lists(st.integers(0, 12), max_size=6),
 )
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_frames_that_are_lost_cost_time_only(
     sizes: tuple[int, int], steps: tuple[int, int], losses: list[int]
 ) -> None:
@@ -458,7 +458,7 @@ class SyncMachine(RuleBasedStateMachine):
 
 
 TestSyncMachine = pytest.mark.slow(SyncMachine.TestCase)
-TestSyncMachine.settings = settings(max_examples=25, stateful_step_count=40)
+TestSyncMachine.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 
 
 # --- what hostile peers get ---------------------------------------------------------------------

@@ -96,6 +96,7 @@ def test_both_sides_have_their_part_in_the_key() -> None:
     assert session_key(mine, yours) != session_key(mine, b"z" * 16)
 
 
+@settings(deadline=None)
 @given(one=ITEMS, other=ITEMS)
 def test_a_bound_lies_between(one: Item, other: Item) -> None:
     below, above = sorted((one, other))
@@ -107,6 +108,7 @@ def test_a_bound_lies_between(one: Item, other: Item) -> None:
     assert not any(below < bound[:size] <= above for size in range(len(bound)))
 
 
+@settings(deadline=None)
 @given(held=st.lists(ITEMS), bound=st.binary(max_size=ITEM_SIZE_BYTES))
 def test_the_rank_of_a_bound_counts_what_lies_below(held: list[Item], bound: bytes) -> None:
     index = Index(held)
@@ -114,7 +116,7 @@ def test_the_rank_of_a_bound_counts_what_lies_below(held: list[Item], bound: byt
     assert index.upper_rank(b"") == len(set(held))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(held=st.sets(ITEMS, min_size=16, max_size=100), parts=st.sampled_from([2, 16]))
 def test_a_split_covers_a_range_in_order(held: set[Item], parts: int) -> None:
     index = Index(held)
@@ -182,7 +184,7 @@ class IndexMachine(RuleBasedStateMachine):
 
 
 TestIndexMachine = pytest.mark.slow(IndexMachine.TestCase)
-TestIndexMachine.settings = settings(max_examples=30, stateful_step_count=60)
+TestIndexMachine.settings = settings(max_examples=30, stateful_step_count=60, deadline=None)
 
 
 def test_short_ids_are_of_the_id_alone() -> None:

@@ -92,13 +92,13 @@ def row_lists(draw: Callable[..., object]) -> list[Row]:
     return rows
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(rows=row_lists())
 def test_any_rows_come_back(rows: list[Row]) -> None:
     assert list(unpack_rows(pack_rows(rows))) == rows
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(rows=row_lists(), frames=st.integers(1, 4))
 def test_many_rows_take_many_frames(rows: list[Row], frames: int) -> None:
     packer = Packer()
@@ -112,6 +112,7 @@ def test_many_rows_take_many_frames(rows: list[Row], frames: int) -> None:
     )
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=200))
 def test_random_rows_are_packed_as_they_should_be_or_refused(data: bytes) -> None:
     try:
@@ -121,7 +122,7 @@ def test_random_rows_are_packed_as_they_should_be_or_refused(data: bytes) -> Non
     assert pack_rows(rows) == data
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(rows=row_lists(), at=st.integers(0, 10_000), change=st.integers(1, 255))
 def test_changed_rows_are_packed_as_they_should_be_or_refused(
     rows: list[Row], at: int, change: int
@@ -195,6 +196,7 @@ def test_bytes_that_are_no_messages(frame: bytes) -> None:
         decode(frame)
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=100))
 def test_random_bytes_are_refused_or_mean_what_they_say(data: bytes) -> None:
     try:

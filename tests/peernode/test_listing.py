@@ -58,7 +58,7 @@ def test_a_full_last_page_names_no_next() -> None:
     assert page([view(1), view(2)], limit="2").next is None
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(
     old=st.sets(st.integers(1, 50), max_size=20),
     limit=st.integers(1, 5),

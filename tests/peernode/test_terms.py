@@ -67,7 +67,7 @@ def first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(function=bodies, caller=bodies)
 def test_a_callers_terms_win_field_by_field(function: TermsBody, caller: TermsBody) -> None:
     terms = resolve("python", to_row(function), to_row(caller))
