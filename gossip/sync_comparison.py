@@ -230,10 +230,10 @@ class Comparison:
         self._work += (seen - start + len(theirs)) * ID_WORK
         others = frozenset(theirs)
         have = [item for short, item in mine.items() if short not in others]
-        # Of a range that is too long to be looked through, nothing is known to be lacking.
-        wanted = [seen == stop and short not in mine for short in theirs]
+        wanted = [short not in mine for short in theirs]
         if seen < stop or len(have) > room or self._ours.wanted + sum(wanted) > MOVED_MAX:
             self._cut_now = self.cut = True
+            # Of a range that is too long to be looked through, nothing is known to be lacking.
             have = have[:room]
             wanted = [False] * len(wanted)
         if not have and not any(wanted):

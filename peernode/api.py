@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import aclosing
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
@@ -113,20 +114,28 @@ class Api:
     """The ASGI app."""
 
     def __init__(
-        self, node: "Node", classes: Mapping[str, ObjectClass], pages: Callable[[], App]
+        self,
+        node: "Node",
+        classes: Mapping[str, ObjectClass],
+        others: Mapping[str, Operation],
+        pages: Callable[[], App],
     ) -> None:
         self.answered: Counter[tuple[str, str, int]] = Counter()
         """(class, operation, status) -> answers, for metrics."""
         self.shed = 0
         self._node = node
         self._classes = classes
+        self._others = others
+        """`METHOD /path` -> operation that is no class's."""
         self._build_pages = pages
         self._active = 0
         self._active_max = node.config.requests_active_max
         self._decoders = {
             body: msgspec.json.Decoder(body)
-            for spec in classes.values()
-            for operation in _operations(spec)
+            for operation in (
+                *chain.from_iterable(map(_operations, classes.values())),
+                *others.values(),
+            )
             if (body := operation.body) is not None
         }
 
@@ -143,10 +152,13 @@ class Api:
         spec = self._classes.get(parts[1]) if len(parts) > 1 else None
         name = "?"
         try:
-            if spec is None:
+            if spec is not None:
+                name, operation, id_text = _route(spec, scope["method"], parts)
+            elif (other := self._others.get(f"{scope['method']} {scope['path']}")) is not None:
+                name, operation, id_text = parts[-1], other, None
+            else:
                 await self._page(scope, receive, send, parts)
                 return
-            name, operation, id_text = _route(spec, scope["method"], parts)
             answer = await self._call(spec, operation, id_text, scope, receive)
         except Problem as problem:
             answer = _problem_answer(problem)
@@ -159,6 +171,8 @@ class Api:
         if len(parts) > 1 and parts[1] in PAGES:
             await self._pages(scope, receive, send)
             return
+        if any(call.endswith(f" {scope['path']}") for call in self._others):
+            raise Problem("method_not_allowed", f"{scope['method']} is not defined here")
         raise Problem(
             "unknown_class",
             f"there is no class {parts[1] if len(parts) > 1 else ''!r}",
@@ -167,7 +181,7 @@ class Api:
 
     async def _call(
         self,
-        spec: ObjectClass,
+        spec: ObjectClass | None,
         operation: Operation,
         id_text: str | None,
         scope: Scope,
@@ -193,7 +207,7 @@ class Api:
         client = _client(scope)
         actor = self._authenticate(authorization, client)
         call = Call(actor, headers, query, receive=receive, client=client)
-        if id_text is not None:
+        if id_text is not None and spec is not None:
             call.id_text = id_text
             call.object_id = self._object_id(spec, operation, id_text)
         if not waits:

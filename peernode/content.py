@@ -28,6 +28,8 @@ EXPIRY_KIND: Final = b"b"
 """Kind of a blob's row in `Table.EXPIRIES`."""
 METER_BLOB_BYTES: Final = b"b"
 METER_BLOBS: Final = b"n"
+SOURCES_MAX: Final = 10_000
+"""Sources of one function given up at once. Source: guess; a hundred versions made many times."""
 MEDIA_TYPE_DEFAULT: Final = "application/octet-stream"
 
 T = TypeVar("T")
@@ -102,10 +104,7 @@ class Content:
         key = ids.key(blob)
         transaction.put(Table.BLOBS, key, _encode(row))
         transaction.put(Table.PROJECT_BLOBS, ids.key(row.project or row.owner) + key, b"")
-        for table, place, value in finished.puts:
-            transaction.put(table, place, value)
-        for table, place, amount in finished.adds:
-            transaction.add(table, place, amount)
+        _refer(transaction, finished)
         self._meter(transaction, row, 1)
         self._expire(transaction, blob, row)
 
@@ -162,6 +161,25 @@ class Content:
         for table, place, amount in release.adds:
             transaction.add(table, place, amount)
         return release
+
+    @staticmethod
+    def keep_source(transaction: Transaction, function: int, finished: Finished) -> None:
+        """Refer to a source of a function, which this node now holds."""
+        place = ids.key(function) + finished.cid
+        if transaction.get(Table.SOURCES, place) is None:
+            transaction.put(Table.SOURCES, place, b"")
+            _refer(transaction, finished)
+
+    def release_sources(self, transaction: Transaction, function: int) -> list[Release]:
+        """Give up the sources of a function that this node holds; `sweep` once that is durable."""
+        start, stop = ids.key(function), ids.key(function + 1)
+        found = transaction.scan(Table.SOURCES, start, stop, SOURCES_MAX)
+        releases = []
+        for place, _ in found:
+            if transaction.get(Table.SOURCES, place) is not None:
+                transaction.delete(Table.SOURCES, place)
+                releases.append(self.release(transaction, place[8:]))
+        return releases
 
     async def sweep(self, release: Release | None) -> None:
         """Free the bytes that nothing refers to any more."""
@@ -243,6 +261,13 @@ class Content:
     def keep_bytes(self, upload: Upload, data: bytes) -> Finished:
         """Write a small content in the calling thread."""
         return _finish(upload, [data])
+
+
+def _refer(transaction: Transaction, finished: Finished) -> None:
+    for table, place, value in finished.puts:
+        transaction.put(table, place, value)
+    for table, place, amount in finished.adds:
+        transaction.add(table, place, amount)
 
 
 def _write_all(upload: Upload, pieces: list[bytes]) -> None:

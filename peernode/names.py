@@ -39,9 +39,11 @@ def claim(transaction: Transaction, class_: Class, owner: int, name: str, id: in
     transaction.put(Table.NAMES, key, ids.key(id))
 
 
-def release(transaction: Transaction, class_: Class, owner: int, name: str) -> None:
-    """Give `name` back."""
-    transaction.delete(Table.NAMES, _key(class_, owner, name))
+def release(transaction: Transaction, class_: Class, owner: int, name: str, id: int) -> None:
+    """Give the name of an object back, if this node is its home: elsewhere it may be another's."""
+    key = _key(class_, owner, name)
+    if transaction.get(Table.NAMES, key) == ids.key(id):
+        transaction.delete(Table.NAMES, key)
 
 
 def find(store: Store, class_: Class, owner: int, name: str) -> int | None:

@@ -28,6 +28,9 @@ from peernode.identity import Identity, Secrets, load_secrets, open_identity
 from peernode.jobs import Jobs
 from peernode.live_jobs import LiveJobs
 from peernode.logs import Log
+from peernode.membership import Membership
+from peernode.mesh_operations import OPERATIONS
+from peernode.peering import Peering, PeerNetwork
 from peernode.programs import Programs
 from peernode.rate_limits import Anonymous, Config as RateConfig, Logins
 from peernode.registry import Registry
@@ -72,6 +75,8 @@ class Seams:
     """`None`: LMDB in the data directory, and content beside it."""
     secrets: Secrets | None = None
     """`None`: files in the data directory."""
+    network: PeerNetwork | None = None
+    """`None`: a node by itself."""
 
 
 class Node:
@@ -127,7 +132,9 @@ class Node:
         self.anonymous = Anonymous(RateConfig())
         self.workers = Workers(store, self.transactions, seams.clock, seams.entropy)
         self._make_jobs(config, seams)
-        self.api = Api(self, CLASSES, self._pages)
+        self.membership = Membership(self)
+        self.peering = None if seams.network is None else Peering(self, seams.network)
+        self.api = Api(self, CLASSES, OPERATIONS, self._pages)
 
     def _make_jobs(self, config: Config, seams: Seams) -> None:
         """Make what takes jobs in and sees them to their end."""
@@ -300,6 +307,8 @@ async def open_node(config: Config, seams: Seams | None = None) -> AsyncIterator
             async with node.dispatch.running():
                 node.jobs.restore(node.workers.local)
                 nursery.start_soon(sweeper.run, node)
+                if node.peering is not None:
+                    nursery.start_soon(node.peering.run)
                 if seams.store is None:
                     nursery.start_soon(seams.offload, node.blob_store.collect)
                 try:

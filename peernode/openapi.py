@@ -51,9 +51,11 @@ _LIST_PARAMETERS: Final = (
 )
 
 
-def describe(classes: Mapping[str, ObjectClass], title: str, version: str) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of `classes`."""
-    types = _types(classes.values())
+def describe(
+    classes: Mapping[str, ObjectClass], others: Mapping[str, Operation], title: str, version: str
+) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of `classes`, and of operations that are no class's."""
+    types = _types(classes.values(), others.values())
     found, schemas = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     references = dict(zip(types, found, strict=True))
     paths: dict[str, Any] = {}
@@ -62,6 +64,10 @@ def describe(classes: Mapping[str, ObjectClass], title: str, version: str) -> di
             method, path = call.split(" ")
             described = _operation(references, spec, call, operation)
             paths.setdefault(path, {})[method.lower()] = described
+    for call, operation in others.items():
+        method, path = call.split(" ")
+        described = _operation(references, None, call, operation)
+        paths.setdefault(path, {})[method.lower()] = described
     return {
         "openapi": VERSION,
         "info": {"title": title, "version": version, "license": {"name": "Apache-2.0"}},
@@ -71,18 +77,23 @@ def describe(classes: Mapping[str, ObjectClass], title: str, version: str) -> di
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"token": []}, {}],
-        "tags": [{"name": spec.name, "description": spec.summary} for spec in classes.values()],
+        "tags": [
+            *({"name": spec.name, "description": spec.summary} for spec in classes.values()),
+            {"name": "mesh", "description": "The nodes that know of one another."},
+        ],
     }
 
 
-def _types(specs: Iterable[ObjectClass]) -> list[type[Any]]:
+def _types(specs: Iterable[ObjectClass], others: Iterable[Operation]) -> list[type[Any]]:
     found: dict[type[Any], None] = {Page: None}
+    described = list(others)
     for spec in specs:
         found[spec.view] = None
-        for _, operation in operations(spec):
-            for kind in (operation.body, operation.answer):
-                if kind is not None:
-                    found[kind] = None
+        described += [operation for _, operation in operations(spec)]
+    for operation in described:
+        for kind in (operation.body, operation.answer):
+            if kind is not None:
+                found[kind] = None
     return list(found)
 
 
@@ -101,16 +112,16 @@ def operations(spec: ObjectClass) -> list[tuple[str, Operation]]:
 
 
 def _operation(
-    references: References, spec: ObjectClass, call: str, operation: Operation
+    references: References, spec: ObjectClass | None, call: str, operation: Operation
 ) -> dict[str, Any]:
     _, path = call.split(" ")
     parameters = list(operation.parameters)
-    if operation is spec.list:
+    if spec is not None and operation is spec.list:
         parameters += _LIST_PARAMETERS
     if "precondition_failed" in operation.problems:
         parameters.append(_IF_MATCH)
     described: dict[str, Any] = {
-        "tags": [spec.name],
+        "tags": [path.split("/")[1]],
         "operationId": call.replace(" /", "_").replace("/", "_").replace("{id}", "one").lower(),
         "summary": operation.summary,
         "parameters": [_parameter(parameter) for parameter in parameters],
@@ -143,10 +154,12 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def _responses(references: References, spec: ObjectClass, operation: Operation) -> dict[str, Any]:
+def _responses(
+    references: References, spec: ObjectClass | None, operation: Operation
+) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if operation.status != 204:
-        if operation is spec.list:
+        if spec is not None and operation is spec.list:
             schema: Mapping[str, Any] = {
                 "allOf": [
                     references[Page],

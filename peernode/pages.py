@@ -17,8 +17,9 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from peernode import metrics, openapi
-from peernode.calls import ObjectClass
+from peernode.calls import ObjectClass, Operation
 from peernode.classes import CLASSES
+from peernode.mesh_operations import OPERATIONS
 from peernode.problems import CODES, Problem
 from worker.link import LinkBroken
 
@@ -44,7 +45,7 @@ def build(node: "Node") -> Starlette:
 
     @cache
     def description() -> bytes:
-        return msgspec.json.encode(openapi.describe(CLASSES, "peernode", node.version))
+        return msgspec.json.encode(openapi.describe(CLASSES, OPERATIONS, "peernode", node.version))
 
     @cache
     def page() -> str:
@@ -126,6 +127,10 @@ def _docs(version: str) -> str:
         "<code>POST /user/:id/login</code>.</p>"
     ]
     parts.extend(_docs_class(spec) for spec in CLASSES.values())
+    mesh = "".join(_docs_row(call, operation) for call, operation in OPERATIONS.items())
+    parts.append(
+        f"<h2 id=mesh>mesh</h2><p>The nodes that know of one another.<table>{mesh}</table>"
+    )
     rows = "".join(
         f"<tr><td><code>{code}</code><td>{status}<td>{html.escape(title)}"
         for code, (status, title) in CODES.items()
@@ -135,11 +140,13 @@ def _docs(version: str) -> str:
 
 
 def _docs_class(spec: ObjectClass) -> str:
-    rows = "".join(
-        f"<tr><td><code>{call.replace('{id}', ':id')}</code><td>{html.escape(operation.summary)}"
-        for call, operation in openapi.operations(spec)
-    )
+    rows = "".join(_docs_row(call, operation) for call, operation in openapi.operations(spec))
     return f"<h2 id={spec.name}>{spec.name}</h2><p>{html.escape(spec.summary)}<table>{rows}</table>"
+
+
+def _docs_row(call: str, operation: Operation) -> str:
+    shown = call.replace("{id}", ":id")
+    return f"<tr><td><code>{shown}</code><td>{html.escape(operation.summary)}"
 
 
 async def _attach(node: "Node", websocket: WebSocket) -> None:

@@ -11,7 +11,7 @@ What it leaves out: entries of namespaces, of which there may be millions (`peer
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -115,6 +115,18 @@ class Entry:
         return self.place.owner if self.place.owner_class is Class.PROJECT else 0
 
 
+class Listener(Protocol):
+    """Is told of everything new that other nodes may know, in the order in which it is durable."""
+
+    def fact_kept(self, fact: Fact) -> None:
+        """Take note of a fact. Runs in the loop, between tasks: it may not raise."""
+        ...
+
+    def record_kept(self, record: Record, replaced: Record | None) -> None:
+        """Take note of a record, and of its author's last one in its slot. May not raise."""
+        ...
+
+
 class Registry:
     """Facts, records of objects, and what follows from them."""
 
@@ -131,6 +143,7 @@ class Registry:
         self._roles: dict[tuple[int, int], Role | None] = {}
         """Answers of `role` since the last fact."""
         self._watchers: list[Callable[[Class, int], None]] = []
+        self._listeners: list[Listener] = []
         self._load()
 
     def _load(self) -> None:
@@ -155,6 +168,10 @@ class Registry:
             yield
         finally:
             self._watchers.remove(watcher)
+
+    def hear(self, listener: Listener) -> None:
+        """Tell `listener` of every fact and record that is kept from now on."""
+        self._listeners.append(listener)
 
     # --- asking -----------------------------------------------------------------------------
 
@@ -206,7 +223,7 @@ class Registry:
     def add_fact(self, transaction: Transaction, fact: Fact) -> None:
         """Write `fact`; it counts once it is durable."""
         transaction.put(Table.FACTS, fact.id, fact.encoded)
-        transaction.after.append(lambda: self._learn(fact))
+        transaction.after.append(lambda: self.learn(fact))
 
     def put(
         self,
@@ -274,14 +291,25 @@ class Registry:
         transaction.expect(Table.RECORDS, record.store_key, None)
         for held in self._slots.get(record.slot, {}).values():
             transaction.expect(Table.RECORDS, held.store_key, held.encoded)
+            require_greater(record, held)
         transaction.put(Table.RECORDS, record.store_key, record.encoded)
-        transaction.after.append(lambda: self._apply(record))
+        transaction.after.append(lambda: self.apply(record))
         return record
 
     # --- keeping ----------------------------------------------------------------------------
 
-    def _learn(self, fact: Fact) -> None:
+    def records(self, owner: int | None = None) -> Iterator[Record]:
+        """Yield the records of objects that are kept: all, or those of what `owner` owns."""
+        for slot in self._slots if owner is None else self._of_owner.get(owner, ()):
+            yield from self._slots[slot].values()
+
+    def learn(self, fact: Fact) -> None:
+        """Have a fact count, which is durable now and known to rest on others that are."""
+        if fact.id in self.authority:
+            return
         self._add(fact)
+        for listener in self._listeners:
+            listener.fact_kept(fact)
         statement = fact.statement
         match statement:
             case facts.Member() | facts.MemberRevoke() | facts.ProjectOwner():
@@ -293,7 +321,7 @@ class Registry:
                     self._look(slot)
                 self._tell(Class.USER, statement.user)
             case facts.Genesis() | facts.NodeGrant() | facts.NodeRevoke():
-                pass
+                pass  # A node writes no records of objects.
 
     def members_revision(self, project: int) -> int:
         """Return a number that grows with every change of a project's members."""
@@ -314,16 +342,26 @@ class Registry:
             since = chain.epochs[0].signed_at
             self._view[Class.USER][user] = Entry(user, place, UserAttributes(), since)
 
-    def _apply(self, record: Record) -> None:
-        self._keep(record)
-        self._look(record.slot)
+    def apply(self, record: Record) -> None:
+        """Show a record of an object, which is durable now."""
+        replaced = self._slots.get(record.slot, {}).get(record.body.author)
+        if self._keep(record):
+            self._look(record.slot)
+            self.note(record, replaced)
 
-    def _keep(self, record: Record) -> None:
+    def note(self, record: Record, replaced: Record | None) -> None:
+        """Tell who listens of a record that is durable now."""
+        for listener in self._listeners:
+            listener.record_kept(record, replaced)
+
+    def _keep(self, record: Record) -> bool:
         held = self._slots.setdefault(record.slot, {})
         author = record.body.author
-        if author not in held or record.rank > held[author].rank:
-            held[author] = record
         self._of_owner.setdefault(record.body.place.owner, {})[record.slot] = None
+        if not merge.beats(record, held.get(author)):
+            return False
+        held[author] = record
+        return True
 
     def _look(self, slot: bytes) -> None:
         """Make the view of one slot what its records and the facts say."""
@@ -336,7 +374,9 @@ class Registry:
         if winner is None:
             view.pop(place.id, None)
         else:
-            view[place.id] = Entry(place.id, winner.body.place, _decode(winner), winner.body.hlc)
+            view[place.id] = Entry(
+                place.id, winner.body.place, decode_attributes(winner), winner.body.hlc
+            )
         self._tell(place.class_, place.id)
 
     def _tell(self, class_: Class, id: int) -> None:
@@ -357,10 +397,21 @@ def place_of(
     return Place(class_, id, owner_class, owner, b"", mode, scope)
 
 
-def _decode(record: Record) -> Attributes:
+def decode_attributes(record: Record) -> Attributes:
+    """Return what a record says of an object; raises `CodecError` or `msgspec.ValidationError`."""
     kind = _ATTRIBUTES[record.body.place.class_]
     value = codec.decode(record.body.payload, len(record.body.payload))
     return msgspec.convert(value, kind, builtin_types=(bytes,))
+
+
+def require_greater(record: Record, held: Record) -> None:
+    """Raise a `Problem` if a record's author has said something there that ranks higher."""
+    if held.key == record.key and not merge.beats(record, held):
+        raise Problem(
+            "conflict",
+            "a later version by the same author is known, under a newer key or membership",
+            hint="log in again",
+        )
 
 
 def _rows(store: Store, table: Table) -> Iterable[bytes]:

@@ -171,11 +171,7 @@ class Sessions:
         except InvalidData:
             raise _invalid() from None
         # From here on whoever asks holds a real token, and may be told what is wrong with it.
-        if not chain.floor <= terms.epoch:
-            raise _refusal("unauthenticated", "the user's key was rotated", "log in again")
-        if terms.jti in self._revoked.get(terms.user, ()):
-            raise _refusal("unauthenticated", "this token was revoked", "log in again")
-        self._check_time(terms)
+        self.check_current(terms, chain)
         return certificate
 
     def invalidate(self, user: int) -> None:
@@ -264,7 +260,12 @@ class Sessions:
         if not self._of_user[user]:
             del self._of_user[user]
 
-    def _check_time(self, terms: Terms) -> None:
+    def check_current(self, terms: Terms, chain: UserChain) -> None:
+        """Raise the `Problem` of a certificate that is not good any more, or yet, at this node."""
+        if not chain.floor <= terms.epoch:
+            raise _refusal("unauthenticated", "the user's key was rotated", "log in again")
+        if terms.jti in self._revoked.get(terms.user, ()):
+            raise _refusal("unauthenticated", "this token was revoked", "log in again")
         now_ms = self._clock.wall_ms()
         if now_ms > terms.expires_ms:
             raise _refusal("token_expired", "this token has expired", "log in again")

@@ -18,7 +18,7 @@ import msgspec
 
 from peernode.permissions import Actor
 from peernode.problems import Problem
-from peernode.registry import Entry, Registry, SpaceAttributes
+from peernode.registry import Entry, Registry, SpaceAttributes, require_greater
 from peernode.transactions import Transaction
 from storage import codec, hlc, ids, merge
 from storage.clock import Clock
@@ -228,7 +228,7 @@ class Spaces:
             value = None if row is None else Value(*codec.load_row(row))
         else:
             winner = self._winner(space, key, get)
-            value = None if winner is None else _value(winner)
+            value = None if winner is None else decode_entry(winner)
         if value is not None and 0 < value.expires_ms <= self._clock.wall_ms():
             return None
         return value
@@ -236,7 +236,7 @@ class Spaces:
     def _winner(
         self, space: Space, key: bytes, get: Callable[[Table, bytes], bytes | None]
     ) -> Record | None:
-        slot = _entry_place(space, key).slot
+        slot = _place(space, key).slot
         if space.mode == "cas":
             row = get(Table.ENTRIES, slot + ids.key(ids.node_number(space.id)))
             held = [] if row is None else [decode_record(row)]
@@ -273,11 +273,15 @@ class Spaces:
             return at
         payload = b"" if value is None else codec.encode([value, expires_ms])
         flags = NO_FLAGS if value is not None else Flag.TOMBSTONE
-        record = self._registry.sign(actor, _entry_place(space, key), payload, flags, timestamp=at)
+        record = self._registry.sign(actor, _place(space, key), payload, flags, timestamp=at)
         if not self._registry.authority.admissible(record):
             raise Problem("forbidden", "you may not write to this namespace")
-        transaction.put(Table.ENTRIES, record.store_key, record.encoded)
-        transaction.put(Table.KV_KEYS, ids.key(space.id) + key, b"")
+        held = transaction.get(Table.ENTRIES, record.store_key)
+        replaced = None if held is None else decode_record(held)
+        if replaced is not None:
+            require_greater(record, replaced)
+        keep_entry(transaction, record)
+        transaction.after.append(lambda: self._registry.note(record, replaced))
         return at
 
     def put(
@@ -353,6 +357,26 @@ class Spaces:
             )
 
 
+def keep_entry(transaction: Transaction, record: Record) -> None:
+    """Write the record of an entry of a global namespace, and that its key is there."""
+    place = record.body.place
+    transaction.put(Table.ENTRIES, record.store_key, record.encoded)
+    transaction.put(Table.KV_KEYS, ids.key(place.id) + place.key, b"")
+
+
+def entry_place(space: Place, key: bytes) -> Place:
+    """Return the place of an entry of the global namespace at `space`."""
+    return Place(
+        Class.KV_ENTRY, space.id, space.owner_class, space.owner, key, space.mode, Scope.GLOBAL
+    )
+
+
+def decode_entry(record: Record) -> Value:
+    """Return what an entry's record says; raises `InvalidData`, `ValueError` or `TypeError`."""
+    value, expires_ms = codec.decode(record.body.payload, VALUE_SIZE_MAX_BYTES + 64)
+    return Value(value, record.body.hlc, expires_ms)
+
+
 def _whole(value: bytes) -> int | None:
     """Return JSON text as a whole number, or `None` if it is none, or one too large to add to."""
     try:
@@ -362,15 +386,9 @@ def _whole(value: bytes) -> int | None:
     return number if type(number) is int else None
 
 
-def _entry_place(space: Space, key: bytes) -> Place:
+def _place(space: Space, key: bytes) -> Place:
     assert space.place is not None
-    mode = Mode.CAS if space.mode == "cas" else Mode.LWW
-    return Place(Class.KV_ENTRY, space.id, space.owner_class, space.owner, key, mode, Scope.GLOBAL)
-
-
-def _value(record: Record) -> Value:
-    value, expires_ms = codec.decode(record.body.payload, VALUE_SIZE_MAX_BYTES + 64)
-    return Value(value, record.body.hlc, expires_ms)
+    return entry_place(space.place, key)
 
 
 def _global(entry: Entry) -> Space:

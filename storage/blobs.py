@@ -97,6 +97,34 @@ class BlobStore:
         """
         return self._blocks.read(cid)
 
+    @contextmanager
+    def keeping(
+        self, blocks: Sequence[tuple[Cid, bytes]]
+    ) -> Iterator[tuple[tuple[Put, ...], tuple[Add, ...]]]:
+        """Keep blocks of content that comes block by block: for a caller that counts each itself.
+
+        Each must hash to its CID.  Yields what a batch must carry for them to stay, one reference
+        each, and gives the pins back when the block ends: have the batch durable by then.  Raises
+        `StoreFull` or `BlobError`.
+        """
+        pinned: list[Cid] = []
+        puts: list[Put] = []
+        folders: dict[Path, None] = {}
+        try:
+            for cid, data in blocks:
+                self._blocks.pin(cid)
+                pinned.append(cid)
+                kept = self._blocks.keep(cid, data)
+                if isinstance(kept, Path):
+                    folders[kept] = None
+                elif kept is not None:
+                    puts.append(kept)
+            self._blocks.sync(folders)
+            yield tuple(puts), tuple((Table.BLOCK_REFS, cid, 1) for cid in pinned)
+        finally:
+            with suppress(StoreClosed):  # Then the next start collects.
+                self._blocks.unpin(pinned)
+
     def release(self, cid: Cid) -> Release:
         """Return how to give up the content `cid`, once for each time it was committed."""
         blocks: dict[Cid, None] = {cid: None}

@@ -6,7 +6,8 @@ What is signed is never a bare message but
 
 so that a signature given for one purpose, or in one mesh, is worth nothing for another.  `kind` is
 a word without NUL and the mesh id has 32 bytes, so the three parts cannot run into each other.
-Hashes that name things are separated in the same way.
+Hashes that name things are separated in the same way.  Protocols that are not ours bring a prefix
+of their own in what they sign: for them there is `sign_bytes` and `is_signed`.
 
 Verification is libsodium's: it refuses keys of small order, keys and scalars that are not in
 canonical form, and with them a second valid signature made from a first.
@@ -38,6 +39,7 @@ Hash: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 NO_MESH: Final = bytes(MESH_ID_SIZE_BYTES)
 """In place of a mesh's id where there is none yet: only a genesis is signed so."""
 
+_OURS: Final = b"peernode/1/"
 _PEER_ID_PREFIX: Final = bytes.fromhex("002408011220")
 """Identity multihash of 36 bytes: a protobuf of key type 1 (Ed25519) and 32 bytes of data."""
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -76,6 +78,15 @@ class Keypair:
         signed = nacl.bindings.crypto_sign(_message(kind, mesh, body), self._secret)
         return signed[:SIGNATURE_SIZE_BYTES]
 
+    def sign_bytes(self, message: bytes) -> bytes:
+        """Return the 64-byte signature of exactly these bytes, for a protocol that is not ours.
+
+        Raises `ValueError` for what would pass for a message of ours.
+        """
+        if message.startswith(_OURS):
+            raise ValueError("signed for a purpose, or not at all")
+        return nacl.bindings.crypto_sign(message, self._secret)[:SIGNATURE_SIZE_BYTES]
+
 
 class Seal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A signature and the key it claims: enough to check it, not to know whose key that is."""
@@ -92,10 +103,19 @@ def verify(public_key: bytes, kind: str, mesh: bytes, body: bytes, signature: by
     """Raise `SignatureError` unless `public_key` signed `body` for this purpose in this mesh."""
     if len(public_key) != PUBLIC_KEY_SIZE_BYTES or len(signature) != SIGNATURE_SIZE_BYTES:
         raise SignatureError("a key or signature of another length")
+    if not is_signed(public_key, signature, _message(kind, mesh, body)):
+        raise SignatureError(f"the signature of a {kind} does not match")
+
+
+def is_signed(public_key: bytes, signature: bytes, message: bytes) -> bool:
+    """Tell whether `public_key` signed exactly these bytes (see `Keypair.sign_bytes`)."""
+    if len(public_key) != PUBLIC_KEY_SIZE_BYTES or len(signature) != SIGNATURE_SIZE_BYTES:
+        return False
     try:
-        nacl.bindings.crypto_sign_open(signature + _message(kind, mesh, body), public_key)
+        nacl.bindings.crypto_sign_open(signature + message, public_key)
     except nacl.exceptions.BadSignatureError:
-        raise SignatureError(f"the signature of a {kind} does not match") from None
+        return False
+    return True
 
 
 def fingerprint(kind: str, body: bytes) -> bytes:
@@ -137,7 +157,7 @@ def parse_peer_id(written: str) -> bytes:
 def _domain(kind: str) -> bytes:
     if not kind or "\0" in kind:
         raise ValueError("a kind is a word without NUL")
-    return b"peernode/1/" + kind.encode("ascii") + b"\0"
+    return _OURS + kind.encode("ascii") + b"\0"
 
 
 def _message(kind: str, mesh: bytes, body: bytes) -> bytes:

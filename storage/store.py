@@ -84,6 +84,16 @@ class Table(enum.IntEnum):
     """slot (16) + author (8) -> signed record: entries of global namespaces."""
     KV_SPACES = 22
     """namespace id (8) -> attributes of a local namespace. Never leaves the node."""
+    FOREIGN_JOBS = 23
+    """job id (8) of another node -> when it was seen, its request and its home's snapshot."""
+    FOREIGN_BLOBS = 24
+    """blob id (8) of another node -> when it was seen, its attributes."""
+    FOREIGN_CONTENT = 25
+    """CID of fetched content (36) -> its size, whether all of it is here, when it was used."""
+    FOREIGN_PARTS = 26
+    """CID of fetched content (36) + CID of a block of it that is here (36) -> its size (4)."""
+    SOURCES = 27
+    """function id (8) + CID (36) -> empty: sources that this node refers to."""
 
 
 Put: TypeAlias = tuple[Table, bytes, bytes]

@@ -104,13 +104,6 @@ def _terms(body: Create | Set, held: TermsBody) -> bytes:
     )
 
 
-def _keep(transaction: Transaction, content: Content) -> None:
-    for table, key, value in content.puts:
-        transaction.put(table, key, value)
-    for table, key, amount in content.adds:
-        transaction.add(table, key, amount)
-
-
 async def _create(node: "Node", call: Call) -> Answer:
     body: Create = call.body
     project = access.parse_reference(body.project, "project")
@@ -153,7 +146,7 @@ async def _create(node: "Node", call: Call) -> Answer:
                 call.actor, "create", access.target(node, call.actor, "function", 0, project)
             )
             names.claim(transaction, Class.FUNCTION, project, name, new)
-            _keep(transaction, content)
+            node.content.keep_source(transaction, new, content)
             place = place_of(Class.FUNCTION, new, Class.PROJECT, project)
             node.registry.put(transaction, call.actor, place, attributes)
             return new
@@ -206,7 +199,7 @@ async def _set(node: "Node", call: Call) -> Answer:
                 else body.description,
             )
             if content is not None:
-                _keep(transaction, content)
+                node.content.keep_source(transaction, current.id, content)
                 attributes = _with_version(node, attributes, body, content, code, schema)
             node.registry.put(transaction, call.actor, current.place, attributes)
 
@@ -256,11 +249,9 @@ async def _delete(node: "Node", call: Call) -> Answer:
     def body(transaction: Transaction) -> None:
         current = access.find(node, call, Class.FUNCTION, "delete")
         releases.clear()
-        names.release(transaction, Class.FUNCTION, current.project, current.attributes.name)
-        releases.extend(
-            node.content.release(transaction, version.cid)
-            for version in current.attributes.versions
-        )
+        name = current.attributes.name
+        names.release(transaction, Class.FUNCTION, current.project, name, current.id)
+        releases.extend(node.content.release_sources(transaction, current.id))
         node.registry.kill(transaction, call.actor, current.place)
 
     await node.transactions.run(body)

@@ -174,7 +174,8 @@ async def _delete(node: "Node", call: Call) -> Answer:
 
     def body(transaction: Transaction) -> Space:
         space = _find(node, call, "delete")
-        names.release(transaction, Class.KV_SPACE, space.function or space.owner, space.name)
+        owner = space.function or space.owner
+        names.release(transaction, Class.KV_SPACE, owner, space.name, space.id)
         if space.place is None:
             node.spaces.kill_local(transaction, space.id)
             transaction.after.append(lambda: node.changed(space.id))

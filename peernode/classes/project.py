@@ -192,7 +192,7 @@ async def _delete(node: "Node", call: Call) -> Answer:
     def body(transaction: Transaction) -> None:
         current = access.find(node, call, Class.PROJECT, "delete")
         owner = node.registry.authority.owner(current.id) or 0
-        names.release(transaction, Class.PROJECT, owner, current.attributes.name)
+        names.release(transaction, Class.PROJECT, owner, current.attributes.name, current.id)
         node.registry.kill(transaction, call.actor, current.place)
 
     await node.transactions.run(body)

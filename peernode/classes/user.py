@@ -189,7 +189,8 @@ async def _delete(node: "Node", call: Call) -> Answer:
 
     def body(transaction: Transaction) -> None:
         current = find(node, call, "delete")
-        names.release(transaction, Class.USER, node.identity.number, node.user_name(current.id))
+        name = node.user_name(current.id)
+        names.release(transaction, Class.USER, node.identity.number, name, current.id)
         node.registry.kill(transaction, call.actor, current.place)
         transaction.delete(Table.VAULT, ids.key(current.id))
         forget_tokens(transaction, current.id)

@@ -1,6 +1,8 @@
 """Fetching: a definite and correct answer, whoever the peers are."""
 
+import re
 from collections.abc import Iterator
+from hashlib import sha256
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -36,6 +38,7 @@ from gossip.fetch_messages import (
     encode,
     path,
 )
+from storage import cid as cids
 from storage.cid import Cid, raw_leaf
 from tests.gossip.fetching import (
     BLOB,
@@ -94,6 +97,16 @@ def test_the_root_comes_first_and_nodes_before_what_is_below() -> None:
         assert depth == 0 or (depth - 1, index // LINKS_MAX) in asked[:at]
     leaves = [index for depth, index in asked if depth == 2]
     assert leaves == sorted(leaves)
+
+
+def test_content_can_be_read_while_it_comes() -> None:
+    content = make_content(64)
+    home = Peer("home", content.blocks)
+    simulation = Simulation(home, content=content)
+    simulation.ask()
+    simulation.run()
+    asked = places(home)
+    assert asked.index((3, 0)) < asked.index((2, 15)), "the last nodes can wait"
 
 
 def test_a_right_goes_with_every_request() -> None:
@@ -176,6 +189,27 @@ def test_a_window_is_open_while_the_disk_keeps_up() -> None:
     simulation.run(until=8.0)
     # The root, and then as much as a window holds: nothing more until that is verified.
     assert len(simulation.requests) == 1 + FetchConfig().window
+
+
+def test_nobody_is_asked_for_what_is_being_verified() -> None:
+    content = make_content(2)
+    peers = Peer("home", content.blocks), Peer("near", content.blocks)
+    simulation = Simulation(*peers, content=content)
+    simulation.verify_s = 5 * FetchConfig().copy_after_s
+    waiter = simulation.ask()
+    simulation.run()
+    assert isinstance(outcome(simulation, waiter), Found)
+    assert len(simulation.requests) == len(content.blocks)
+
+
+def test_who_has_given_nothing_yet_is_asked_for_one_thing() -> None:
+    content = make_content(64)
+    silent = Peer("silent", silent=True)
+    simulation = Simulation(Peer("home", content.blocks, delay_s=0.02), silent, content=content)
+    waiter = simulation.ask()
+    simulation.run(until=5.0)
+    assert outcome(simulation, waiter) == Found(b"", ("home",))
+    assert len(silent.asked) == 1
 
 
 # --- peers that do not have it ------------------------------------------------------------------
@@ -286,6 +320,24 @@ def test_a_peer_that_lacks_most_of_it_is_left_alone() -> None:
     simulation.run()
     assert isinstance(outcome(simulation, waiter), Found)
     assert len(lacking.asked) <= 1 + 3 + FetchConfig().window
+
+
+def test_a_peer_that_lacks_something_now_and_then_goes_on() -> None:
+    content = make_content(64)
+    most = dict(content.blocks)
+    for leaf in content.leaves()[::8]:
+        del most[leaf]
+    peer = Peer("most", most)
+    simulation = Simulation(
+        peer,
+        Peer("all", content.blocks, delay_s=0.5),
+        content=content,
+        config=FetchConfig(misses_max=5),
+    )
+    waiter = simulation.ask()
+    simulation.run()
+    assert isinstance(outcome(simulation, waiter), Found)
+    assert len(peer.asked) > 60
 
 
 # --- peers that cannot be reached ---------------------------------------------------------------
@@ -401,20 +453,46 @@ def test_a_reply_over_the_limit() -> None:
     assert simulation.penalised == ["a"]
 
 
-def tree(data: bytes, name: Cid | None = None) -> Content:
-    """Return content whose root has these bytes, whatever they are."""
-    from hashlib import sha256
-
-    cid = Cid(b"\x01\x70\x12\x20" + sha256(data).digest())
-    return Content(name or cid, {cid: data})
+def node_cid(data: bytes) -> Cid:
+    return Cid(b"\x01\x70\x12\x20" + sha256(data).digest())
 
 
-def test_good_blocks_that_are_no_tree() -> None:
-    content = tree(b"no node")
+def node(*links: tuple[Cid, int]) -> bytes:
+    """Return a node whose links say what they say."""
+    return cids._encode_node([cids._Link(cid, size, size) for cid, size in links])
+
+
+LEAF = b"l" * LEAF_SIZE_BYTES
+SHORT = b"short"
+PARENT = node((raw_leaf(LEAF), LEAF_SIZE_BYTES))
+DEEP = [SHORT, node((raw_leaf(SHORT), 5))]
+for _ in range(3):
+    DEEP.append(node((node_cid(DEEP[-1]), 5)))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "says"),
+    [
+        ([b"no node"], "ends early|not UnixFS|no links"),
+        # Two leaves, the second of which is not what it should be.
+        (
+            [LEAF, SHORT, node((raw_leaf(LEAF), LEAF_SIZE_BYTES), (raw_leaf(SHORT), 7))],
+            "another size",
+        ),
+        # A node with less below it than its parent says.
+        ([LEAF, PARENT, node((node_cid(PARENT), 2 * LEAF_SIZE_BYTES))], "another size"),
+        (DEEP, "too deep"),
+    ],
+)
+def test_good_blocks_that_are_no_tree(blocks: list[bytes], says: str) -> None:
+    named = {raw_leaf(data) if data in (LEAF, SHORT) else node_cid(data): data for data in blocks}
+    content = Content(node_cid(blocks[-1]), named)
     simulation = Simulation(Peer("home", content.blocks), content=content)
     waiter = simulation.ask()
     simulation.run()
-    assert isinstance(outcome(simulation, waiter), Unusable)
+    found = outcome(simulation, waiter)
+    assert isinstance(found, Unusable)
+    assert re.search(says, found.reason)
     assert simulation.penalised == []
 
 

@@ -180,6 +180,19 @@ async def test_what_handlers_let_out_is_raised_where_nobody_asked_for_it() -> No
             await trio.sleep_forever()
 
 
+async def test_what_was_on_its_way_when_the_link_broke_is_lost(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_wire(BadLine(5)) as wire:
+        one, _, got = pair(wire)
+        one.send("other", b"lost")
+        wire.disconnect("one", "other")
+        wire.connect("one", "other")
+        one.send("other", b"arrives")
+        await trio.sleep(1)
+    assert [frame for _, frame in got] == [b"arrives"]
+
+
 async def test_an_id_is_taken_once() -> None:
     async with open_wire() as wire:
         wire.join("one")

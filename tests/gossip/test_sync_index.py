@@ -71,6 +71,7 @@ def test_many_items_in_any_order(step: int) -> None:
         index.remove(make_item(number))
     index.check()
     assert list(index) == sorted(make_item(number) for number in numbers[-50:])
+    assert len(index._blocks) <= 2, "blocks with little in them are joined"
 
 
 def test_full_blocks_are_left_behind_by_items_in_order() -> None:

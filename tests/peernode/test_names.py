@@ -48,7 +48,7 @@ def test_a_name_is_its_objects_until_it_is_released() -> None:
         names.claim(Transaction(store), Class.PROJECT, 1, "lab", 8)
     assert refused.value.code == "name_taken"
     release = Transaction(store)
-    names.release(release, Class.PROJECT, 1, "lab")
+    names.release(release, Class.PROJECT, 1, "lab", 7)
     store.apply(release.batch())
     assert names.find(store, Class.PROJECT, 1, "lab") is None
 

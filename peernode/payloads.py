@@ -1,0 +1,88 @@
+"""What may stand in a record's payload, asked of what comes from other nodes before it is kept.
+
+Whoever reads the view relies on what is written here at home: names that are names, versions that
+are in order, a source that is what its CID says.  The check looks at the record alone, so every
+node comes to the same answer and none keeps what another refuses.
+"""
+
+from typing import Final
+
+import msgspec
+
+from peernode import names, terms
+from peernode.problems import Problem
+from peernode.registry import (
+    FunctionAttributes,
+    ProjectAttributes,
+    SpaceAttributes,
+    UserAttributes,
+    decode_attributes,
+)
+from peernode.spaces import VALUE_SIZE_MAX_BYTES
+from storage import codec
+from storage.certificates import Milliseconds
+from storage.cid import raw_leaf
+from storage.errors import InvalidData, RecordError
+from storage.places import Class
+from storage.records import PAYLOAD_SIZE_MAX_BYTES, Record
+
+SCHEMA: Final = 1
+"""Layout of payloads that this program reads."""
+
+
+def check_payload(record: Record) -> None:
+    """Raise `InvalidData` unless this node can show what a record says."""
+    if record.body.schema != SCHEMA:
+        raise RecordError(f"a payload of layout {record.body.schema}")
+    if record.body.place.class_ is Class.BLOB:
+        raise RecordError("what a blob is, is asked for and never sent around")
+    if record.is_tombstone:
+        return
+    try:
+        if record.body.place.class_ is Class.KV_ENTRY:
+            _check_entry(record)
+        else:
+            _check_attributes(record)
+    except (InvalidData, Problem, ValueError, TypeError) as error:
+        # msgspec's errors are ValueErrors.
+        raise RecordError(f"the payload of a {record.class_name}: {error}") from None
+
+
+def _check_entry(record: Record) -> None:
+    value, _ = msgspec.convert(
+        codec.decode(record.body.payload, PAYLOAD_SIZE_MAX_BYTES[Class.KV_ENTRY]),
+        tuple[bytes, Milliseconds],
+        builtin_types=(bytes,),
+    )
+    if len(value) > VALUE_SIZE_MAX_BYTES:
+        raise RecordError("an entry is over its limit")
+    msgspec.json.decode(value, type=msgspec.Raw)
+    value.decode()
+
+
+def _check_attributes(record: Record) -> None:
+    match decode_attributes(record):
+        case UserAttributes():
+            pass
+        case ProjectAttributes(name=name) | SpaceAttributes(name=name):
+            names.check(name)
+        case FunctionAttributes() as function:
+            _check_function(function)
+
+
+def _check_function(function: FunctionAttributes) -> None:
+    names.check(function.name)
+    terms.from_row(function.terms)
+    numbers = [version.version for version in function.versions]
+    if not numbers or numbers != sorted(dict.fromkeys(numbers)) or numbers[0] < 1:
+        raise RecordError("versions are numbered upwards from 1")
+    if function.current not in numbers:
+        raise RecordError("the current version is none of them")
+    for version in function.versions:
+        if version.input_schema is not None:
+            msgspec.json.decode(version.input_schema, type=msgspec.Raw)
+    newest = function.versions[-1]
+    if function.source is not None and (
+        len(function.source) != newest.size_bytes or bytes(raw_leaf(function.source)) != newest.cid
+    ):
+        raise RecordError("the source is not the newest version's")

@@ -1,0 +1,209 @@
+"""Keeping in touch with the other nodes of the mesh: whom to dial, where, and who is there.
+
+The driver tells the network which peers there are and where each may be (`add_peer`); dialling, and
+dialling again, is the network's.  As soon as a peer is up, and now and then after, it is greeted:
+both tell each other where they listen and where they know others to be, so a node that has moved is
+found again through any third one.  A greeting is one round trip, which is the latency shown.
+
+A node that is not a member any more is dropped the moment its eviction is known here.
+
+What it leaves out: what a member is (`membership`), and what else goes over the links.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from gossip.errors import PeerError
+from gossip.network import Network, PeerEvent, PeerUp
+from peernode import join_messages
+from peernode.join_messages import Greeted, Greeting
+from peernode.mesh_invites import ADDRESSES_MAX
+from storage import signing
+from storage.errors import InvalidData
+from storage.facts import Fact, NodeGrant, NodeRevoke
+from storage.records import Record
+
+if TYPE_CHECKING:
+    from peernode.node import Node
+
+GREETING_INTERVAL_S: Final = 30.0
+"""How often a peer that is up is greeted. Source: guess; some 20 bytes a second for each peer."""
+GREETING_TIMEOUT_S: Final = 10.0
+DIALLED_MAX: Final = 256
+"""Most peers that this node tries to reach. Source: guess; an idle link costs memory and pings."""
+
+
+class PeerNetwork(Network, Protocol):
+    """A network that finds its peers by addresses it is given."""
+
+    def addresses(self) -> Sequence[str]:
+        """Return where this node listens, as others may dial it."""
+        ...
+
+    def add_peer(self, peer: str, addresses: Sequence[str]) -> None:
+        """Reach a peer, at these addresses from now on, and again whenever the link breaks."""
+        ...
+
+    def remove_peer(self, peer: str) -> None:
+        """Break the link to a peer, and dial it no more."""
+        ...
+
+    def serve_strangers(
+        self, protocol: str, handler: "StrangerHandler", *, size_max_bytes: int
+    ) -> None:
+        """Let `handler` reply to requests of whoever has proved a key, member or not."""
+        ...
+
+
+class StrangerHandler(Protocol):
+    """Returns the reply to a stranger's request."""
+
+    async def __call__(self, peer: str, frame: bytes, /) -> bytes:
+        """Return the reply."""
+        ...
+
+
+class Peering:
+    """The driver. `run` owns all that waits."""
+
+    def __init__(self, node: "Node", network: PeerNetwork) -> None:
+        self.latency_s: dict[str, float] = {}
+        """Peer that is up -> how long the last greeting took, there and back."""
+        self.seen_ms: dict[str, int] = {}
+        """Peer -> when it last answered, since this node started."""
+        self.synced_ms: dict[str, int] = {}
+        """Peer -> when what it knows was last compared with what this node knows."""
+        self.network = network
+        self._node = node
+        self._membership = node.membership
+        self._added: dict[bytes, tuple[str, ...]] = {}
+        self._to_greet, self._arrivals = trio.open_memory_channel[str](DIALLED_MAX)
+        self._stale = trio.Event()
+        network.serve_strangers(
+            join_messages.JOIN_PROTOCOL,
+            self._membership.answer_join,
+            size_max_bytes=join_messages.ASK_SIZE_MAX_BYTES,
+        )
+        network.serve_requests(
+            join_messages.PEERS_PROTOCOL,
+            self._answer_greeting,
+            size_max_bytes=join_messages.GREETING_SIZE_MAX_BYTES,
+        )
+        network.watch(self._peer_changed)
+        node.registry.hear(self)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where this node listens."""
+        return tuple(self.network.addresses())[:ADDRESSES_MAX]
+
+    def note_sync(self, peer: str) -> None:
+        """Take note that a peer and this node know the same, as of now."""
+        self.synced_ms[peer] = self._node.clock.wall_ms()
+
+    async def run(self) -> None:
+        """Keep in touch until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._greet_arrivals, nursery)
+            nursery.start_soon(self._greet_all)
+            while True:
+                self._stale = trio.Event()
+                self._choose()
+                await self._stale.wait()
+
+    # --- whom ------------------------------------------------------------------------------
+
+    def _choose(self) -> None:
+        """Have the network reach the members that this node should be in touch with."""
+        own = self._node.identity.keypair.public_key
+        others = [m.public_key for m in self._membership.members() if m.public_key != own]
+        if len(others) > DIALLED_MAX:
+            # Each node its own choice, so that nobody is everybody's neighbour.
+            others.sort(key=lambda key: signing.fingerprint("neighbour", own + key))
+        chosen = dict.fromkeys(others[:DIALLED_MAX])
+        for key in [key for key in self._added if key not in chosen]:
+            del self._added[key]
+            self._remove(key)
+        for key in chosen:
+            addresses = self._membership.book.find(key)
+            if self._added.get(key) != addresses:
+                self._added[key] = addresses
+                self.network.add_peer(signing.peer_id(key), addresses)
+        for peer in self.network.peers():
+            if not self._membership.is_member(signing.parse_peer_id(peer)):
+                self.network.remove_peer(peer)
+
+    def _remove(self, public_key: bytes) -> None:
+        peer = signing.peer_id(public_key)
+        self.network.remove_peer(peer)
+        for figures in (self.latency_s, self.seen_ms, self.synced_ms):
+            figures.pop(peer, None)
+
+    def fact_kept(self, fact: Fact) -> None:
+        """Look again who is a member when a node was let in or shut out."""
+        if isinstance(fact.statement, NodeGrant | NodeRevoke):
+            self._stale.set()
+
+    def record_kept(self, record: Record, replaced: Record | None) -> None:
+        """Records say nothing about who is a member."""
+
+    # --- greetings -------------------------------------------------------------------------
+
+    def _peer_changed(self, event: PeerEvent) -> None:
+        if isinstance(event, PeerUp):
+            with suppress(trio.WouldBlock):  # The next round greets it then.
+                self._to_greet.send_nowait(event.peer)
+        else:
+            self.latency_s.pop(event.peer, None)
+
+    async def _greet_arrivals(self, nursery: trio.Nursery) -> None:
+        async for peer in self._arrivals:
+            nursery.start_soon(self._greet, peer)
+
+    async def _greet_all(self) -> None:
+        while True:
+            await trio.sleep(GREETING_INTERVAL_S)
+            async with trio.open_nursery() as nursery:
+                for peer in self.network.peers():
+                    nursery.start_soon(self._greet, peer)
+
+    async def _greet(self, peer: str) -> None:
+        started_s = trio.current_time()
+        frame = join_messages.encode(Greeting(self.addresses))
+        try:
+            reply = await self.network.request(
+                peer,
+                join_messages.PEERS_PROTOCOL,
+                frame,
+                reply_size_max_bytes=join_messages.ANSWER_SIZE_MAX_BYTES,
+                timeout_s=GREETING_TIMEOUT_S,
+            )
+            greeted = join_messages.decode_greeted(reply)
+        except (PeerError, InvalidData) as error:
+            self._node.log.debug("greeting failed", peer_id=peer, error=str(error))
+            return
+        self.latency_s[peer] = trio.current_time() - started_s
+        self.seen_ms[peer] = self._node.clock.wall_ms()
+        self._hear(peer, greeted)
+
+    def _hear(self, peer: str, greeted: Greeted) -> None:
+        own = self._node.identity.keypair.public_key
+        book = self._membership.book
+        moved = book.say(signing.parse_peer_id(peer), greeted.addresses)
+        for other in greeted.known:
+            if other.public_key != own and self._membership.is_member(other.public_key):
+                moved = book.hear(other.public_key, other.addresses) or moved
+        if moved:
+            self._stale.set()
+
+    async def _answer_greeting(self, peer: str, frame: bytes) -> bytes:
+        key = signing.parse_peer_id(peer)
+        greeting = join_messages.decode_greeting(frame)
+        self.seen_ms[peer] = self._node.clock.wall_ms()
+        if self._membership.is_member(key) and self._membership.book.say(key, greeting.addresses):
+            self._stale.set()
+        known = self._membership.whereabouts(key)
+        return join_messages.encode(Greeted(self.addresses, known))

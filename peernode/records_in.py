@@ -1,0 +1,280 @@
+"""Facts and records from other nodes: from bytes to what this node knows.
+
+    bytes -> size, layout, payload, signatures        `Checker`: of the bytes alone
+          -> facts they rest on, keys, time            `Ingestion`: of what is known here
+          -> merge rule -> one durable batch -> the view, and whoever listens to the registry
+
+What is wrong in the first step, or has somebody else's keys, is wrong for good and everywhere: its
+sender is to blame.  What rests on facts that are not here, or is ahead of our clock, waits
+(`peernode.waiting`) and nobody is to blame.  Whether the author *may* write is not asked here: that
+never decides what is kept, only what is seen (`storage.merge`).
+
+One call of `take` at a time; its items go to the disk in batches, each in a transaction of its own.
+A fact counts once it is durable, and only then are those looked at that rest on it: so what is on
+the disk is a state by itself at every moment.  An object that was deleted elsewhere gives back its
+name at its home, and the content that is held of it.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import trio
+
+from gossip.sync_messages import Stratum
+from peernode import names
+from peernode.content import Content
+from peernode.payloads import check_payload
+from peernode.registry import Entry, FunctionAttributes, Registry
+from peernode.spaces import keep_entry
+from peernode.transactions import Transaction, Transactions
+from peernode.waiting import Item, Waiting, name, subject
+from storage import hlc, ids, merge, places
+from storage.authority import Unverifiable
+from storage.blobs import Release
+from storage.errors import SignatureError
+from storage.facts import FACT_SIZE_MAX_BYTES, Fact, decode_fact
+from storage.places import Class
+from storage.records import RECORD_SIZE_MAX_BYTES, Flag, Record, decode_record
+from storage.store import Store, Table
+
+ITEM_SIZE_MAX_BYTES: Final = max(FACT_SIZE_MAX_BYTES, RECORD_SIZE_MAX_BYTES)
+BATCH_ITEMS_MAX: Final = 128
+"""Most items of one transaction. Source: a batch keeps the loop for under 10 ms."""
+OFFLOADED_MIN: Final = 16
+"""Items from which on a thread checks them. Source: 16 take some 2 ms; a hop takes 0.1."""
+CHECKED_MAX: Final = 65_536
+"""Certificates and births remembered as good. Source: as `storage.authority.CHECKED_MAX`."""
+EARLY_RETRY_S: Final = 10.0
+"""Pause between looks at what is ahead of our clock. Source: a sixth of what may be ahead."""
+
+
+class Checker:
+    """Says of bytes, and of nothing else, whether they are a fact or record of this mesh.
+
+    May be used from several threads: what it remembers are answers that cannot change.
+    """
+
+    def __init__(self, mesh: bytes) -> None:
+        self._mesh = mesh
+        self._good: dict[tuple[bytes, bytes], None] = {}
+
+    def check(self, stratum: Stratum, encoded: bytes) -> Item:
+        """Return what `encoded` is, its signatures good. Raises `InvalidData`'s subclasses only."""
+        if stratum is Stratum.FACTS:
+            return decode_fact(encoded, self._mesh)
+        record = decode_record(encoded)
+        check_payload(record)
+        record.verify_author(self._mesh)
+        if record.certificate is not None:
+            key = record.certificate.encoded, b""
+            if key not in self._good:
+                record.certificate.verify(self._mesh)
+                self._remember(key)
+        if record.birth is not None:
+            key = (
+                record.birth.public_key + record.birth.signature,
+                record.body.place.birth_statement,
+            )
+            if key not in self._good:
+                places.verify_birth(record.birth, self._mesh, record.body.place)
+                self._remember(key)
+        return record
+
+    def check_all(self, items: Iterable[tuple[Stratum, bytes]]) -> list[Item]:
+        """Return what all of them are; raises as `check` for the first that is none."""
+        return [self.check(stratum, encoded) for stratum, encoded in items]
+
+    def _remember(self, key: tuple[bytes, bytes]) -> None:
+        if len(self._good) >= CHECKED_MAX:
+            self._good.clear()
+        self._good[key] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An item that is wrong for good, though its signatures are good."""
+
+    item: Item
+    sender: str
+    reason: str
+
+
+class Ingestion:
+    """Takes in what other nodes know."""
+
+    def __init__(
+        self,
+        *,
+        checker: Checker,
+        store: Store,
+        transactions: Transactions,
+        registry: Registry,
+        content: Content,
+        timestamps: hlc.HybridClock,
+        number: int,
+    ) -> None:
+        """`number` is this node's."""
+        self.waiting = Waiting()
+        self.kept = 0
+        """Facts and records from elsewhere that were kept since the start."""
+        self._checker = checker
+        self._store = store
+        self._transactions = transactions
+        self._registry = registry
+        self._content = content
+        self._timestamps = timestamps
+        self._number = number
+        self._turn = trio.Lock()
+
+    async def check(self, items: Sequence[tuple[Stratum, bytes]]) -> list[Item]:
+        """Return what bytes are, many of them checked in a thread; raises `InvalidData`."""
+        if len(items) < OFFLOADED_MIN:
+            return self._checker.check_all(items)
+        return await self._content.offload(self._checker.check_all, items)
+
+    def is_news(self, item: Item) -> bool:
+        """Tell whether an item would change what this node knows, or what waits."""
+        if name(item) in self.waiting:
+            return False
+        if isinstance(item, Fact):
+            return item.id not in self._registry.authority
+        row = self._store.get(_table(item), item.store_key)
+        return row is None or (row != item.encoded and merge.beats(item, decode_record(row)))
+
+    async def take(self, items: Iterable[Item], sender: str) -> list[Refusal]:
+        """Keep what is to be kept of checked items, durably; return what is wrong for good.
+
+        Items that waited and rest on these are looked at again: a refusal names its own sender.
+        Raises `StoreFull` or `StoreClosed`; what was kept by then stays.
+        """
+        refused: list[Refusal] = []
+        async with self._turn:
+            todo = deque((item, sender) for item in items)
+            while todo:
+                batch = [todo.popleft() for _ in range(min(len(todo), BATCH_ITEMS_MAX))]
+                ready = self._sort(batch, refused)
+                if ready:
+                    await self._keep_all(ready)
+                    learnt = [subject(item) for item in ready if isinstance(item, Fact)]
+                    todo.extend(self.waiting.take(dict.fromkeys(learnt)))
+        return refused
+
+    async def retry_early(self) -> list[Refusal]:
+        """Look again at what was ahead of our clock."""
+        refused = []
+        for item, sender in self.waiting.take_early():
+            refused += await self.take([item], sender)
+        return refused
+
+    # --- deciding -------------------------------------------------------------------------
+
+    def _sort(self, batch: list[tuple[Item, str]], refused: list[Refusal]) -> list[Item]:
+        """Return what can be kept now; put the rest where it belongs."""
+        ready: list[Item] = []
+        for item, sender in batch:
+            try:
+                is_known = self._is_known(item)
+            except SignatureError as error:
+                refused.append(Refusal(item, sender, str(error)))
+                continue
+            if not is_known:
+                self.waiting.add(item, sender)
+            elif not self._is_due(item):
+                self.waiting.add(item, sender, early=True)
+            else:
+                ready.append(item)
+        return ready
+
+    def _is_known(self, item: Item) -> bool:
+        """Tell whether all is here that an item rests on; raises `SignatureError`."""
+        authority = self._registry.authority
+        if isinstance(item, Fact):
+            return authority.known(item)
+        try:
+            authority.verify_keys(item)
+        except Unverifiable:
+            return False
+        return True
+
+    def _is_due(self, item: Item) -> bool:
+        signed_at = item.signed_at if isinstance(item, Fact) else item.body.signed_at
+        return self._timestamps.observe(signed_at) is hlc.Observation.MERGED
+
+    # --- keeping --------------------------------------------------------------------------
+
+    async def _keep_all(self, items: list[Item]) -> None:
+        facts = {item.id: item for item in items if isinstance(item, Fact)}
+        best: dict[bytes, Record] = {}
+        for item in items:
+            if isinstance(item, Record) and merge.beats(item, best.get(item.store_key)):
+                best[item.store_key] = item
+        releases: list[Release] = []
+        kept = 0
+
+        def body(transaction: Transaction) -> None:
+            nonlocal kept
+            releases.clear()
+            kept = 0
+            for fact in facts.values():
+                if fact.id not in self._registry.authority:
+                    self._registry.add_fact(transaction, fact)
+                    kept += 1
+            for record in best.values():
+                kept += self._keep(transaction, record, releases)
+
+        await self._transactions.run(body)
+        self.kept += kept
+        for release in releases:
+            await self._content.sweep(release)
+
+    def _keep(self, transaction: Transaction, record: Record, releases: list[Release]) -> bool:
+        table = _table(record)
+        row = transaction.get(table, record.store_key)
+        held = None if row is None else decode_record(row)
+        if not merge.beats(record, held):
+            return False
+        if table is Table.ENTRIES:
+            keep_entry(transaction, record)
+            transaction.after.append(partial(self._registry.note, record, held))
+            return True
+        transaction.put(table, record.store_key, record.encoded)
+        transaction.after.append(partial(self._registry.apply, record))
+        if Flag.TERMINAL in record.body.flags:
+            self._bury(transaction, record, releases)
+        return True
+
+    def _bury(self, transaction: Transaction, record: Record, releases: list[Release]) -> None:
+        """Give back what this node holds for an object that is deleted."""
+        place = record.body.place
+        transaction.put(Table.DEAD, ids.key(place.id), b"")
+        entry = self._registry.get(place.class_, place.id)
+        if entry is None or not self._registry.authority.admissible(record):
+            return
+        if place.class_ is Class.FUNCTION:
+            releases.extend(self._content.release_sources(transaction, place.id))
+        if place.home == self._number:
+            self._release_name(transaction, entry)
+
+    def _release_name(self, transaction: Transaction, entry: Entry) -> None:
+        authority, place = self._registry.authority, entry.place
+        owner = place.owner
+        match place.class_:
+            case Class.USER:
+                chain = authority.user(place.id)
+                named, owner = chain.current.name if chain else "", self._number
+                transaction.delete(Table.VAULT, ids.key(place.id))
+            case Class.PROJECT:
+                named, owner = entry.attributes.name, authority.owner(place.id) or 0
+            case Class.KV_SPACE:
+                named, owner = entry.attributes.name, entry.attributes.function or owner
+            case _:
+                attributes: FunctionAttributes = entry.attributes
+                named = attributes.name
+        names.release(transaction, place.class_, owner, named, place.id)
+
+
+def _table(record: Record) -> Table:
+    return Table.ENTRIES if record.body.place.class_ is Class.KV_ENTRY else Table.RECORDS
