@@ -105,6 +105,12 @@ class Wire:
         self._nodes[peer] = network = MemoryNetwork(self, peer)
         return network
 
+    def leave(self, peer: str) -> None:
+        """Take a node away, and all its links; it may join again. Raises `KeyError` if unknown."""
+        for other in self.peers(peer):
+            self.disconnect(peer, other)
+        del self._nodes[peer]
+
     def connect(self, one: str, other: str) -> bool:
         """Make two nodes peers; tell whether they are, which a cut between them prevents."""
         if _pair(one, other) in self._links:

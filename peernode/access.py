@@ -21,6 +21,7 @@ __all__ = [
     "may",
     "parse_reference",
     "readable_blob",
+    "ready_version",
     "require",
     "target",
 ]
@@ -112,6 +113,15 @@ def callable_version(
             field="function",
         )
     return found
+
+
+async def ready_version(
+    node: "Node", actor: Actor, function: str, number: int | None
+) -> FunctionVersion:
+    """Return as `callable_version` does, once the version's source is here."""
+    if node.foreign is not None:
+        await node.foreign.sources.ready(parse_reference(function, "function"), number)
+    return callable_version(node, actor, function, number)
 
 
 def readable_blob(node: "Node", actor: Actor, text: str) -> int:

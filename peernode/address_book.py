@@ -8,13 +8,16 @@ What it leaves out: who is worth an entry.  Callers name members only, so the bo
 the mesh has node numbers.
 """
 
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
 from peernode.join_messages import Whereabouts
+from peernode.libp2p_address import parse_address
 from peernode.mesh_invites import ADDRESSES_MAX, Addresses
 from storage import codec
+from storage.errors import InvalidData
 from storage.store import Batch, Put, Store, Table
 
 PREFIX: Final = b"peer:"
@@ -48,6 +51,7 @@ class AddressBook:
 
     def say(self, public_key: bytes, addresses: tuple[str, ...]) -> bool:
         """Take a node's own word for where it is; tell whether that is new. None is no word."""
+        addresses = _usable(addresses)
         entry = self._entries.get(public_key, _Entry())
         if not addresses or entry.own == addresses:
             return False
@@ -56,6 +60,7 @@ class AddressBook:
 
     def hear(self, public_key: bytes, addresses: tuple[str, ...]) -> bool:
         """Take another's word for where a node is; tell whether that is new."""
+        addresses = _usable(addresses)
         entry = self._entries.get(public_key, _Entry())
         if not addresses or not set(addresses) - {*entry.own, *entry.heard}:
             return False
@@ -74,7 +79,17 @@ class AddressBook:
 
 def rows(known: tuple[Whereabouts, ...]) -> list[Put]:
     """Return the rows of a book that begins with what others say."""
-    return [_row(node.public_key, _Entry((), node.addresses)) for node in known if node.addresses]
+    found = ((node.public_key, _usable(node.addresses)) for node in known)
+    return [_row(key, _Entry((), addresses)) for key, addresses in found if addresses]
+
+
+def _usable(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the addresses that can be dialled, without anybody's peer id."""
+    kept = []
+    for address in addresses:
+        with suppress(InvalidData):
+            kept.append(str(parse_address(address)._replace(peer=None)))
+    return tuple(kept)
 
 
 def _row(public_key: bytes, entry: _Entry) -> Put:

@@ -217,7 +217,11 @@ class Api:
                 call.raw = await _read_body(call)
                 decoder = self._decoders[operation.body]
                 call.body = decode_body(decoder, call.raw or b"{}")
-            return await operation.handler(self._node, call)
+            handler = operation.handler
+            if operation.elsewhere is not None and self._node.foreign is not None:
+                if self._node.foreign.is_elsewhere(call.object_id):
+                    handler = operation.elsewhere
+            return await handler(self._node, call)
         finally:
             if not waits:
                 self._active -= 1

@@ -160,6 +160,8 @@ class Operation:
     """Codes that are particular to this operation."""
     hides_unknown: bool = False
     """An unknown name is its own business (object 0): it must answer as for a wrong password."""
+    elsewhere: Handler | None = None
+    """Answers for an object of another node of the mesh; `None`: only its home does."""
     waits: bool = False
     """It may take as long as its caller asks for, so it does not count as work in progress."""
 

@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from peernode.libp2p_address import parse_address
+from storage.errors import InvalidData
+
 ENVIRONMENT_PREFIX = "PEERNODE_"
 _NOT_SETTINGS = frozenset({"url", "token", "config"})
 """Variables with our prefix that belong to the client, or name the file itself."""
@@ -29,7 +32,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     http: str = "127.0.0.1:8440"
     """Address of the HTTP API. Port 0 takes a free one."""
     p2p: str = ""
-    """Multiaddress for other nodes; kept for when the node joins a mesh."""
+    """Multiaddress for other nodes, `/ip4/ADDRESS/tcp/PORT`; empty: no other node reaches this one,
+    nor it them."""
     signup: Literal["open", "invite"] = "invite"
     workers: int | Literal["auto"] = "auto"
     """Slots of the local worker: `auto` is one a core, 0 is no local worker."""
@@ -51,6 +55,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     Source: twice the connections of a busy client pool; a wait does not count."""
     wait_max_s: float = 3600.0
     """Longest `?wait=`. Source: guess; clients ask again."""
+    sync_interval_s: float = 30.0
+    """Pause between reconciliations with a peer chosen by lot, half more or less. Source: guess; a
+    change that gossip lost is somewhere else by then, at some hundred bytes a look."""
     drain_s: float = 10.0
     """How long a stopping node lets running calls and jobs end. Source: systemd's habits."""
     lease_s: float = 30.0
@@ -88,6 +95,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 f"http: {self.http} is reachable from other machines without TLS; "
                 "give --tls CERT,KEY, or --behind-proxy if a proxy ends TLS"
             )
+        if self.p2p:
+            try:
+                parse_address(self.p2p)
+            except InvalidData as error:
+                raise ConfigError(f"p2p: {error}; write /ip4/ADDRESS/tcp/PORT") from None
         if self.tls and self.tls.count(",") != 1:
             raise ConfigError(f"tls: {self.tls!r} is not CERT,KEY")
         if self.workers != "auto" and not 0 <= self.workers <= 1024:

@@ -59,8 +59,8 @@ class BlobRow(msgspec.Struct, frozen=True, kw_only=True):
     """0: it stays."""
 
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(BlobRow).decode
+encode_row: Final = msgspec.json.Encoder().encode
+decode_row: Final = msgspec.json.Decoder(BlobRow).decode
 
 
 class Content:
@@ -79,7 +79,7 @@ class Content:
         row = self._store.get(Table.BLOBS, ids.key(blob))
         if row is None:
             return None
-        found = _decode(row)
+        found = decode_row(row)
         if 0 < found.delete_after_ms <= self._clock.wall_ms():
             return None
         return found
@@ -102,7 +102,7 @@ class Content:
     def put(self, transaction: Transaction, blob: int, row: BlobRow, finished: Finished) -> None:
         """Write a new blob's row, and the references that keep its bytes."""
         key = ids.key(blob)
-        transaction.put(Table.BLOBS, key, _encode(row))
+        transaction.put(Table.BLOBS, key, encode_row(row))
         transaction.put(Table.PROJECT_BLOBS, ids.key(row.project or row.owner) + key, b"")
         _refer(transaction, finished)
         self._meter(transaction, row, 1)
@@ -113,9 +113,9 @@ class Content:
         held = transaction.get(Table.BLOBS, ids.key(blob))
         if held is None:
             raise Problem("not_found", "the blob was deleted meanwhile")
-        row = _decode(held)
+        row = decode_row(held)
         row = msgspec.structs.replace(row, revision=row.revision + 1, **changes)
-        transaction.put(Table.BLOBS, ids.key(blob), _encode(row))
+        transaction.put(Table.BLOBS, ids.key(blob), encode_row(row))
         self._expire(transaction, blob, row)
         return row
 
@@ -125,7 +125,7 @@ class Content:
         held = transaction.get(Table.BLOBS, key)
         if held is None:
             return None
-        row = _decode(held)
+        row = decode_row(held)
         transaction.delete(Table.BLOBS, key)
         transaction.delete(Table.PROJECT_BLOBS, ids.key(row.project or row.owner) + key)
         transaction.put(Table.DEAD, key, b"")
@@ -135,7 +135,7 @@ class Content:
     def expire(self, transaction: Transaction, blob: int, at_ms: int) -> Release | None:
         """Delete a blob if it is (still) to be deleted at `at_ms`."""
         held = transaction.get(Table.BLOBS, ids.key(blob))
-        if held is None or _decode(held).delete_after_ms != at_ms:
+        if held is None or decode_row(held).delete_after_ms != at_ms:
             return None
         return self.delete(transaction, blob)
 

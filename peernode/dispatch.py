@@ -11,7 +11,7 @@ comes back with the attempt has it adopted.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 import trio
 
@@ -29,6 +29,9 @@ from storage.clock import Clock
 from storage.store import Batch, Put, Store, Table
 from worker import events, protocol
 from worker.scheduler import Scheduler
+
+WALL_MAX_S: Final = 366 * 86400.0
+"""Longest run that is believed of a worker. Source: the longest time limit."""
 
 
 class Dispatch:
@@ -110,8 +113,13 @@ class Dispatch:
                     writes = self._effects.prepare(message.job, request, message.writes)
                 except Problem as problem:
                     message = refused_writes(message, problem)
+        wall_s = message.usage.wall_s
         finish = events.Finish(
-            worker, message.job, message.fence, message.error_code, message.usage.wall_s
+            worker,
+            message.job,
+            message.fence,
+            message.error_code,
+            wall_s if 0 <= wall_s < WALL_MAX_S else 0.0,
         )
         self.handle(finish, message, writes)
         snapshot = self.scheduler.snapshot(message.job)

@@ -24,6 +24,8 @@ from storage.errors import StoreError
 from storage.store import Batch, Conflict, Delete, Expect, Put, Result, Store, Table
 from worker import events, protocol
 
+RESULT_SIZE_MAX_BYTES: Final = 1 << 20
+"""Largest inline result. Source: API contract; workers turn larger ones into blobs."""
 STORE_RETRY_S: Final = 1.0
 """Pause before an outcome is offered again to a full disk. Source: guess."""
 _NO_USAGE: Final = protocol.Usage(0, 0.0, 0.0, 0)
@@ -200,7 +202,13 @@ class Endings:
 
 
 def checked(message: protocol.Finished) -> protocol.Finished:
-    """Return `message`, or the same as an error if its result is not JSON text."""
+    """Return `message`, or the same as an error if its result is not what one may be."""
+    size = len(message.payload)
+    if size > RESULT_SIZE_MAX_BYTES:
+        why = f"an inline result of {size} bytes; at most {RESULT_SIZE_MAX_BYTES} are taken"
+        return msgspec.structs.replace(
+            message, error_code="result_invalid", payload=why.encode(), writes=[]
+        )
     try:
         message.payload.decode()
         msgspec.json.decode(message.payload, type=msgspec.Raw)

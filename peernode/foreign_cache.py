@@ -60,6 +60,13 @@ class Entry:
         """Tell whether a block is here."""
         return self.is_complete or (self.kept is not None and cid in self.kept)
 
+    def lost(self, cid: Cid) -> None:
+        """Take note that a block is not here after all, so that it is fetched again."""
+        if self.kept is None:
+            self.kept = set()
+        self.kept.discard(cid)
+        self.is_complete = False
+
     def wake(self) -> None:
         """Wake who waits for a block."""
         self._changed.set()
@@ -125,7 +132,8 @@ class Cache:
             await self._make_room(entry)
             if entry.kept is None and not entry.is_complete:
                 entry.kept = {part for part, _ in self._parts(root)}
-            await self._committer.write(self._row(entry))
+            if not entry.is_complete:
+                await self._committer.write(self._row(entry))
             yield entry
         finally:
             entry.holders -= 1
@@ -136,12 +144,12 @@ class Cache:
         """Return the verified bytes of a block that is here; raises `BlobError`."""
         return await self._offload(self._blobs.read_block, cid)
 
-    async def completed(self, entry: Entry) -> None:
-        """Take note that all of a content is here."""
+    def complete(self, entry: Entry) -> None:
+        """Take note that all of a content is here; if that is lost, it is found out again."""
         if not entry.is_complete:
             entry.is_complete = True
             entry.wake()
-            await self._committer.write(self._row(entry))
+            self._store.submit(self._row(entry), lazy=True)
 
     def release(self, root: Cid) -> None:
         """Let content that was lasting be given up."""
@@ -161,7 +169,7 @@ class Cache:
         for root, entry in self._entries.items():
             parts = dict(self._parts(root))
             assert sum(parts.values()) == entry.kept_bytes
-            assert entry.kept is None or entry.is_complete or entry.kept == parts.keys()
+            assert entry.kept is None or entry.kept <= parts.keys()
             assert all(self._blobs.has(part) for part in parts)
         assert self.size_bytes <= self._size_max_bytes + NODE_SIZE_MAX_BYTES * len(self._entries)
 
@@ -201,9 +209,14 @@ class Cache:
         entry = self._entries.get(Cid(thing.name))
         if entry is None or not entry.holders:
             return ""  # Nobody waits for it any more.
-        if not block.depth and not entry.is_complete and _size_bytes(block.cid, data) not in (
-            entry.size_bytes,
-            None,
+        if (
+            not block.depth
+            and not entry.is_complete
+            and _size_bytes(block.cid, data)
+            not in (
+                entry.size_bytes,
+                None,
+            )
         ):
             return "content of another size than its attributes say"
         entry.holders += 1
@@ -226,7 +239,8 @@ class Cache:
         return data
 
     async def _keep(self, entry: Entry, cid: Cid, data: bytes) -> None:
-        entry.kept_bytes += await self._offload(self._write, entry.root, cid, data)
+        new_bytes = await self._offload(self._write, entry.root, cid, data)
+        entry.kept_bytes += new_bytes
         if entry.kept is not None:
             entry.kept.add(cid)
         entry.wake()

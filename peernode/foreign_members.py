@@ -96,9 +96,7 @@ class Members:
         ):
             raise refusal
         node.sessions.check_current(terms, chain)
-        return Actor(
-            kind="user", user=terms.user, scopes=terms.scopes, certificate=found.encoded
-        )
+        return Actor(kind="user", user=terms.user, scopes=terms.scopes, certificate=found.encoded)
 
     def _stands(self, member: Member) -> bool:
         now_ms = self._node.clock.wall_ms()

@@ -2,7 +2,7 @@
 
     Ask      [1, version, operation, id, wait, accept, after, auth]
     Refusal  [2, code, detail, hint]              the caller may not, or it cannot be
-    View     [3, revision, media type, body]      the answer as the home would give it
+    View     [3, revision, is final, media type, body]   the answer as the home would give it
     Ended    [4, request, snapshot]               a job that is over, for whoever may read all of it
     Row      [5, row]                             a blob's attributes
 
@@ -76,9 +76,11 @@ class Refusal(Message, frozen=True, tag=2):
 class View(Message, frozen=True, tag=3):
     """The answer as its reader sees it."""
 
-    revision: str
+    revision: Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[0-9-]*\Z")]
     """Empty: it has none."""
-    media_type: bytes
+    is_final: bool
+    """It is not worth waiting for another."""
+    media_type: Annotated[bytes, msgspec.Meta(max_length=128)]
     body: bytes
 
 

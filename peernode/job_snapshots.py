@@ -79,19 +79,15 @@ def verify(data: bytes, mesh: bytes, job: int, home_key: bytes) -> Snapshot:
 
 def read(request_row: bytes, snapshot: Snapshot) -> Ended:
     """Return a job from its parts. Raises `InvalidData` unless they belong together."""
-    request_cid = Cid(snapshot.request_cid)
-    if cids.raw_leaf(request_row) != request_cid:
-        raise SignatureError("not the request that the job's home says")
-    return Ended(
-        snapshot.job,
-        read_request(request_row),
-        cids.text(request_cid),
-        read_outcome(snapshot.outcome),
-    )
+    request = check_request(request_row, snapshot.request_cid)
+    request_cid = cids.text(Cid(snapshot.request_cid))
+    return Ended(snapshot.job, request, request_cid, read_outcome(snapshot.outcome))
 
 
-def read_request(row: bytes) -> Request:
-    """Return a request that came from another node. Raises `InvalidData`."""
+def check_request(row: bytes, request_cid: bytes) -> Request:
+    """Return the request of this CID that came from another node. Raises `InvalidData`."""
+    if cids.raw_leaf(row) != request_cid:
+        raise SignatureError("not the request of this CID")
     fields = codec.load_message(row, SIZE_MAX_BYTES)
     if not isinstance(fields, list) or not fields or fields[0] != job_rows.VERSION:
         raise RecordError("not a request of a version that is known here")
@@ -139,5 +135,3 @@ def _check_json(text: bytes) -> None:
         msgspec.json.decode(text, type=msgspec.Raw)
     except (UnicodeDecodeError, msgspec.DecodeError) as error:
         raise RecordError(f"not JSON: {error}") from None
-
-

@@ -8,31 +8,60 @@ durable nothing has changed here, and asking again with the same key gets the sa
 be killed at any moment and run again.
 """
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
 import trio
 
 from gossip.errors import PeerError
-from gossip.network import Network
 from peernode import address_book, identity, join_messages, mesh_invites
+from peernode.identity import MESH_KEY, NUMBER_KEY
 from peernode.join_messages import Admitted, Ask, Whereabouts
+from peernode.libp2p_network import open_libp2p_network
 from peernode.mesh_invites import Invite
-from storage import facts, signing
+from peernode.node import STORE_DIRECTORY
+from storage import facts, lmdb_store, signing
 from storage.authority import Authority
+from storage.clock import SystemEntropy
 from storage.errors import InvalidData
 from storage.facts import Fact
 from storage.signing import Keypair
-from storage.store import Store
+from storage.store import Store, Table
 
 ASK_TIMEOUT_S: Final = 5.0
 """How long the inviter may take to answer. Source: guess; it commits once."""
 AGAIN_AFTER_S: Final = 0.25
 """Pause after an attempt that did not reach the inviter, or found it busy. Source: guess."""
+NOT_LISTENED: Final = "/ip4/127.0.0.1/tcp/0"
+"""A network needs an address; who asks does not listen at it."""
 
 
 class JoinError(Exception):
     """This node was not let in; the message says why."""
+
+
+class NotEmpty(JoinError):
+    """This node belongs to another mesh already, since it holds something."""
+
+
+class AskingNetwork(Protocol):
+    """A network over which somebody can be asked who does not know us."""
+
+    async def request_as_stranger(
+        self,
+        peer: str,
+        addresses: Sequence[str],
+        protocol: str,
+        frame: bytes,
+        *,
+        reply_size_max_bytes: int,
+        timeout_s: float,
+    ) -> bytes:
+        """Return the reply. Raises `PeerError`, and `InvalidData` for an address that is none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +75,79 @@ class Admission:
     """Where members may be reached, the inviter first."""
 
 
-async def ask(
-    network: Network, invite: Invite, keypair: Keypair, timeout_s: float
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What a node is after it has joined."""
+
+    number: int
+    peer_id: str
+    mesh: bytes
+    inviter: str
+    """The inviter's peer id."""
+
+
+def join(directory: Path, invite: Invite, timeout_s: float) -> Joined:
+    """Make the node in `directory` a member of the invite's mesh.
+
+    Raises `JoinError`, `SecretFileError`, or `StorageError` (`StoreLocked` while the node runs).
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = lmdb_store.LmdbStore(directory / STORE_DIRECTORY)
+    try:
+        entropy = SystemEntropy()
+        keypair = Keypair.from_seed(identity.load_secrets(directory, entropy).seed)
+        if keypair.public_key == invite.inviter_key:
+            raise JoinError("this node made the invite; another one joins with it")
+        number = _number_in(store, invite.mesh)
+        if number is None:
+            if found := identity.find_objects(store):
+                raise NotEmpty(f"it holds {found}")
+            chance = random.Random(entropy.token_bytes(16))
+            admission = trio.run(_ask_over_libp2p, keypair, invite, chance, timeout_s)
+            keep(store, admission)
+            number = admission.number
+    finally:
+        store.close()
+    peer = signing.peer_id(keypair.public_key)
+    return Joined(number, peer, invite.mesh, signing.peer_id(invite.inviter_key))
+
+
+def _number_in(store: Store, mesh: bytes) -> int | None:
+    """Return the number of a node that is in this mesh already: joining twice is joining once."""
+    genesis, number = (store.get(Table.META, key) for key in (MESH_KEY, NUMBER_KEY))
+    if genesis is None or number is None or facts.decode_genesis(genesis).id != mesh:
+        return None
+    return int.from_bytes(number, "big")
+
+
+async def _ask_over_libp2p(
+    keypair: Keypair, invite: Invite, chance: random.Random, timeout_s: float
 ) -> Admission:
-    """Return this node's admission, or raise `JoinError`. The network knows where the inviter is."""
+    def nobody(_: bytes) -> bool:
+        return False
+
+    def report(_: str, error: Exception) -> None:
+        raise error
+
+    async with open_libp2p_network(
+        keypair.seed, NOT_LISTENED, nobody, chance, report=report
+    ) as network:
+        return await ask(network, invite, keypair, timeout_s)
+
+
+async def ask(
+    network: AskingNetwork, invite: Invite, keypair: Keypair, timeout_s: float
+) -> Admission:
+    """Return the admission of the node with this key, or raise `JoinError`."""
     proof = mesh_invites.proof(invite.secret, invite.mesh, invite.inviter_key, keypair.public_key)
     frame = join_messages.encode(Ask(invite.name, invite.expires_ms, proof))
     inviter, why = signing.peer_id(invite.inviter_key), "it cannot be reached"
     with trio.move_on_after(timeout_s):
         while True:
             try:
-                reply = await network.request(
+                reply = await network.request_as_stranger(
                     inviter,
+                    invite.addresses,
                     join_messages.JOIN_PROTOCOL,
                     frame,
                     reply_size_max_bytes=join_messages.ANSWER_SIZE_MAX_BYTES,

@@ -39,20 +39,21 @@ def parse_address(written: str) -> Address:
     kind, host, port = parts[1], parts[2], parts[4]
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise InvalidData(f"not a port: {port[:100]!r}")
-    try:
-        valid = (
-            (kind == "ip4" and ipaddress.IPv4Address(host))
-            or (kind == "ip6" and ipaddress.IPv6Address(host))
-            or (kind in _NAMES and host.isascii() and 0 < len(host) <= _HOST_LENGTH_MAX)
-        )
-    except ValueError:
-        valid = False
-    if not valid:
+    if not _is_host(kind, host):
         raise InvalidData(f"not a host: {host[:100]!r}")
     peer = parts[6] if len(parts) == 7 else None
     if peer is not None:
         signing.parse_peer_id(peer)
     return Address(kind, host, int(port), peer)
+
+
+def _is_host(kind: str, host: str) -> bool:
+    if kind in _NAMES:
+        return host.isascii() and 0 < len(host) <= _HOST_LENGTH_MAX
+    try:
+        return ipaddress.ip_address(host).version == {"ip4": 4, "ip6": 6}.get(kind)
+    except ValueError:
+        return False
 
 
 def reachable(address: Address) -> Address:

@@ -54,10 +54,10 @@ class Libp2pConfig:
     """Most connections of who is not a peer; the oldest ends for a new one. Source: guess."""
     stranger_lifetime_s: float = 20.0
     """How long each may last. Source: a join takes one request."""
-    stranger_requests_max: int = 10
-    """Most requests of strangers from one host in `stranger_window_s`. Source: guess."""
-    stranger_window_s: float = 60.0
-    """Source: a person types an invite."""
+    stranger_requests_per_minute: float = 6.0
+    """Requests of strangers from one host. Source: a person types an invite."""
+    stranger_requests_burst: int = 10
+    """Most of them at once. Source: guess; a classroom behind one address."""
     stranger_hosts_max: int = 4096
     """Most hosts whose requests are counted. Source: 1 MB; over it, the oldest is forgotten."""
 

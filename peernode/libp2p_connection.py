@@ -7,13 +7,16 @@ The library raises what it likes, down to `KeyError`, at bytes from outside.  Al
 translated here, in `translated`, and nowhere else.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key
+from libp2p.custom_types import TProtocol
+from libp2p.io.abc import ReadWriteCloser
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import ProtocolNotSupportedError
@@ -22,7 +25,7 @@ from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE, Transport as Noise
 from libp2p.security.security_multistream import SecurityMultistream
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, YamuxStream
 
 from gossip.errors import PeerClosed, PeerError, PeerTimeout, PeerUnreachable
 from gossip.wire import PEER_ID_PREFIX
@@ -31,7 +34,6 @@ from peernode.libp2p_config import Libp2pConfig
 from peernode.libp2p_patches import GuardedYamux, Negotiated, Substream, TcpStream
 from storage import signing
 
-_MUXERS: Final = {YAMUX: None}
 _CLOSE_TIMEOUT_S: Final = 1.0
 """How long the end of a stream may take to get out. Source: guess; it waits behind other frames."""
 
@@ -114,10 +116,8 @@ class Connection:
             stream = Substream(await self._muxer.open_stream())
             is_open = False
             try:
-                talk = MultiselectCommunicator(Negotiated(stream))
-                client = MultiselectClient()
                 with trio.move_on_after(timeout_s):
-                    await client.select_one_of([protocol], talk, _library_timeout(timeout_s))
+                    await _ask_for(protocol, stream)
                     is_open = True
                     return stream
             finally:
@@ -128,22 +128,17 @@ class Connection:
     async def accept_stream(self) -> Substream:
         """Return the next stream that the peer opens. Raises `PeerClosed` at the end."""
         with translated(self.peer):
-            return Substream(await self._muxer.accept_stream())
+            stream = await self._muxer.accept_stream()
+        assert isinstance(stream, YamuxStream)
+        return Substream(stream)
 
-    async def agree(
-        self, stream: Substream, served: Mapping[str, object], timeout_s: float
-    ) -> str:
+    async def agree(self, stream: Substream, served: Iterable[str], timeout_s: float) -> str:
         """Return which of the protocols that are `served` the peer wants on its stream.
 
         Raises `PeerClosed`.
         """
         with translated(self.peer):
-            handlers: dict[Any, Any] = dict.fromkeys(served)
-            talk = MultiselectCommunicator(Negotiated(stream))
-            protocol, _ = await Multiselect(handlers).negotiate(talk, _library_timeout(timeout_s))
-        if protocol is None:
-            raise PeerClosed(f"{self.peer} agreed to nothing")
-        return str(protocol)
+            return await _agree(served, stream, timeout_s)
 
 
 class Connector:
@@ -188,12 +183,10 @@ class Connector:
                 name = secured.get_remote_peer()
                 if not (name.to_bytes().startswith(PEER_ID_PREFIX) and wanted in (None, name)):
                     raise PeerClosed(f"{name} is not a peer for us")
-                talk = MultiselectCommunicator(Negotiated(secured))
-                timeout_s = _library_timeout(self._config.handshake_timeout_s)
                 if is_ours:
-                    await MultiselectClient().select_one_of([YAMUX], talk, timeout_s)
+                    await _ask_for(PROTOCOL_ID, secured)
                 else:
-                    await Multiselect(dict(_MUXERS)).negotiate(talk, timeout_s)
+                    await _agree([PROTOCOL_ID], secured, self._config.handshake_timeout_s)
                 muxer = GuardedYamux(secured, name, is_initiator=is_ours)
                 public_key = name.to_bytes()[len(PEER_ID_PREFIX) :]
                 return Connection(tcp, muxer, public_key, is_ours=is_ours)
@@ -204,7 +197,7 @@ class Connector:
 
 async def end_stream(stream: Substream) -> None:
     """Let what was written arrive, end both directions, and give the stream back. Never raises."""
-    with trio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
+    with trio.CancelScope(deadline=trio.current_time() + _CLOSE_TIMEOUT_S, shield=True):
         try:
             with translated(""):
                 await stream.close()
@@ -212,6 +205,19 @@ async def end_stream(stream: Substream) -> None:
             pass
 
 
-def _library_timeout(timeout_s: float) -> int:
-    """Return a time-out for the library, which knows whole seconds only and ends after ours."""
-    return int(timeout_s) + 1
+async def _ask_for(protocol: str, line: ReadWriteCloser) -> None:
+    """Agree with the other end on this protocol, or raise."""
+    client, talk = MultiselectClient(), MultiselectCommunicator(Negotiated(line))
+    await client.handshake(talk)
+    await client.try_select(talk, TProtocol(protocol))
+
+
+async def _agree(served: Iterable[str], line: ReadWriteCloser, timeout_s: float) -> str:
+    """Return what the other end chose of `served`, or raise."""
+    choice = Multiselect({TProtocol(each): None for each in served})
+    # The library knows whole seconds only.
+    talk = MultiselectCommunicator(Negotiated(line))
+    protocol, _ = await choice.negotiate(talk, math.ceil(timeout_s))
+    if protocol is None:
+        raise PeerClosed("no protocol was chosen")
+    return str(protocol)

@@ -22,7 +22,7 @@ Of the parts:
 
 import logging
 import struct
-from typing import Final, cast
+from typing import Final
 
 import trio
 from libp2p.io.abc import ReadWriteCloser
@@ -214,4 +214,4 @@ class Substream(ReadWriteCloser):
 
     def get_remote_address(self) -> tuple[str, int] | None:
         """Return the connection's."""
-        return cast("tuple[str, int] | None", self.inner.get_remote_address())
+        return self.inner.get_remote_address()

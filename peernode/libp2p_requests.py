@@ -5,6 +5,7 @@ says how it went, and the reply.  Numbers are the asking side's, each used once 
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -14,7 +15,7 @@ from gossip.memory_stream import require_frame
 from gossip.network import RequestHandler
 from gossip.wire_encode import varint
 from peernode.libp2p_frames import take_number
-from peernode.libp2p_stream import FrameStream
+from peernode.libp2p_stream import WRITE_SIZE_BYTES, FrameStream
 
 HEAD_SIZE_MAX_BYTES: Final = 10
 """Most bytes before a request or reply: a number and how it went."""
@@ -120,11 +121,8 @@ class RequestChannel:
             await self._stream.aclose()
 
     async def _write(self) -> None:
-        try:
-            async for frame in self._to_write:
-                await self._stream.send(frame)
-        except PeerError:
-            pass  # The reader hears of it too.
+        with suppress(PeerError):  # The reader hears of it too.
+            await _write_all(self._stream, self._to_write)
 
     async def _retire(self, scope: trio.CancelScope) -> None:
         await self._idle.wait()
@@ -152,6 +150,7 @@ class RequestChannel:
 async def answer_requests(
     stream: FrameStream,
     handler: RequestHandler,
+    size_max_bytes: int,
     report: Callable[[Exception], None],
     take: Callable[[], bool],
     give_back: Callable[[], None],
@@ -160,12 +159,12 @@ async def answer_requests(
 
     `take` tells whether one more request may be open, and `give_back` ends it.
     """
+    stream.frames.size_max_bytes = size_max_bytes + HEAD_SIZE_MAX_BYTES
     writes, to_write = trio.open_memory_channel[bytes](WRITES_QUEUED_MAX)
 
     async def write() -> None:
         try:
-            async for frame in to_write:
-                await stream.send(frame)
+            await _write_all(stream, to_write)
         except PeerError:
             nursery.cancel_scope.cancel()
 
@@ -183,8 +182,8 @@ async def answer_requests(
                 while True:
                     frame = await stream.receive()
                     _, start = take_number(frame)
-                    if len(frame) == start:
-                        raise RemoteProtocolError("an empty request")
+                    if not 0 < len(frame) - start <= size_max_bytes:
+                        raise RemoteProtocolError(f"a request of {len(frame) - start} bytes")
                     if take():
                         nursery.start_soon(answer, frame[:start], frame[start:])
                     else:
@@ -193,6 +192,18 @@ async def answer_requests(
                 nursery.cancel_scope.cancel()
     finally:
         await stream.aclose()
+
+
+async def _write_all(stream: FrameStream, frames: trio.MemoryReceiveChannel[bytes]) -> None:
+    """Write frames as they come, and together those that are there already."""
+    async for frame in frames:
+        together = [frame]
+        while sum(map(len, together)) < WRITE_SIZE_BYTES:
+            try:
+                together.append(frames.receive_nowait())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+        await stream.send_all(together)
 
 
 async def _reply(

@@ -10,6 +10,8 @@ from peernode.libp2p_connection import end_stream, translated
 from peernode.libp2p_frames import FrameBuffer
 from peernode.libp2p_patches import Substream
 
+WRITE_SIZE_BYTES: Final = 64 * 1024
+"""Small frames that wait are written together, up to about so much. Source: a Noise message."""
 READ_SIZE_BYTES: Final = 256 * 1024
 """Most that is taken from a stream at once. Source: Yamux's first window."""
 

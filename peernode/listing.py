@@ -8,6 +8,8 @@ almost everything may be short, or empty, and still name a `next`.
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+import msgspec
+
 from peernode.calls import (
     PAGE_LENGTH_DEFAULT,
     PAGE_LENGTH_MAX,
@@ -25,6 +27,9 @@ SCAN_LENGTH: Final = 256
 """Rows read at a time. Source: guess."""
 LOOKED_AT_MAX: Final = 5_000
 """Objects one page looks at. Source: about 50 ms of this process' time."""
+PAGE_CONTENT_AIM_BYTES: Final = 4 << 20
+"""Inputs, results and schemas after which a page ends. Source: guess; a page of large jobs would
+otherwise take gigabytes."""
 _RESERVED: Final = frozenset({"limit", "cursor", "wait"})
 
 
@@ -44,14 +49,22 @@ async def page(
     before = _before(query.get("cursor"))
     filters = _filters(call, view, applied)
     items: list[Any] = []
-    last = 0
+    last = size = 0
     for looked_at, candidate in enumerate(candidates(before)):
-        if len(items) == limit or looked_at == LOOKED_AT_MAX:
+        full = len(items) == limit or size >= PAGE_CONTENT_AIM_BYTES
+        if full or looked_at == LOOKED_AT_MAX:
             return Answer(value=Page(items=items, next=str(last)))
         last = int(candidate.id)
         if all(_text(getattr(candidate, name)) == wanted for name, wanted in filters):
             items.append(candidate)
+            size += _content_bytes(candidate)
     return Answer(value=Page(items=items, next=None))
+
+
+def _content_bytes(shown: ObjectView) -> int:
+    """Return the bytes of what an object shows as it was handed in."""
+    fields = (getattr(shown, name) for name in shown.__struct_fields__)
+    return sum(len(bytes(value)) for value in fields if isinstance(value, msgspec.Raw))
 
 
 def _before(cursor: str | None) -> int:

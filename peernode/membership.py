@@ -27,6 +27,7 @@ import trio
 from peernode import join_messages, mesh_invites, node_numbers
 from peernode.address_book import AddressBook
 from peernode.join_messages import Admitted, Answer, Ask, Refused, Whereabouts
+from peernode.libp2p_address import parse_address
 from peernode.mesh_invites import Invite
 from peernode.problems import Problem
 from peernode.rate_limits import Buckets
@@ -93,8 +94,13 @@ class Membership:
     # --- inviting -------------------------------------------------------------------------
 
     def invite(self, addresses: tuple[str, ...], ttl_s: float) -> Invite:
-        """Return a new invite that names these addresses of this node; raises a `Problem`."""
+        """Return a new invite that names these addresses of this node.
+
+        Raises a `Problem`, or `InvalidData` for an address that is none.
+        """
         self._next_number()
+        for address in addresses:
+            parse_address(address)
         if not addresses:
             raise Problem(
                 "conflict",
@@ -120,7 +126,7 @@ class Membership:
             answer = Refused("others are being let in; try again in a moment", again=True)
         else:
             answer = await self._answer_join(peer, frame)
-        if isinstance(answer, Refused):
+        if isinstance(answer, Refused) and not answer.again:
             self._node.log.warning("join refused", peer_id=peer, detail=answer.detail)
         return join_messages.encode(answer)
 

@@ -10,7 +10,7 @@ Users have no say here: all three are refused to whoever does not hold the opera
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,9 @@ from storage.nodes import Node as Member
 
 if TYPE_CHECKING:
     from peernode.node import Node
+
+
+State: TypeAlias = Literal["self", "up", "down", "evicted"]
 
 
 class MakeInvite(Body, frozen=True, kw_only=True):
@@ -62,14 +65,14 @@ class PeerView(View, frozen=True, kw_only=True):
 
     node_id: str
     peer_id: str
-    state: Literal["self", "up", "down", "evicted"]
+    state: State
     addresses: list[str]
     latency_s: float | None
     """Of the last greeting, there and back."""
     seen_at: str | None
     """When it last answered, since this node started."""
-    synced_at: str | None
-    """When what it knows was last compared with what this node knows."""
+    synced_s: float | None
+    """Seconds since what it knows was last compared with what this node knows."""
     admitted_by: str
 
 
@@ -103,40 +106,42 @@ async def _evict(node: "Node", call: Call) -> Answer:
     _require_operator(call)
     body: Evict = call.body
     found = await node.membership.evict(body.node, body.reason, distrust=body.distrust)
-    return Answer(value=_view(node, found))
+    return Answer(value=_view(node, found, {}))
 
 
 async def _peers(node: "Node", call: Call) -> Answer:
     _require_operator(call)
-    found = [_view(node, member) for member in node.registry.authority.nodes()]
+    status = node.mesh_status()
+    synced_s = {} if status is None else {peer.peer: peer.synced_s for peer in status.peers}
+    found = [_view(node, member, synced_s) for member in node.registry.authority.nodes()]
     return Answer(value=PeersView(items=found))
 
 
-def _view(node: "Node", member: Member) -> PeerView:
+def _view(node: "Node", member: Member, synced_s: Mapping[str, float | None]) -> PeerView:
     peer, peering = signing.peer_id(member.public_key), node.peering
-    state: Literal["self", "up", "down", "evicted"] = "down"
     addresses = node.membership.book.find(member.public_key)
-    if not node.membership.is_member(member.public_key):
-        state = "evicted"
-    elif member.number == node.identity.number:
-        state = "self"
+    if member.number == node.identity.number:
         addresses = peering.addresses if peering is not None else ()
-    elif peering is not None and peer in peering.network.peers():
-        state = "up"
+    seen_ms = peering.seen_ms.get(peer) if peering is not None else None
     return PeerView(
         node_id=str(member.number),
         peer_id=peer,
-        state=state,
+        state=_state(node, member, peer),
         addresses=list(addresses),
         latency_s=peering.latency_s.get(peer) if peering is not None else None,
-        seen_at=_time(peering.seen_ms.get(peer) if peering is not None else None),
-        synced_at=_time(peering.synced_ms.get(peer) if peering is not None else None),
+        seen_at=None if seen_ms is None else rfc3339(seen_ms),
+        synced_s=synced_s.get(peer),
         admitted_by=str(member.by),
     )
 
 
-def _time(time_ms: int | None) -> str | None:
-    return None if time_ms is None else rfc3339(time_ms)
+def _state(node: "Node", member: Member, peer: str) -> State:
+    if not node.membership.is_member(member.public_key):
+        return "evicted"
+    if member.number == node.identity.number:
+        return "self"
+    is_up = node.peering is not None and peer in node.peering.network.peers()
+    return "up" if is_up else "down"
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {

@@ -6,11 +6,12 @@ opens the same node with other `Seams`.
 
 import importlib.metadata
 import os
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
@@ -57,6 +58,10 @@ TIMESTAMPS_MARK: Final = b"timestamps"
 STORE_DIRECTORY: Final = "store"
 BLOCKS_DIRECTORY: Final = "blocks"
 
+if TYPE_CHECKING:
+    from peernode.federation import Federation, MeshStatus
+    from peernode.foreign import Foreign
+
 T = TypeVar("T")
 
 
@@ -77,6 +82,8 @@ class Seams:
     """`None`: files in the data directory."""
     network: PeerNetwork | None = None
     """`None`: a node by itself."""
+    chance: random.Random = field(default_factory=random.Random)
+    """For choices among peers."""
 
 
 class Node:
@@ -131,7 +138,9 @@ class Node:
         self.registry.watch(self._object_changed)
         self.anonymous = Anonymous(RateConfig())
         self.workers = Workers(store, self.transactions, seams.clock, seams.entropy)
+        self.federation = self._join_mesh(seams)
         self._make_jobs(config, seams)
+        self.foreign = self._answer_for_others(seams)
         self.membership = Membership(self)
         self.peering = None if seams.network is None else Peering(self, seams.network)
         self.api = Api(self, CLASSES, OPERATIONS, self._pages)
@@ -162,6 +171,24 @@ class Node:
             live_max=config.jobs_live_max,
             boot=self.identity.boot,
         )
+
+    def _join_mesh(self, seams: Seams) -> "Federation | None":
+        if seams.network is None:
+            return None
+        from peernode.federation import Federation
+
+        return Federation(self, seams.network, seams.chance)
+
+    def _answer_for_others(self, seams: Seams) -> "Foreign | None":
+        if seams.network is None:
+            return None
+        from peernode.foreign import Foreign
+
+        return Foreign(self, seams.network)
+
+    def mesh_status(self) -> "MeshStatus | None":
+        """Return how this node stands among others; `None`: it knows of none."""
+        return None if self.federation is None else self.federation.status()
 
     def _pages(self) -> App:
         from peernode import pages
@@ -307,7 +334,12 @@ async def open_node(config: Config, seams: Seams | None = None) -> AsyncIterator
             async with node.dispatch.running():
                 node.jobs.restore(node.workers.local)
                 nursery.start_soon(sweeper.run, node)
+                if node.foreign is not None:
+                    nursery.start_soon(node.foreign.run)
+                if node.federation is not None:
+                    nursery.start_soon(node.federation.run)
                 if node.peering is not None:
+                    await node.peering.network.listen()
                     nursery.start_soon(node.peering.run)
                 if seams.store is None:
                     nursery.start_soon(seams.offload, node.blob_store.collect)

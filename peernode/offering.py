@@ -44,7 +44,8 @@ class Offering:
 
     def __init__(self, sync: Sync, store: Store, registry: Registry, offload: Offload) -> None:
         """Offer facts and objects at once; `load` the entries. Tells the registry to tell it."""
-        self.is_loaded = False
+        self.loaded = trio.Event()
+        """Everything is offered that is on the disk."""
         self._sync = sync
         self._store = store
         self._registry = registry
@@ -119,7 +120,7 @@ class Offering:
     async def run(self) -> None:
         """Offer all entries, and look again at those that a fact may concern, until cancelled."""
         await self._load()
-        self.is_loaded = True
+        self.loaded.set()
         while True:
             if self._all_stale:
                 self._all_stale = False

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from gossip.errors import PeerError
-from gossip.network import Network, PeerEvent, PeerUp
+from gossip.network import Network, PeerEvent, PeerUp, RequestHandler
 from peernode import join_messages
 from peernode.join_messages import Greeted, Greeting
 from peernode.mesh_invites import ADDRESSES_MAX
@@ -39,30 +39,35 @@ DIALLED_MAX: Final = 256
 class PeerNetwork(Network, Protocol):
     """A network that finds its peers by addresses it is given."""
 
-    def addresses(self) -> Sequence[str]:
-        """Return where this node listens, as others may dial it."""
+    def serve_requests(
+        self,
+        protocol: str,
+        handler: RequestHandler,
+        *,
+        size_max_bytes: int,
+        open_to_strangers: bool = False,
+    ) -> None:
+        """Let `handler` reply to requests; also to those of whoever has proved any key."""
+        ...
+
+    async def listen(self) -> None:
+        """Let others connect. Call it once handlers are registered. Raises `OSError`."""
+        ...
+
+    def addresses(self) -> list[str]:
+        """Return where others find this node; empty before `listen`."""
         ...
 
     def add_peer(self, peer: str, addresses: Sequence[str]) -> None:
-        """Reach a peer, at these addresses from now on, and again whenever the link breaks."""
+        """Be connected to a peer from now on; of one that is known, these addresses are new."""
         ...
 
-    def remove_peer(self, peer: str) -> None:
-        """Break the link to a peer, and dial it no more."""
+    def forget_peer(self, peer: str) -> None:
+        """Break the link to a peer and do not dial it any more."""
         ...
 
-    def serve_strangers(
-        self, protocol: str, handler: "StrangerHandler", *, size_max_bytes: int
-    ) -> None:
-        """Let `handler` reply to requests of whoever has proved a key, member or not."""
-        ...
-
-
-class StrangerHandler(Protocol):
-    """Returns the reply to a stranger's request."""
-
-    async def __call__(self, peer: str, frame: bytes, /) -> bytes:
-        """Return the reply."""
+    def review(self) -> None:
+        """Break the links to peers that may not be peers any more."""
         ...
 
 
@@ -74,18 +79,17 @@ class Peering:
         """Peer that is up -> how long the last greeting took, there and back."""
         self.seen_ms: dict[str, int] = {}
         """Peer -> when it last answered, since this node started."""
-        self.synced_ms: dict[str, int] = {}
-        """Peer -> when what it knows was last compared with what this node knows."""
         self.network = network
         self._node = node
         self._membership = node.membership
         self._added: dict[bytes, tuple[str, ...]] = {}
         self._to_greet, self._arrivals = trio.open_memory_channel[str](DIALLED_MAX)
         self._stale = trio.Event()
-        network.serve_strangers(
+        network.serve_requests(
             join_messages.JOIN_PROTOCOL,
             self._membership.answer_join,
             size_max_bytes=join_messages.ASK_SIZE_MAX_BYTES,
+            open_to_strangers=True,
         )
         network.serve_requests(
             join_messages.PEERS_PROTOCOL,
@@ -97,12 +101,8 @@ class Peering:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where this node listens."""
-        return tuple(self.network.addresses())[:ADDRESSES_MAX]
-
-    def note_sync(self, peer: str) -> None:
-        """Take note that a peer and this node know the same, as of now."""
-        self.synced_ms[peer] = self._node.clock.wall_ms()
+        """Where this node listens, without its peer id."""
+        return tuple(a.partition("/p2p/")[0] for a in self.network.addresses())[:ADDRESSES_MAX]
 
     async def run(self) -> None:
         """Keep in touch until cancelled."""
@@ -132,15 +132,13 @@ class Peering:
             if self._added.get(key) != addresses:
                 self._added[key] = addresses
                 self.network.add_peer(signing.peer_id(key), addresses)
-        for peer in self.network.peers():
-            if not self._membership.is_member(signing.parse_peer_id(peer)):
-                self.network.remove_peer(peer)
+        self.network.review()
 
     def _remove(self, public_key: bytes) -> None:
         peer = signing.peer_id(public_key)
-        self.network.remove_peer(peer)
-        for figures in (self.latency_s, self.seen_ms, self.synced_ms):
-            figures.pop(peer, None)
+        self.network.forget_peer(peer)
+        self.latency_s.pop(peer, None)
+        self.seen_ms.pop(peer, None)
 
     def fact_kept(self, fact: Fact) -> None:
         """Look again who is a member when a node was let in or shut out."""

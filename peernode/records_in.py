@@ -30,7 +30,7 @@ from peernode.payloads import check_payload
 from peernode.registry import Entry, FunctionAttributes, Registry
 from peernode.spaces import keep_entry
 from peernode.transactions import Transaction, Transactions
-from peernode.waiting import Item, Waiting, name, subject
+from peernode.waiting import Item, Waiting, name, signed_at, subject
 from storage import hlc, ids, merge, places
 from storage.authority import Unverifiable
 from storage.blobs import Release
@@ -128,12 +128,18 @@ class Ingestion:
         self._timestamps = timestamps
         self._number = number
         self._turn = trio.Lock()
+        self._arriving: dict[bytes, None] = {}
+        """What is on its way to the disk."""
 
     async def check(self, items: Sequence[tuple[Stratum, bytes]]) -> list[Item]:
         """Return what bytes are, many of them checked in a thread; raises `InvalidData`."""
         if len(items) < OFFLOADED_MIN:
             return self._checker.check_all(items)
         return await self._content.offload(self._checker.check_all, items)
+
+    def is_arriving(self, name: bytes) -> bool:
+        """Tell, while a fact or record becomes durable, whether it is another node's."""
+        return name in self._arriving
 
     def is_news(self, item: Item) -> bool:
         """Tell whether an item would change what this node knows, or what waits."""
@@ -200,8 +206,7 @@ class Ingestion:
         return True
 
     def _is_due(self, item: Item) -> bool:
-        signed_at = item.signed_at if isinstance(item, Fact) else item.body.signed_at
-        return self._timestamps.observe(signed_at) is hlc.Observation.MERGED
+        return self._timestamps.observe(signed_at(item)) is hlc.Observation.MERGED
 
     # --- keeping --------------------------------------------------------------------------
 
@@ -225,7 +230,11 @@ class Ingestion:
             for record in best.values():
                 kept += self._keep(transaction, record, releases)
 
-        await self._transactions.run(body)
+        self._arriving = dict.fromkeys(map(name, items))
+        try:
+            await self._transactions.run(body)
+        finally:
+            self._arriving = {}
         self.kept += kept
         for release in releases:
             await self._content.sweep(release)

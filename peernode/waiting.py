@@ -30,6 +30,11 @@ def name(item: Item) -> bytes:
     return item.id if isinstance(item, Fact) else item.rid
 
 
+def signed_at(item: Item) -> int:
+    """Return the hybrid timestamp of signing."""
+    return item.signed_at if isinstance(item, Fact) else item.body.signed_at
+
+
 def subjects(item: Item) -> tuple[int, ...]:
     """Return the numbers and ids of the nodes, users and projects that an item rests on."""
     if isinstance(item, Record):

@@ -11,9 +11,9 @@ nodes that have seen the same things, in whatever order and however often, are i
 winner between authors may enter a merge**: a node that dropped what is not permitted *now* would
 end up elsewhere than one that heard of the permission first.  Who may write is asked when reading.
 
-The rank is (grant, epoch, time, rid), and `authority.admissible` looks at grant and epoch only; so
-nodes may exchange admissible records alone and still converge: no inadmissible record can hide an
-admissible one of the same author in one node and not in another.
+The rank is (grant, epoch, deleted for ever, time, rid), and `authority.admissible` looks at grant
+and epoch only; so nodes may exchange admissible records alone and still converge: no inadmissible
+record can hide an admissible one of the same author in one node and not in another.
 
 A record that rests on facts that are not here yet is deferred, and taken when they come.  The
 deferred are bounded: what is dropped is offered again by reconciliation.

@@ -77,7 +77,7 @@ _CLASS_NAMES: Final = {Class.KV_SPACE: "kv", Class.KV_ENTRY: "kv"}
 
 Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 ShortRid = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-Rank: TypeAlias = tuple[int, int, int, bytes]
+Rank: TypeAlias = tuple[int, int, bool, int, bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,8 +200,9 @@ class Record:
 
     @property
     def rank(self) -> Rank:
-        """Order among one author's records of one slot."""
-        return self.body.grant_n, self.body.epoch, self.body.hlc, self.rid
+        """Order among one author's records of one slot: what is deleted for ever stays so."""
+        terminal = Flag.TERMINAL in self.body.flags
+        return self.body.grant_n, self.body.epoch, terminal, self.body.hlc, self.rid
 
     @property
     def is_tombstone(self) -> bool:

@@ -2,7 +2,7 @@
 
 import heapq
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -19,6 +19,7 @@ from peernode.calls import (
     ObjectView,
     Operation,
     Parameter,
+    number,
 )
 from peernode.classes.job import KEY
 from peernode.classes.project import WAIT_CHANGE
@@ -244,6 +245,40 @@ def _range(header: bytes | None, size_bytes: int) -> tuple[int, int] | None:
 
 async def _content(node: "Node", call: Call) -> Answer:
     row = _find(node, call, "content")
+    return _answer(call, row, lambda first, length: node.content.stream(row.cid, first, length))
+
+
+async def _get_elsewhere(node: "Node", call: Call) -> Answer:
+    from peernode.foreign_asking import headers
+
+    assert node.foreign is not None
+    wait_s = number(call.query, "wait", 0, 0, node.config.wait_max_s)
+    seen = await node.foreign.blobs.find(call, "get", wait_s)
+    blob = call.object_id
+    return Answer(value=view(blob, seen.row), headers=headers(blob, seen.stale_ms))
+
+
+async def _content_elsewhere(node: "Node", call: Call) -> Answer:
+    from peernode.foreign_asking import headers
+
+    assert node.foreign is not None
+    blobs, blob = node.foreign.blobs, call.object_id
+    seen = await blobs.find(call, "content")
+    answer = _answer(
+        call,
+        seen.row,
+        lambda first, length: blobs.stream(call.actor, blob, seen.row, first, length),
+    )
+    answer.headers = [*answer.headers, *headers(blob, seen.stale_ms)]
+    if answer.stream is not None:
+        await anext(answer.stream)  # Whether there is anything is known before we say so.
+    return answer
+
+
+def _answer(
+    call: Call, row: BlobRow, stream: Callable[[int, int], AsyncGenerator[bytes, None]]
+) -> Answer:
+    """Return the answer to a call for content; `stream(first, length)` gives the bytes."""
     tag = b'"%b"' % cid.text(Cid(row.cid)).encode()
     headers = [
         (b"etag", tag),
@@ -271,7 +306,7 @@ async def _content(node: "Node", call: Call) -> Answer:
         status=200 if wanted is None else 206,
         headers=headers,
         media_type=media_type,
-        stream=node.content.stream(row.cid, first, length),
+        stream=stream(first, length),
     )
 
 
@@ -331,8 +366,9 @@ BLOB = ObjectClass(
         handler=_get,
         summary="Read a blob's attributes",
         answer=BlobView,
-        problems=("not_found",),
+        problems=("not_found", "unreachable"),
         parameters=(WAIT_CHANGE,),
+        elsewhere=_get_elsewhere,
     ),
     set=Operation(
         handler=_set,
@@ -354,7 +390,8 @@ BLOB = ObjectClass(
             media_type="*/*",
             statuses=(206, 304),
             waits=True,
-            problems=("not_found", "range_not_satisfiable"),
+            problems=("not_found", "range_not_satisfiable", "unreachable"),
+            elsewhere=_content_elsewhere,
             parameters=(
                 Parameter(name="Range", where="header", description="one range of bytes"),
                 Parameter(

@@ -25,7 +25,12 @@ from peernode.classes.function_bodies import (
 )
 from peernode.classes.project import WAIT_CHANGE
 from peernode.problems import Problem
-from peernode.python_source import SOURCE_SIZE_MAX_BYTES, check_python
+from peernode.python_source import (
+    APART_FROM_BYTES,
+    SOURCE_SIZE_MAX_BYTES,
+    check_python,
+    check_python_apart,
+)
 from peernode.registry import FunctionAttributes, Version, place_of
 from peernode.terms import (
     TermsBody,
@@ -80,7 +85,10 @@ async def _code(node: "Node", call: Call, body: Create | Set, runtime: str, entr
                 limit=SOURCE_SIZE_MAX_BYTES,
             )
         code = await node.content.read_piece(row.cid, 0, row.size_bytes)
-    check_python(code, entry)
+    if len(code) < APART_FROM_BYTES:
+        check_python(code, entry)
+    else:
+        await node.content.offload(check_python_apart, code, entry)
     return code
 
 
@@ -280,7 +288,8 @@ async def _rollback(node: "Node", call: Call) -> Answer:
 
 async def _call(node: "Node", call: Call) -> Answer:
     body: CallBody = call.body
-    version = access.callable_version(node, call.actor, str(call.object_id), body.function_version)
+    function = str(call.object_id)
+    version = await access.ready_version(node, call.actor, function, body.function_version)
     asked = job_bodies.Create(
         function=str(call.object_id),
         function_version=body.function_version,

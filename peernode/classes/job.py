@@ -160,7 +160,7 @@ def _wait_s(node: "Node", call: Call) -> float:
 
 async def _create(node: "Node", call: Call) -> Answer:
     body: Create = call.body
-    version = access.callable_version(node, call.actor, body.function, body.function_version)
+    version = await access.ready_version(node, call.actor, body.function, body.function_version)
     return await hand_in(node, call, version, body)
 
 
@@ -227,7 +227,8 @@ async def _retry(node: "Node", call: Call) -> Answer:
     request, found = find(node, call, "retry")
     if found.finished_at is None:
         raise Problem("conflict", f"the job is {found.state}")
-    version = access.callable_version(node, call.actor, str(request.function), request.version)
+    function = str(request.function)
+    version = await access.ready_version(node, call.actor, function, request.version)
     for blob in request.granted:  # The new job has the rights of who hands it in now.
         access.readable_blob(node, call.actor, str(blob))
     job, _ = await node.jobs.hand_in(
@@ -261,8 +262,27 @@ async def _logs(node: "Node", call: Call) -> Answer:
     return Answer(value=LogView(items=lines))
 
 
-async def _events(node: "Node", call: Call) -> Answer:
-    find(node, call, "events")
+async def _get_elsewhere(node: "Node", call: Call) -> Answer:
+    assert node.foreign is not None
+    return await node.foreign.jobs.get(call, _wait_s(node, call) if "wait" in call.query else 0.0)
+
+
+async def _cancel_elsewhere(node: "Node", call: Call) -> Answer:
+    assert node.foreign is not None
+    return await node.foreign.jobs.cancel(call)
+
+
+async def _logs_elsewhere(node: "Node", call: Call) -> Answer:
+    assert node.foreign is not None
+    return await node.foreign.jobs.follow(call, "job.logs")
+
+
+async def _events_elsewhere(node: "Node", call: Call) -> Answer:
+    assert node.foreign is not None
+    return await node.foreign.jobs.follow(call, "job.events", _last_event(call))
+
+
+def _last_event(call: Call) -> int:
     last = call.header(b"last-event-id") or call.query.get("after", "0").encode()
     if not last.isdigit() or len(last) > EVENT_ID_LENGTH_MAX:
         raise Problem(
@@ -271,8 +291,13 @@ async def _events(node: "Node", call: Call) -> Answer:
             field="Last-Event-ID",
             limit=EVENT_ID_LENGTH_MAX,
         )
+    return min(int(last), ids.ID_END - 1)
+
+
+async def _events(node: "Node", call: Call) -> Answer:
+    find(node, call, "events")
     return Answer(
-        stream=_stream(node, call.object_id, int(last)),
+        stream=_stream(node, call.object_id, _last_event(call)),
         media_type=b"text/event-stream",
         headers=((b"cache-control", b"no-store"),),
     )
@@ -387,7 +412,8 @@ JOB = ObjectClass(
         summary="Read a job, at once or when it has ended",
         answer=JobView,
         parameters=(_WAIT,),
-        problems=("not_found",),
+        problems=("not_found", "unreachable"),
+        elsewhere=_get_elsewhere,
     ),
     set=Operation(
         handler=_set,
@@ -408,7 +434,8 @@ JOB = ObjectClass(
             summary="End a job and everything it started",
             body=Nothing,
             answer=JobView,
-            problems=("not_found", "conflict"),
+            problems=("not_found", "conflict", "unreachable"),
+            elsewhere=_cancel_elsewhere,
             waits=True,
         ),
         "retry": Operation(
@@ -427,14 +454,16 @@ JOB = ObjectClass(
             summary="Read a job's output (JSON, or text with Accept: text/plain)",
             answer=LogView,
             media_types_also=("text/plain",),
-            problems=("not_found",),
+            problems=("not_found", "unreachable"),
+            elsewhere=_logs_elsewhere,
         ),
         "events": Operation(
             handler=_events,
             summary="Follow a job as server-sent events",
             waits=True,
             media_type="text/event-stream",
-            problems=("not_found",),
+            problems=("not_found", "unreachable"),
+            elsewhere=_events_elsewhere,
             parameters=(
                 Parameter(
                     name="Last-Event-ID", where="header", description="go on after this event"

@@ -162,10 +162,13 @@ def view(
     if live is not None:
         return _live_view(node, live, request, with_content, with_reasons)
     outcome = node.live.outcome(job)
-    return None if outcome is None else _ended_view(node, job, request, outcome, with_content)
+    if outcome is None:
+        return None
+    request_cid = node.live.request_cid(job)
+    return ended_view(job, request, outcome, request_cid=request_cid, with_content=with_content)
 
 
-def _common(node: "Node", job: int, request: Request, *, with_content: bool) -> dict[str, Any]:
+def _common(job: int, request: Request, *, request_cid: str, with_content: bool) -> dict[str, Any]:
     return {
         "id": str(job),
         "class_name": "job",
@@ -176,14 +179,15 @@ def _common(node: "Node", job: int, request: Request, *, with_content: bool) -> 
         "project": str(request.project),
         "caller": str(request.caller),
         "parent": _optional(request.parent),
-        "request_cid": node.live.request_cid(job),
+        "request_cid": request_cid,
         "input": msgspec.Raw(request.input) if with_content else NULL,
     }
 
 
-def _ended_view(
-    node: "Node", job: int, request: Request, outcome: Outcome, with_content: bool
+def ended_view(
+    job: int, request: Request, outcome: Outcome, *, request_cid: str, with_content: bool
 ) -> JobView:
+    """Return a job that is over, of this node or another, as its readers see it."""
     succeeded = outcome.state == "succeeded"
     error = None
     if not succeeded:
@@ -196,7 +200,7 @@ def _ended_view(
     if outcome.progress is not None and with_content:
         progress = ProgressView(fraction=outcome.progress[0], message=outcome.progress[1])
     return JobView(
-        **_common(node, job, request, with_content=with_content),
+        **_common(job, request, request_cid=request_cid, with_content=with_content),
         revision=f"{outcome.history[-1][0]}",
         state=cast("State", outcome.state),
         attempt=outcome.attempt,
@@ -236,7 +240,12 @@ def _live_view(
     if live.progress is not None and with_content:
         progress = ProgressView(fraction=live.progress[0], message=live.progress[1])
     return JobView(
-        **_common(node, live.job, request, with_content=with_content),
+        **_common(
+            live.job,
+            request,
+            request_cid=node.live.request_cid(live.job),
+            with_content=with_content,
+        ),
         revision=f"{live.sequence}-{live.priority}" if live.priority else str(live.sequence),
         state=state,
         attempt=snapshot.attempt if snapshot else 0,

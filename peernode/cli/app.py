@@ -6,7 +6,7 @@ from typing import Final
 
 import typer
 
-from peernode.cli import blob, function, job, kv, node, project, user, worker
+from peernode.cli import blob, function, job, kv, mesh, node, project, user, worker
 
 OK: Final = 0
 FAILED: Final = 1
@@ -23,6 +23,10 @@ app = typer.Typer(
 app.command("up")(node.up)
 app.command("status")(node.status)
 app.command("doctor")(node.doctor)
+app.command("peers")(mesh.peers)
+app.command("invite")(mesh.invite)
+app.command("join")(mesh.join)
+app.command("evict")(mesh.evict)
 app.command("demo")(node.demo)
 app.command("login")(user.login)
 app.command("run")(job.run)

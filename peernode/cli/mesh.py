@@ -45,7 +45,7 @@ def invite(
     if address:
         body["addresses"] = address
     with _operator(data, url) as client:
-        made = client.request("POST", "/mesh/invite", json=body)
+        made = client.set("mesh", "invite", body)
     if as_json:
         output.print_json(made)
         return
@@ -101,20 +101,22 @@ def evict(
     """Shut a node out of the mesh, for good and everywhere (operator)."""
     body = {"node": node, "reason": reason, "distrust": distrust}
     with _operator(data, url) as client:
-        found = client.request("POST", "/mesh/evict", json=body)
+        found = client.set("mesh", "evict", body)
     output.show(found, as_json, ("node_id", "peer_id", "state"))
 
 
 def peers(data: Data = None, url: options.Url = None, as_json: options.Json = False) -> None:
     """Say who is in the mesh, how far and how fresh (operator)."""
     with _operator(data, url) as client:
-        items = client.request("GET", "/mesh/peers")["items"]
+        items = client.get("mesh", "peers")["items"]
     if not as_json:
         for item in items:
             latency_s = item.pop("latency_s")
             item["latency"] = "" if latency_s is None else f"{latency_s * 1000:.1f} ms"
+            synced_s = item.pop("synced_s")
+            item["synced"] = "" if synced_s is None else f"{synced_s:.0f} s ago"
             item["address"] = " ".join(item["addresses"])
-    columns = ("node_id", "state", "latency", "synced_at", "seen_at", "address", "peer_id")
+    columns = ("node_id", "state", "latency", "synced", "seen_at", "address", "peer_id")
     output.show_list(items, as_json, columns)
 
 

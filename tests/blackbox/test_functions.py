@@ -201,3 +201,15 @@ def test_a_job_of_a_function_that_is_deleted_meanwhile_ends(lab):
     assert lab.http.delete(f"/function/{lab.echo}").status_code == 204
     expect(lab.http.post(f"/job/{waiting['id']}/cancel"))
     assert lab.person.ended(waiting["id"])["state"] == "cancelled"
+
+
+def test_a_large_source_is_checked_too(lab):
+    filler = "\n".join(f"x{n} = {n}" for n in range(4000))
+    body = {"project": lab.project, "name": "large", "runtime": "python"}
+    good = filler + "\ndef handler(input):\n    return 'large'\n"
+    function = expect(lab.http.post("/function", json={**body, "source": good}), 201)
+    job = expect(lab.http.post("/job?wait=30", json={"function": function["id"]}), 200)
+    assert job["result"] == "large"
+    bad = filler + "\ndef handler(:\n"
+    answer = lab.http.post("/function", json={**body, "name": "broken", "source": bad})
+    refused(answer, 422, "invalid_source", field="source")

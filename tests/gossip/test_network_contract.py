@@ -12,13 +12,19 @@ import trio.testing
 from gossip.errors import PeerClosed, PeerTimeout, PeerUnreachable, RemoteProtocolError
 from gossip.network import Network, PeerDown, PeerEvent, PeerUp, Stream
 from tests.gossip.networks import World, open_memory_world
+from tests.peernode.libp2p_world import marks as libp2p_marks, open_libp2p_world
 
 PROTOCOL = "/peernode/test/1"
 OTHER = "/peernode/other/1"
 WAIT_S = 20
 
 
-@pytest.fixture(params=[open_memory_world], ids=["memory"])
+@pytest.fixture(
+    params=[
+        pytest.param(open_memory_world, id="memory"),
+        pytest.param(open_libp2p_world, id="libp2p", marks=libp2p_marks),
+    ]
+)
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """Three nodes that are not connected yet."""
     async with request.param(3) as world:

@@ -307,7 +307,7 @@ class GrantLast(State):
 
     def beats(self, record: Record, kept: Record | None) -> bool:
         def order(one: Record) -> Any:
-            grant_n, epoch, hlc, rid = one.rank
+            grant_n, epoch, _, hlc, rid = one.rank
             return epoch, hlc, rid, grant_n
 
         return kept is None or order(record) > order(kept)
@@ -408,3 +408,10 @@ def test_nodes_converge_in_very_many_random_schedules() -> None:
 @pytest.mark.parametrize(("kind", "seed"), [(GrantLast, 2), (OneWinner, 0)])
 def test_the_schedules_find_designs_that_do_not_converge(kind: type[State], seed: int) -> None:
     assert not converges(seed, kind)
+
+
+def test_what_its_author_deleted_for_ever_is_not_brought_back_by_a_later_record() -> None:
+    dead = b.record(flags=Flag.TOMBSTONE | Flag.TERMINAL, hlc=b.stamp(5), payload=b"")
+    later = b.record(hlc=b.stamp(9))
+    assert dead.key == later.key
+    assert dead.rank > later.rank

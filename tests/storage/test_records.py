@@ -60,7 +60,7 @@ def test_rank_is_grant_then_epoch_then_time_then_rid() -> None:
         b.record(grant_n=2, epoch=1, hlc=b.stamp(2)).rank,
     ]
     assert ranks == sorted(ranks)
-    assert ranks[0][3] == b.record(grant_n=1, epoch=9, hlc=b.stamp(9)).rid
+    assert ranks[0][4] == b.record(grant_n=1, epoch=9, hlc=b.stamp(9)).rid
 
 
 def test_entries_of_a_space_have_a_slot_each_and_one_birth() -> None:

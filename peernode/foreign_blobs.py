@@ -1,0 +1,281 @@
+"""Blobs of other nodes: attributes from their home, bytes from whoever has them.
+
+The home says what a blob is, and whether its caller may read it.  Its bytes then come block by
+block, each verified, into this node's cache, and go out while they come; the next reader finds them
+here.  When the home cannot be asked, what it last said is answered, and the right is judged by the
+same table here.
+"""
+
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from gossip.fetch_events import (
+    Found,
+    Missing,
+    Overloaded,
+    TimedOut,
+    Unreachable as NotReached,
+    Unusable,
+)
+from gossip.fetch_messages import Kind, Thing
+from peernode import access, foreign_messages as messages
+from peernode.calls import Call
+from peernode.content import BlobRow, decode_row
+from peernode.fetch_driver import FetchDriver, Ticket
+from peernode.foreign_asking import Asking, Unreachable, missing
+from peernode.foreign_cache import Cache, Entry
+from peernode.foreign_config import Config
+from peernode.foreign_members import Members
+from peernode.foreign_rows import Rows
+from peernode.permissions import Actor, Target
+from peernode.problems import Problem
+from peernode.timestamps import TIME_MAX_MS
+from storage import cid as cids, codec
+from storage.cid import CONTENT_SIZE_MAX_BYTES, Cid, decode_node, is_leaf
+from storage.errors import BlobError, InvalidData, RecordError
+from storage.store import Store, Table
+
+if TYPE_CHECKING:
+    from peernode.node import Node
+
+_CLASS: Final = "blob"
+
+
+class Seen(NamedTuple):
+    """A blob of another node, and when its home last said so; `None`: just now."""
+
+    row: BlobRow
+    stale_ms: int | None
+
+
+class ForeignBlobs:
+    """Answers for blobs of other nodes."""
+
+    def __init__(
+        self,
+        node: "Node",
+        store: Store,
+        cache: Cache,
+        asking: Asking,
+        members: Members,
+        driver: FetchDriver,
+        config: Config,
+    ) -> None:
+        self._node = node
+        self._cache = cache
+        self._asking = asking
+        self._members = members
+        self._driver = driver
+        self._config = config
+        self._rows = Rows(store, Table.FOREIGN_BLOBS, config.blobs_max, config.blobs_size_max_bytes)
+
+    # --- attributes -------------------------------------------------------------------------
+
+    async def find(self, call: Call, verb: str, wait_s: float = 0.0) -> Seen:
+        """Return a blob that the call's actor may `get`, or read the `content` of.
+
+        Raises the `Problem` `not_found`, `forbidden` or `unreachable`.
+        """
+        blob, actor = call.object_id, call.actor
+        self._asking.home_or_refuse(actor, _CLASS, blob)
+        try:
+            operation: messages.Operation = "blob.content" if verb == "content" else "blob.get"
+            reply = await self._asking.ask(operation, blob, actor, wait_s=wait_s)
+        except Unreachable:
+            return self._without_home(actor, blob, verb)
+        except Problem as problem:
+            if problem.code == "not_found":
+                self._forget_deleted(blob, actor)
+            raise
+        try:
+            if not isinstance(reply, messages.Row):
+                raise RecordError("not a blob")
+            row = _checked(reply.row)
+        except InvalidData as error:
+            self._node.log.warning("a home's blob is not good", blob=str(blob), error=str(error))
+            raise self._asking.unreachable(_CLASS, blob) from None
+        self._rows.put(blob, codec.dump_row([reply.row, self._node.clock.wall_ms()]))
+        return Seen(row, None)
+
+    def held(self, blob: int) -> tuple[BlobRow, int] | None:
+        """Return what is kept of a blob, and when its home said so."""
+        found = self._rows.get(blob)
+        if found is None:
+            return None
+        encoded, seen_ms = codec.load_row(found)
+        row = decode_row(encoded)
+        if 0 < row.delete_after_ms <= self._node.clock.wall_ms():
+            return None
+        return row, seen_ms
+
+    def target(self, actor: Actor, blob: int, row: BlobRow) -> Target:
+        """Return what a kept blob is to `actor`, as known here."""
+        return self._node.content.target(self._node, actor, row, blob)
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        self._rows.check()
+
+    def _without_home(self, actor: Actor, blob: int, verb: str) -> Seen:
+        held = self.held(blob)
+        if held is None:
+            if not actor.certificate:
+                raise missing(_CLASS, blob, [])
+            raise self._asking.unreachable(_CLASS, blob)
+        row, seen_ms = held
+        target = self.target(actor, blob, row)
+        if not access.may(actor, "get", target):
+            raise missing(_CLASS, blob, [self._node.identity.number])
+        access.require(actor, verb, target)
+        return Seen(row, seen_ms)
+
+    def _forget_deleted(self, blob: int, actor: Actor) -> None:
+        """Forget a blob that its home has no more: it said so to one who could have read it."""
+        held = self.held(blob)
+        if held is not None and access.may(actor, "get", self.target(actor, blob, held[0])):
+            self._rows.drop(blob)
+
+    # --- bytes ------------------------------------------------------------------------------
+
+    async def stream(
+        self, actor: Actor, blob: int, row: BlobRow, first_byte: int, length_bytes: int
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield verified bytes, at most a mebibyte at a time, while they come.
+
+        The first piece is empty, and comes when it is sure that there is something: take it before
+        anything is answered.  Raises the `Problem` `not_found`, `unreachable`, `too_large` or
+        `overloaded`, and `StorageError`.
+        """
+        root = Cid(row.cid)
+        async with self._cache.hold(root, row.size_bytes) as entry:
+            reading = _Reading(self, actor, blob, entry)
+            try:
+                await reading.block(root)
+                yield b""
+                end = first_byte + length_bytes
+                pieces = reading.pieces(root, row.size_bytes, 0, first_byte, end)
+                try:
+                    async for piece in pieces:
+                        yield piece
+                finally:
+                    await pieces.aclose()
+            finally:
+                reading.close()
+
+    def begin(self, actor: Actor, blob: int, entry: Entry) -> Ticket:
+        """Have what is not here of a blob's content fetched."""
+        thing = Thing(Kind.BLOB, blob, bytes(entry.root))
+        return self._driver.ask(
+            thing,
+            actor.certificate,
+            self._members.providers(blob),
+            self._config.content_timeout_s,
+            entry.wake,
+        )
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Wait no more for what `begin` began."""
+        self._driver.withdraw(ticket)
+
+    async def read(self, cid: Cid) -> bytes:
+        """Return a block that is here; raises `BlobError`."""
+        return await self._cache.read(cid)
+
+    def complete(self, entry: Entry) -> None:
+        """Take note that all of a content is here."""
+        self._cache.complete(entry)
+
+    def problem(self, blob: int, ticket: Ticket) -> Problem:
+        """Return why no more of a blob comes."""
+        match ticket.outcome:
+            case Missing(asked):
+                return missing(_CLASS, blob, self._members.numbers(asked))
+            case NotReached(unreached, _) | TimedOut(unreached, _):
+                return self._asking.unreachable(_CLASS, blob, self._members.numbers(unreached))
+            case Overloaded():
+                return Problem("overloaded", "this node fetches as much as it does at once")
+            case Unusable(reason):
+                return Problem("not_found", f"the content cannot be used: {reason}")
+            case Found() | None:
+                return Problem("overloaded", "the content could not be kept here; ask again")
+
+
+class _Reading:
+    """One reader of content that may still be coming."""
+
+    def __init__(self, blobs: ForeignBlobs, actor: Actor, blob: int, entry: Entry) -> None:
+        self._blobs = blobs
+        self._actor = actor
+        self._blob = blob
+        self._entry = entry
+        self._ticket: Ticket | None = None
+
+    async def block(self, cid: Cid) -> bytes:
+        """Return a block, once it is here."""
+        entry = self._entry
+        if entry.has(cid):
+            try:
+                return await self._blobs.read(cid)
+            except BlobError:
+                entry.lost(cid)  # The disk lied: it is fetched again.
+        while not entry.has(cid):
+            if self._ticket is None:
+                self._ticket = self._blobs.begin(self._actor, self._blob, entry)
+                continue
+            ticket = self._ticket
+            if ticket.error is not None:
+                raise ticket.error
+            if ticket.is_over:
+                if not isinstance(ticket.outcome, Found):
+                    raise self._blobs.problem(self._blob, ticket)
+                self._blobs.complete(entry)
+                continue
+            await entry.changed()
+        return await self._blobs.read(cid)
+
+    async def pieces(
+        self, cid: Cid, size_bytes: int, at: int, first: int, end: int
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield bytes `first` to `end` of the content, of which `cid` is what lies from `at` on."""
+        data = await self.block(cid)
+        if is_leaf(cid):
+            piece = data[max(0, first - at) : max(0, end - at)]
+            if piece:
+                yield piece
+            return
+        for child, child_bytes in decode_node(data):
+            if at + child_bytes > first and at < end:
+                below = self.pieces(child, child_bytes, at, first, end)
+                try:
+                    async for piece in below:
+                        yield piece
+                finally:
+                    await below.aclose()
+            at += child_bytes
+
+    def close(self) -> None:
+        """Wait for nothing more."""
+        if self._ticket is None:
+            return
+        if isinstance(self._ticket.outcome, Found):
+            self._blobs.complete(self._entry)
+        self._blobs.withdraw(self._ticket)
+
+
+def _checked(encoded: bytes) -> BlobRow:
+    """Return attributes that another node sent. Raises `InvalidData`."""
+    try:
+        row = decode_row(encoded)
+    except msgspec.DecodeError as error:
+        raise RecordError(f"not a blob's attributes: {error}") from None
+    cids.from_bytes(row.cid)
+    times = (row.created_ms, row.delete_after_ms)
+    if not all(0 <= at_ms <= TIME_MAX_MS for at_ms in times):
+        raise RecordError("a time outside of all years")
+    if not 0 <= row.size_bytes <= CONTENT_SIZE_MAX_BYTES:
+        raise RecordError("an impossible size")
+    if not row.media_type.isascii() or not row.media_type.isprintable():
+        raise RecordError("not a media type")
+    return row
