@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from peernode.calls import Answer, Call, Headers, ObjectClass, ObjectView, Operation
+from peernode.pairs import ahead
 from peernode.permissions import Actor
 from peernode.problems import Problem, not_found
 from storage import ids
@@ -165,7 +166,7 @@ class Api:
         except (StoreFull, StoreClosed, BlobTooLarge, InvalidData) as error:
             answer = _problem_answer(_translate(error))
         self.answered[(spec.name if spec else "?", name, answer.status)] += 1
-        await respond(answer, send)
+        await respond(answer, send, head=scope["method"] == "HEAD")
 
     async def _page(self, scope: Scope, receive: Receive, send: Send, parts: list[str]) -> None:
         if len(parts) > 1 and parts[1] in PAGES:
@@ -217,10 +218,9 @@ class Api:
                 call.raw = await _read_body(call)
                 decoder = self._decoders[operation.body]
                 call.body = decode_body(decoder, call.raw or b"{}")
-            handler = operation.handler
-            if operation.elsewhere is not None and self._node.foreign is not None:
-                if self._node.foreign.is_elsewhere(call.object_id):
-                    handler = operation.elsewhere
+            foreign, handler = self._node.foreign, operation.handler
+            if operation.elsewhere and foreign and foreign.is_elsewhere(call.object_id):
+                handler = operation.elsewhere
             return await handler(self._node, call)
         finally:
             if not waits:
@@ -382,8 +382,8 @@ def _problem_answer(problem: Problem) -> Answer:
     )
 
 
-async def respond(answer: Answer, send: Send) -> None:
-    """Send `answer`."""
+async def respond(answer: Answer, send: Send, *, head: bool = False) -> None:
+    """Send `answer`; for `head` without reading what it would stream."""
     headers = [(b"content-type", answer.media_type), *answer.headers]
     content = answer.content
     if content is None and answer.stream is None and answer.status != 204:
@@ -398,7 +398,11 @@ async def respond(answer: Answer, send: Send) -> None:
         await send({"type": "http.response.body", "body": content})
         return
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    async with aclosing(answer.stream) as pieces:
+    if head:
+        await answer.stream.aclose()
+        await send({"type": "http.response.body", "body": b""})
+        return
+    async with ahead(answer.stream) as pieces:
         async for piece in pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})

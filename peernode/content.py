@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 import msgspec
 
 from peernode import quotas
+from peernode.pairs import ahead
 from peernode.permissions import Actor, Target
 from peernode.problems import Problem
 from peernode.transactions import Transaction
@@ -248,15 +249,10 @@ class Content:
 
         Raises `BlobTooLarge`, `StoreFull`, and what `pieces` raises.
         """
-        buffered: list[bytes] = []
-        size = 0
-        async for piece in pieces:
-            buffered.append(piece)
-            size += len(piece)
-            if size >= CHUNK_SIZE_BYTES:
-                await self.offload(_write_all, upload, buffered)
-                buffered, size = [], 0
-        return await self.offload(_finish, upload, buffered)
+        async with ahead(_gathered(pieces)) as groups:
+            async for group in groups:
+                await self.offload(_write_all, upload, group)
+        return await self.offload(upload.finish)
 
     def keep_bytes(self, upload: Upload, data: bytes) -> Finished:
         """Write a small content in the calling thread."""
@@ -268,6 +264,20 @@ def _refer(transaction: Transaction, finished: Finished) -> None:
         transaction.put(table, place, value)
     for table, place, amount in finished.adds:
         transaction.add(table, place, amount)
+
+
+async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:
+    """Yield `pieces` in groups that are worth a trip to a thread: of a leaf's size."""
+    group: list[bytes] = []
+    size = 0
+    async for piece in pieces:
+        group.append(piece)
+        size += len(piece)
+        if size >= CHUNK_SIZE_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _write_all(upload: Upload, pieces: list[bytes]) -> None:

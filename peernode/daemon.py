@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import random
 import signal
 import ssl
 import sys
@@ -16,9 +17,12 @@ import trio
 
 from peernode import http_server
 from peernode.config import Config, ConfigError
+from peernode.identity import load_secrets
+from peernode.libp2p_network import open_libp2p_network
 from peernode.local_worker import LocalWorker
-from peernode.node import Node, open_node
+from peernode.node import Node, Seams, open_node
 from peernode.vault import SecretFileError
+from storage.clock import SystemEntropy
 from storage.errors import StorageError
 
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -74,7 +78,12 @@ async def open_daemon(config: Config) -> AsyncIterator[tuple[Node, str]]:
     tls = _tls(config)
     host, port = config.http_address
     async with AsyncExitStack() as stack:
-        node = await stack.enter_async_context(open_node(config))
+        seams = Seams()
+        door_keeper = DoorKeeper()
+        if config.p2p:
+            seams = await stack.enter_async_context(_open_network(config, door_keeper))
+        node = await stack.enter_async_context(open_node(config, seams))
+        door_keeper.node = node
         nursery = await stack.enter_async_context(trio.open_nursery())
         server = await stack.enter_async_context(
             http_server.open_server(
@@ -102,6 +111,35 @@ async def open_daemon(config: Config) -> AsyncIterator[tuple[Node, str]]:
         finally:
             address_file.unlink(missing_ok=True)
             nursery.cancel_scope.cancel()
+
+
+class DoorKeeper:
+    """Tells the network, which is there before the node, who may be a peer: until then nobody."""
+
+    def __init__(self) -> None:
+        self.node: Node | None = None
+
+    def allowed(self, public_key: bytes) -> bool:
+        """Tell whether the owner of this key may be a peer."""
+        return self.node is not None and self.node.membership.is_member(public_key)
+
+    def report(self, peer: str, error: Exception) -> None:
+        """Take note of a fault of a handler of ours."""
+        if self.node is not None:
+            self.node.log.failed(error)
+
+
+@asynccontextmanager
+async def _open_network(config: Config, door_keeper: DoorKeeper) -> AsyncIterator[Seams]:
+    """Own the way to other nodes; yield what a node needs to go it."""
+    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    entropy = SystemEntropy()
+    secrets = load_secrets(config.data, entropy)
+    chance = random.Random(entropy.token_bytes(32))
+    async with open_libp2p_network(
+        secrets.seed, config.p2p, door_keeper.allowed, chance, report=door_keeper.report
+    ) as network:
+        yield Seams(secrets=secrets, network=network, chance=chance)
 
 
 def _write_address(path: Path, url: str, process: int) -> None:

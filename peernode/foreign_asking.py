@@ -5,8 +5,10 @@ What a caller is told: a `Problem` of the home is passed on; a home that cannot 
 names the nodes by number: those that were asked (`not_found`) or could not be (`unreachable`).
 """
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
 
 from gossip.errors import PeerBusy, PeerError, RemoteProtocolError
 from gossip.network import Network, Stream
@@ -28,6 +30,10 @@ PASSED_ON_BELOW: Final = 500
 """Problems of the home with a lower status are the caller's; others are the home's own."""
 
 
+Reply: TypeAlias = messages.View | messages.Ended | messages.Row
+"""What a home answers that does not refuse."""
+
+
 class Unreachable(Exception):
     """An object's home cannot be asked now."""
 
@@ -40,6 +46,8 @@ class Asking:
         self._network = network
         self._members = members
         self._config = config
+        self._waits: dict[str, int] = {}
+        """Home -> questions that wait there."""
 
     def home_or_refuse(self, actor: Actor, class_name: str, id: int) -> str | None:
         """Return the peer that is an id's home, or `None` if that node is a member no more.
@@ -59,7 +67,7 @@ class Asking:
         actor: Actor,
         *,
         wait_s: float = 0.0,
-    ) -> messages.View | messages.Ended | messages.Row:
+    ) -> Reply:
         """Return the home's reply. Raises `Unreachable`, or the home's `Problem`."""
         peer = self._members.home_peer(id)
         if peer is None or not actor.certificate:
@@ -78,6 +86,37 @@ class Asking:
             raise self._translate(peer, error) from error
         if isinstance(reply, messages.Refusal):
             raise _problem(reply, operation.partition(".")[0], id)
+        return reply
+
+    async def ask_until(
+        self,
+        operation: messages.Operation,
+        id: int,
+        actor: Actor,
+        wait_s: float,
+        is_final: Callable[[Reply], bool],
+    ) -> Reply:
+        """Return the first reply that is final, or the last one before `wait_s` are over.
+
+        Each question waits at the home for a slice of that; those for whom there is no room there
+        ask again after a pause.  Raises as `ask`.
+        """
+        until = trio.current_time() + wait_s
+        home = self._members.home_peer(id) or ""
+        reply = await self.ask(operation, id, actor)
+        while not is_final(reply) and (left_s := until - trio.current_time()) > 0:
+            if self._waits.get(home, 0) >= self._config.waits_max:
+                await trio.sleep(min(left_s, self._config.poll_s))
+                reply = await self.ask(operation, id, actor)
+                continue
+            self._waits[home] = self._waits.get(home, 0) + 1
+            slice_s = min(left_s, self._config.wait_slice_s)
+            try:
+                reply = await self.ask(operation, id, actor, wait_s=slice_s)
+            finally:
+                self._waits[home] -= 1
+                if not self._waits[home]:
+                    del self._waits[home]
         return reply
 
     async def follow(

@@ -82,7 +82,11 @@ class ForeignBlobs:
         self._asking.home_or_refuse(actor, _CLASS, blob)
         try:
             operation: messages.Operation = "blob.content" if verb == "content" else "blob.get"
-            reply = await self._asking.ask(operation, blob, actor, wait_s=wait_s)
+            reply = first = await self._asking.ask(operation, blob, actor)
+            if wait_s:
+                reply = await self._asking.ask_until(
+                    operation, blob, actor, wait_s, lambda now: now != first
+                )
         except Unreachable:
             return self._without_home(actor, blob, verb)
         except Problem as problem:

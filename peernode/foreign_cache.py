@@ -7,7 +7,7 @@ is not asked for again.  Blocks are shared with the node's own content as all bl
 Rules:
 
 * Only content that nobody holds is given up, and all of it at once.
-* Room for all of the content is set aside before its first block is asked for.
+* Room for all of the content is set aside before its first block is kept.
 * What is *lasting*, the source of a function, is not given up and not counted: it is what the node
   needs to run what it knows, and is bounded by what functions there are.
 """
@@ -28,7 +28,7 @@ from storage import cid as cids, codec
 from storage.blobs import BlobStore
 from storage.cid import CID_SIZE_BYTES, NODE_SIZE_MAX_BYTES, Cid, decode_node, is_leaf
 from storage.clock import Clock
-from storage.errors import BlobError, InvalidData
+from storage.errors import BlobError, InvalidData, StoreFull
 from storage.store import Add, Batch, Delete, Store, Table
 
 LOADED_AT_ONCE: Final = 1000
@@ -43,6 +43,8 @@ class Entry:
         """Of the content, as its attributes say."""
         self.is_complete = False
         self.is_lasting = False
+        self.is_claimed = False
+        """Whether room for all of it is set aside, while somebody holds it."""
         self.holders = 0
         self.kept_bytes = 0
         self.kept: set[Cid] | None = None
@@ -52,7 +54,7 @@ class Entry:
     @property
     def claimed_bytes(self) -> int:
         """Bytes that are taken, or set aside."""
-        if self.holders and not self.is_complete:
+        if self.is_claimed:
             return max(self.kept_bytes, self.size_bytes)
         return self.kept_bytes
 
@@ -118,8 +120,15 @@ class Cache:
     ) -> AsyncIterator[Entry]:
         """Own a hold on content, be it here or not: room for it, and what there is stays.
 
-        Raises the `Problem` `too_large` or `overloaded`, and `StoreFull`.
+        Raises the `Problem` `too_large`, and `StoreFull`.
         """
+        if size_bytes > self._size_max_bytes and not lasting:
+            raise Problem(
+                "too_large",
+                f"this node keeps at most {self._size_max_bytes} bytes of other nodes' content",
+                hint="ask the blob's home node",
+                limit=self._size_max_bytes,
+            )
         entry = self._entries.get(root)
         if entry is None:
             entry = self._entries[root] = Entry(root, size_bytes)
@@ -129,7 +138,6 @@ class Cache:
         entry.holders += 1
         self._entries.move_to_end(root)
         try:
-            await self._make_room(entry)
             if entry.kept is None and not entry.is_complete:
                 entry.kept = {part for part, _ in self._parts(root)}
             if not entry.is_complete:
@@ -239,6 +247,7 @@ class Cache:
         return data
 
     async def _keep(self, entry: Entry, cid: Cid, data: bytes) -> None:
+        await self._claim(entry)
         new_bytes = await self._offload(self._write, entry.root, cid, data)
         entry.kept_bytes += new_bytes
         if entry.kept is not None:
@@ -261,21 +270,17 @@ class Cache:
 
     # --- room -----------------------------------------------------------------------------
 
-    async def _make_room(self, wanted: Entry) -> None:
-        if wanted.is_lasting:
+    async def _claim(self, entry: Entry) -> None:
+        """Set room aside for all of a content. Raises `StoreFull`."""
+        if entry.is_claimed or entry.is_lasting or entry.is_complete:
             return
-        if wanted.size_bytes > self._size_max_bytes:
-            raise Problem(
-                "too_large",
-                f"this node keeps at most {self._size_max_bytes} bytes of other nodes' content",
-                hint="ask the blob's home node",
-                limit=self._size_max_bytes,
-            )
+        entry.is_claimed = True
         while self.size_bytes > self._size_max_bytes or len(self._entries) > self._entries_max:
             idle = (e for e in self._entries.values() if not e.holders and not e.is_lasting)
             oldest = next(idle, None)
             if oldest is None:
-                raise Problem("overloaded", "all room for other nodes' content is in use")
+                entry.is_claimed = False
+                raise StoreFull("all room for other nodes' content is in use")
             await self._give_up(oldest)
 
     async def _give_up(self, entry: Entry) -> None:
@@ -292,8 +297,14 @@ class Cache:
     def _let_go(self, entry: Entry) -> None:
         if self._entries.get(entry.root) is not entry:
             return
+        entry.is_claimed = False
         if entry.is_complete:
             entry.kept = None
+        if not (entry.is_complete or entry.kept or entry.kept_bytes):
+            del self._entries[entry.root]
+            gone = Batch(deletes=[(Table.FOREIGN_CONTENT, entry.root)])
+            self._store.submit(gone, lazy=True)
+            return
         self._store.submit(self._row(entry), lazy=True)
 
     # --- rows -----------------------------------------------------------------------------

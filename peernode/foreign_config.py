@@ -15,6 +15,11 @@ class Config:
     wait_slice_s: float = 30.0
     """How long one question to a home waits before it is asked again. Source: guess; what a home
     holds for a caller who left ends by then."""
+    waits_max: int = 128
+    """Most questions to one home that wait there; more callers are served by asking again and
+    again. Source: half of what a peer may have open, so that waits do not keep others out."""
+    poll_s: float = 1.0
+    """How often they ask. Source: guess; what a person takes for at once."""
     find_timeout_s: float = 5.0
     """How long neighbours are asked for what the home cannot be asked for. Source: guess; a tenth
     of a second each, and some that do not answer."""
@@ -22,7 +27,7 @@ class Config:
     """How long one reader may wait for content. Source: formula, the largest blob at 1 MB/s;
     peers that give nothing are given up long before, after `fetch.silence_s`."""
     retry_s: float = 60.0
-    """Pause before sources of functions that could not be fetched are tried again. Source: guess."""
+    """Pause before sources that could not be fetched are tried again. Source: guess."""
     fresh_s: float = 60.0
     """How long a job that is over is answered without asking its home whether it was deleted.
     Source: guess; as long as other caches' shortest."""

@@ -9,8 +9,6 @@ when it is asked, and by the same table here when it is not.
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import trio
-
 from gossip.errors import PeerError
 from gossip.fetch_events import Block, Found, Missing, TimedOut, Unreachable as NotReached
 from gossip.fetch_messages import Kind, Thing
@@ -18,7 +16,7 @@ from peernode import access, foreign_messages as messages, job_snapshots
 from peernode.calls import Answer, Call
 from peernode.classes.job_bodies import JobView, ended_view
 from peernode.fetch_driver import FetchDriver
-from peernode.foreign_asking import Asking, Unreachable, headers, missing
+from peernode.foreign_asking import Asking, Reply, Unreachable, headers, missing
 from peernode.foreign_config import Config
 from peernode.foreign_members import Members
 from peernode.foreign_rows import Rows
@@ -77,7 +75,7 @@ class ForeignJobs:
             if answer is not None:
                 return answer
         try:
-            reply = await self._ask_while(job, actor, wait_s)
+            reply = await self._asking.ask_until("job.get", job, actor, wait_s, _is_over)
         except Unreachable:
             return await self._answer_without_home(actor, job)
         except Problem as problem:
@@ -128,6 +126,8 @@ class ForeignJobs:
 
     def read(self, job: int, held: Held) -> Ended | None:
         """Return a kept job, unless its home's word counts no more."""
+        if self._members.home_key(job) is None:
+            return None
         request, outcome = self._recent.request(job), self._recent.outcome(job)
         if request is not None and outcome is not None:
             return Ended(job, *request, outcome)
@@ -136,8 +136,7 @@ class ForeignJobs:
         except InvalidData:
             self._rows.drop(job)
             return None
-        self._recent.keep_request(job, ended.request, held.request)
-        self._recent.keep_outcome(job, ended.outcome)
+        self._remember(ended, held.request)
         return ended
 
     def readable(self, actor: Actor, ended: Ended) -> tuple[bool, bool]:
@@ -178,7 +177,13 @@ class ForeignJobs:
             self._node.log.warning("a home's job is not good", job=str(job), error=str(error))
             raise self._asking.unreachable(_CLASS, job) from None
         self._hold(job, reply.request, reply.snapshot, self._node.clock.wall_ms())
+        self._remember(ended, reply.request)
         return ended
+
+    def _remember(self, ended: Ended, request: bytes) -> None:
+        """Have a job ready that is kept, and was verified."""
+        self._recent.keep_request(ended.job, ended.request, request)
+        self._recent.keep_outcome(ended.job, ended.outcome)
 
     def _hold(self, job: int, request: bytes, snapshot: bytes, seen_ms: int) -> Held:
         held = Held(request, snapshot, seen_ms)
@@ -195,18 +200,6 @@ class ForeignJobs:
             self._recent.forget(job)
 
     # --- answers ------------------------------------------------------------------------------
-
-    async def _ask_while(
-        self, job: int, actor: Actor, wait_s: float
-    ) -> messages.View | messages.Ended | messages.Row:
-        """Return the home's answer once the job is over or `wait_s` is; asks again now and then."""
-        until = trio.current_time() + wait_s
-        while True:
-            left_s = min(until - trio.current_time(), self._config.wait_slice_s)
-            reply = await self._asking.ask("job.get", job, actor, wait_s=max(0.0, left_s))
-            is_over = not isinstance(reply, messages.View) or reply.is_final
-            if is_over or trio.current_time() >= until:
-                return reply
 
     def _answer_held(
         self, actor: Actor, job: int, held: Held, stale_ms: int | None = None
@@ -289,6 +282,10 @@ class ForeignJobs:
             request_cid=ended.request_cid,
             with_content=with_content,
         )
+
+
+def _is_over(reply: Reply) -> bool:
+    return not isinstance(reply, messages.View) or reply.is_final
 
 
 def _shown(job: int, view: messages.View) -> Answer:

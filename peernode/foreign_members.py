@@ -22,6 +22,8 @@ class Members:
     def __init__(self, node: "Node", network: Network) -> None:
         self._node = node
         self._network = network
+        self._peers: dict[bytes, str] = {}
+        """Key -> peer id, of nodes that were asked about: as many as there are numbers."""
 
     def is_elsewhere(self, id: int) -> bool:
         """Tell whether an id was made by another node."""
@@ -35,7 +37,12 @@ class Members:
     def home_peer(self, id: int) -> str | None:
         """Return the peer that is an id's home, or `None` if no member is."""
         home = self._node.registry.authority.node(ids.node_number(id))
-        return signing.peer_id(home.public_key) if home and self._stands(home) else None
+        if home is None or not self._stands(home):
+            return None
+        peer = self._peers.get(home.public_key)
+        if peer is None:
+            peer = self._peers[home.public_key] = signing.peer_id(home.public_key)
+        return peer
 
     def member(self, peer: str) -> Member | None:
         """Return which member a peer is."""

@@ -60,7 +60,7 @@ class Rows:
         self._unsaved[id] = row
         deletes: list[Delete] = [(self._table, ids.key(old)) for old in gone]
         batch = Batch(puts=[(self._table, ids.key(id), row)], deletes=deletes)
-        self._store.submit(batch, lambda _: self._saved(id, row), lazy=True)
+        self._store.submit(batch, lambda _: self._saved(id, row))
         return gone
 
     def drop(self, id: int) -> None:

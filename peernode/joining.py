@@ -9,7 +9,7 @@ be killed at any moment and run again.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -92,7 +92,9 @@ def join(directory: Path, invite: Invite, timeout_s: float) -> Joined:
     Raises `JoinError`, `SecretFileError`, or `StorageError` (`StoreLocked` while the node runs).
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = lmdb_store.LmdbStore(directory / STORE_DIRECTORY)
+    store = lmdb_store.LmdbStore(
+        directory / STORE_DIRECTORY, config=lmdb_store.Config(), deliver=_at_once
+    )
     try:
         entropy = SystemEntropy()
         keypair = Keypair.from_seed(identity.load_secrets(directory, entropy).seed)
@@ -104,12 +106,18 @@ def join(directory: Path, invite: Invite, timeout_s: float) -> Joined:
                 raise NotEmpty(f"it holds {found}")
             chance = random.Random(entropy.token_bytes(16))
             admission = trio.run(_ask_over_libp2p, keypair, invite, chance, timeout_s)
+            if isinstance(admission, JoinError):
+                raise admission
             keep(store, admission)
             number = admission.number
     finally:
         store.close()
     peer = signing.peer_id(keypair.public_key)
     return Joined(number, peer, invite.mesh, signing.peer_id(invite.inviter_key))
+
+
+def _at_once(callback: Callable[[], object]) -> None:
+    callback()
 
 
 def _number_in(store: Store, mesh: bytes) -> int | None:
@@ -122,7 +130,9 @@ def _number_in(store: Store, mesh: bytes) -> int | None:
 
 async def _ask_over_libp2p(
     keypair: Keypair, invite: Invite, chance: random.Random, timeout_s: float
-) -> Admission:
+) -> Admission | JoinError:
+    """Return what came of it; an error as a value, since a nursery would wrap it."""
+
     def nobody(_: bytes) -> bool:
         return False
 
@@ -132,7 +142,10 @@ async def _ask_over_libp2p(
     async with open_libp2p_network(
         keypair.seed, NOT_LISTENED, nobody, chance, report=report
     ) as network:
-        return await ask(network, invite, keypair, timeout_s)
+        try:
+            return await ask(network, invite, keypair, timeout_s)
+        except JoinError as error:
+            return error
 
 
 async def ask(

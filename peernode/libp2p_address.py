@@ -13,8 +13,14 @@ from storage.errors import InvalidData
 _NAMES: Final = ("dns", "dns4", "dns6")
 _HOST_LENGTH_MAX: Final = 253
 """Source: RFC 1035."""
-_NOWHERE: Final = ("192.0.2.1", 9)
-"""An address of nobody (RFC 5737), to ask which of ours the way out begins at; nothing is sent."""
+_FAMILIES: Final = {
+    "ip4": (socket.AF_INET, "192.0.2.1", "127.0.0.1"),
+    "ip6": (socket.AF_INET6, "2001:db8::1", "::1"),
+}
+"""For each kind: the family, nobody's address (RFC 5737, RFC 3849) and the loopback.
+
+Nothing is sent to nobody: the kernel is asked which address of ours the way out begins at.
+"""
 
 
 class Address(NamedTuple):
@@ -60,10 +66,11 @@ def reachable(address: Address) -> Address:
     """Return an address that others can use, where `address` says any of this machine's."""
     if not (address.kind in ("ip4", "ip6") and ipaddress.ip_address(address.host).is_unspecified):
         return address
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    family, nowhere, loopback = _FAMILIES[address.kind]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(_NOWHERE)
+            probe.connect((nowhere, 9))
             host = probe.getsockname()[0]
         except OSError:
-            host = "127.0.0.1"
-    return Address("ip4", host, address.port, address.peer)
+            host = loopback
+    return address._replace(host=host)

@@ -16,6 +16,11 @@ class Libp2pConfig:
     announced: tuple[str, ...] = ()
     """Addresses to tell others instead of those listened on: `/ip4/../tcp/..`, `/dns/../tcp/..`."""
 
+    mdns: bool = False
+    """Whether members on the same network are looked for, and told where we are."""
+    mdns_interfaces: tuple[str, ...] = ()
+    """The addresses of this machine to do that at; all if empty."""
+
     dial_timeout_s: float = 5.0
     """For TCP, Noise and Yamux together. Source: two lost SYNs (3 s) and a slow line."""
     handshake_timeout_s: float = 5.0
@@ -65,5 +70,5 @@ class Libp2pConfig:
         """Raise `ValueError` for a limit that is not above 0."""
         for item in fields(self):
             value = getattr(self, item.name)
-            if isinstance(value, int | float) and value <= 0:
+            if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
                 raise ValueError(f"{item.name} must be greater than 0")

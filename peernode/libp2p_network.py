@@ -44,6 +44,7 @@ from gossip.network import (
 )
 from peernode.libp2p_address import Address, parse_address, reachable
 from peernode.libp2p_config import AGENT, Libp2pConfig
+from storage import signing
 from storage.errors import InvalidData
 
 if TYPE_CHECKING:
@@ -163,7 +164,10 @@ class Libp2pNetwork:
     # --- beyond the seam ------------------------------------------------------------------
 
     async def listen(self) -> None:
-        """Let others connect. Call it after handlers are registered. Raises `OSError`."""
+        """Let others connect. Call it after handlers are registered.
+
+        Raises `OSError`, and `InvalidData` if what is announced is no address.
+        """
         host = self._listened.host
         listeners = await trio.open_tcp_listeners(self._listened.port, host=host, backlog=BACKLOG)
         port = listeners[0].socket.getsockname()[1]
@@ -172,6 +176,11 @@ class Libp2pNetwork:
         self._services.identity.addresses = written or [str(bound)]
         self._addresses = [f"{each}/p2p/{self.peer}" for each in self._services.identity.addresses]
         await self._nursery.start(trio.serve_listeners, self._accept, listeners)
+        if self._config.mdns:
+            from peernode.libp2p_mdns import run_mdns
+
+            interfaces = self._config.mdns_interfaces
+            self._nursery.start_soon(run_mdns, self.peer, self._addresses, interfaces, self._find)
 
     def addresses(self) -> list[str]:
         """Return where others find this node, with its peer id; empty before `listen`."""
@@ -181,8 +190,9 @@ class Libp2pNetwork:
         """Be connected to a peer, from now on; of one that is known, these addresses are new.
 
         Addresses beyond `ADDRESSES_MAX` and those of other peers are left out.  Raises
-        `InvalidData` for one that is none.
+        `InvalidData` for one that is none, and for a peer that has no Ed25519 key.
         """
+        signing.parse_peer_id(peer)
         parsed = [parse_address(each) for each in addresses]
         usable = [each for each in parsed if each.peer in (None, peer)][:ADDRESSES_MAX]
         known = self._known.get(peer)
@@ -194,6 +204,15 @@ class Libp2pNetwork:
         elif known.addresses != usable:
             known.addresses = usable
             known.changed.set()
+
+    def _find(self, peer: str, addresses: Sequence[str]) -> None:
+        """Note what somebody on this network says, who need not be that peer."""
+        if not self._services.allowed(signing.parse_peer_id(peer)) or peer in self._up:
+            return
+        known = self._known.get(peer)
+        # Behind those that were told on better grounds.
+        before = [] if known is None else [str(each) for each in known.addresses]
+        self.add_peer(peer, list(dict.fromkeys([*before, *addresses])))
 
     def forget_peer(self, peer: str) -> None:
         """Break the link to a peer and do not dial it any more."""
@@ -258,35 +277,33 @@ class Libp2pNetwork:
                 return
         except PeerError:
             return
-        await self._admit(connection)
-
-    async def _admit(self, connection: "Connection") -> None:
-        """Run a connection, as what it is, until it ends. Never raises."""
-        if connection.peer == self.peer:
-            connection.break_off()
-        elif self._services.allowed(connection.public_key):
-            await self._run_link(connection)
-        elif connection.is_ours:
-            connection.break_off()
-        else:
+        if not self._services.allowed(connection.public_key):
             await self._strangers.host(connection)
+        elif (link := self._adopt(connection)) is not None:
+            await self._run_link(link)
 
-    async def _run_link(self, connection: "Connection") -> None:
+    def _adopt(self, connection: "Connection") -> "Link | None":
+        """Return a link for a connection to a member, unless there is a better one."""
         old = self._links.get(connection.peer)
+        if connection.peer == self.peer or (
+            old is not None and not self._takes_over(old.connection, connection)
+        ):
+            connection.break_off()
+            return None
         if old is not None:
-            if not self._takes_over(old.connection, connection):
-                connection.break_off()
-                return
             old.end()
         link = self._links[connection.peer] = self._make_link(connection)
         known = self._known.get(connection.peer)
         if known is not None:
             known.changed.set()
+        return link
+
+    async def _run_link(self, link: "Link") -> None:
         try:
             await link.run()
         finally:
-            if self._links.get(connection.peer) is link:
-                del self._links[connection.peer]
+            if self._links.get(link.peer) is link:
+                del self._links[link.peer]
 
     def _takes_over(self, old: "Connection", new: "Connection") -> bool:
         """Tell whether the new connection to a peer replaces the old."""
@@ -306,21 +323,26 @@ class Libp2pNetwork:
                 reason = error
         raise reason
 
+    async def _connect(self, peer: str, addresses: Sequence[Address]) -> "Link | None":
+        """Return a link to a peer that has been dialled, if it came about."""
+        if not self._services.allowed(signing.parse_peer_id(peer)):
+            return None
+        try:
+            connection = await self._dial(peer, addresses)
+        except PeerError:
+            return None
+        link = self._adopt(connection)
+        if link is not None:
+            self._nursery.start_soon(self._run_link, link)
+        return link
+
     async def _keep(self, peer: str, known: _Known) -> None:
         """Keep a peer connected until it is forgotten."""
         failures = 0
         with known.scope:
             while True:
                 known.changed = trio.Event()
-                link = self._links.get(peer)
-                if link is None:
-                    try:
-                        connection = await self._dial(peer, known.addresses)
-                        self._nursery.start_soon(self._admit, connection)
-                        await trio.lowlevel.checkpoint()
-                        link = self._links.get(peer)
-                    except PeerError:
-                        pass
+                link = self._links.get(peer) or await self._connect(peer, known.addresses)
                 if link is not None:
                     await link.ended.wait()
                     if link.was_up_s >= self._config.stable_after_s:

@@ -199,7 +199,7 @@ class Membership:
             raise Problem(
                 "forbidden",
                 "this node has no node numbers left to give",
-                hint=f"ask for an invite at node {own.by}, which admitted it",
+                hint="ask at another node of the mesh: most hold numbers of their own",
             )
         return found
 

@@ -71,8 +71,8 @@ class PeerView(View, frozen=True, kw_only=True):
     """Of the last greeting, there and back."""
     seen_at: str | None
     """When it last answered, since this node started."""
-    synced_s: float | None
-    """Seconds since what it knows was last compared with what this node knows."""
+    synced_at: str | None
+    """When what it knows was last compared with what this node knows."""
     admitted_by: str
 
 
@@ -106,31 +106,28 @@ async def _evict(node: "Node", call: Call) -> Answer:
     _require_operator(call)
     body: Evict = call.body
     found = await node.membership.evict(body.node, body.reason, distrust=body.distrust)
-    return Answer(value=_view(node, found, {}))
+    return Answer(value=_view(node, found))
 
 
 async def _peers(node: "Node", call: Call) -> Answer:
     _require_operator(call)
-    status = node.mesh_status()
-    synced_s = {} if status is None else {peer.peer: peer.synced_s for peer in status.peers}
-    found = [_view(node, member, synced_s) for member in node.registry.authority.nodes()]
+    found = [_view(node, member) for member in node.registry.authority.nodes()]
     return Answer(value=PeersView(items=found))
 
 
-def _view(node: "Node", member: Member, synced_s: Mapping[str, float | None]) -> PeerView:
+def _view(node: "Node", member: Member) -> PeerView:
     peer, peering = signing.peer_id(member.public_key), node.peering
     addresses = node.membership.book.find(member.public_key)
     if member.number == node.identity.number:
         addresses = peering.addresses if peering is not None else ()
-    seen_ms = peering.seen_ms.get(peer) if peering is not None else None
     return PeerView(
         node_id=str(member.number),
         peer_id=peer,
         state=_state(node, member, peer),
         addresses=list(addresses),
         latency_s=peering.latency_s.get(peer) if peering is not None else None,
-        seen_at=None if seen_ms is None else rfc3339(seen_ms),
-        synced_s=synced_s.get(peer),
+        seen_at=_time(peering.seen_ms.get(peer)) if peering is not None else None,
+        synced_at=_time(peering.synced_ms.get(peer)) if peering is not None else None,
         admitted_by=str(member.by),
     )
 
@@ -142,6 +139,10 @@ def _state(node: "Node", member: Member, peer: str) -> State:
         return "self"
     is_up = node.peering is not None and peer in node.peering.network.peers()
     return "up" if is_up else "down"
+
+
+def _time(time_ms: int | None) -> str | None:
+    return None if time_ms is None else rfc3339(time_ms)
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = {

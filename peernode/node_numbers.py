@@ -4,8 +4,8 @@ A number is never given twice, and a part of a block that was given away belongs
 got it, evicted or not.  What is left of a block are gaps; the widest one gives the next number from
 its low end and, for the new node to admit others with, a share of itself from its high end.
 
-With a sixteenth as the share the founder, whose block is all of 16,382 numbers, admits some 120
-nodes, each of which admits some 80, and so on four deep.
+With a thirty-second as the share the founder, whose block is all of 16,382 numbers, admits some 220
+nodes; the first of them holds 511 numbers and admits some 120, whose first admits 15.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from typing import Final
 
 from storage.facts import Fact, NodeGrant
 
-SHARE: Final = 16
+SHARE: Final = 32
 """A new node's block is one part in this many of what is left. Source: formula, see the module."""
 
 

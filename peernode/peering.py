@@ -79,6 +79,8 @@ class Peering:
         """Peer that is up -> how long the last greeting took, there and back."""
         self.seen_ms: dict[str, int] = {}
         """Peer -> when it last answered, since this node started."""
+        self.synced_ms: dict[str, int] = {}
+        """Peer -> when what it knows was last compared with what this node knows."""
         self.network = network
         self._node = node
         self._membership = node.membership
@@ -103,6 +105,10 @@ class Peering:
     def addresses(self) -> tuple[str, ...]:
         """Where this node listens, without its peer id."""
         return tuple(a.partition("/p2p/")[0] for a in self.network.addresses())[:ADDRESSES_MAX]
+
+    def note_sync(self, peer: str) -> None:
+        """Take note that a peer and this node know the same, as of now."""
+        self.synced_ms[peer] = self._node.clock.wall_ms()
 
     async def run(self) -> None:
         """Keep in touch until cancelled."""
@@ -137,8 +143,8 @@ class Peering:
     def _remove(self, public_key: bytes) -> None:
         peer = signing.peer_id(public_key)
         self.network.forget_peer(peer)
-        self.latency_s.pop(peer, None)
-        self.seen_ms.pop(peer, None)
+        for figures in (self.latency_s, self.seen_ms, self.synced_ms):
+            figures.pop(peer, None)
 
     def fact_kept(self, fact: Fact) -> None:
         """Look again who is a member when a node was let in or shut out."""

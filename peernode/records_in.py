@@ -143,7 +143,7 @@ class Ingestion:
 
     def is_news(self, item: Item) -> bool:
         """Tell whether an item would change what this node knows, or what waits."""
-        if name(item) in self.waiting:
+        if item in self.waiting:
             return False
         if isinstance(item, Fact):
             return item.id not in self._registry.authority

@@ -10,7 +10,7 @@ What it leaves out: entries of namespaces, of which there may be millions (`peer
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -25,6 +25,7 @@ from storage.certificates import decode_certificate
 from storage.facts import Fact, Role
 from storage.places import Class, Mode, Place
 from storage.records import Flag, Record
+from storage.signing import Seal
 from storage.store import Store, Table
 from storage.users import UserChain
 
@@ -261,7 +262,7 @@ class Registry:
             grant_n = role[1] if role else 0
         birth = None
         if place.class_ not in places.FACT_BORN:
-            birth = places.sign_birth(self._identity.keypair, self._identity.mesh, place)
+            birth = self._birth_of(place)
         body = records.Body(
             mesh=self._identity.mesh[:8],
             place=place,
@@ -281,6 +282,17 @@ class Registry:
             certificate=certificate,
             birth=birth,
         )
+
+    def _birth_of(self, place: Place) -> Seal:
+        """Return the home node's word for an object: ours, or the one that came with it."""
+        if place.home == self._identity.number:
+            return places.sign_birth(self._identity.keypair, self._identity.mesh, place)
+        if place.class_ is Class.KV_ENTRY:
+            place = replace(place, class_=Class.KV_SPACE, key=b"")
+        for held in self._slots.get(place.slot, {}).values():
+            if held.birth is not None and held.body.place == place:
+                return held.birth
+        raise Problem("not_found", "the object is not known here yet")
 
     def write(self, transaction: Transaction, record: Record, *, born: bool = False) -> Record:
         """Write a signed record of an object; it is seen once it is durable."""

@@ -89,12 +89,13 @@ class Waiting:
     def __len__(self) -> int:
         return len(self._items)
 
-    def __contains__(self, name: bytes) -> bool:
-        return name in self._items
+    def __contains__(self, item: Item) -> bool:
+        return item.encoded in self._items
 
     def add(self, item: Item, sender: str, *, early: bool = False) -> None:
         """Have an item wait for a fact about what it rests on or, if it is `early`, for time."""
-        key = name(item)
+        # Not its name: a record in somebody else's envelope must not take the true one's place.
+        key = item.encoded
         if key in self._items:
             return
         size_bytes = len(item.encoded)

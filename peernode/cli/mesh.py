@@ -113,10 +113,8 @@ def peers(data: Data = None, url: options.Url = None, as_json: options.Json = Fa
         for item in items:
             latency_s = item.pop("latency_s")
             item["latency"] = "" if latency_s is None else f"{latency_s * 1000:.1f} ms"
-            synced_s = item.pop("synced_s")
-            item["synced"] = "" if synced_s is None else f"{synced_s:.0f} s ago"
             item["address"] = " ".join(item["addresses"])
-    columns = ("node_id", "state", "latency", "synced", "seen_at", "address", "peer_id")
+    columns = ("node_id", "state", "latency", "synced_at", "seen_at", "address", "peer_id")
     output.show_list(items, as_json, columns)
 
 

@@ -4,8 +4,8 @@ Every frame that goes over the wire is kept, so that a test can say what never l
 """
 
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, cast
@@ -15,12 +15,12 @@ import trio
 
 from gossip.memory_network import MemoryNetwork, Wire, open_wire
 from gossip.network import FrameHandler, RequestHandler, Stream
+from peernode.config import Config
 from peernode.identity import enter_mesh
 from peernode.node import Node, Seams, open_node
 from peernode.peering import PeerNetwork
-from storage import facts, signing
+from storage import facts
 from storage.facts import Fact, NodeGrant
-from storage.signing import Keypair
 from tests.peernode.meshes import keypair, peer_id, secrets
 from tests.peernode.nodes import (
     CONFIG,
@@ -34,7 +34,7 @@ from tests.peernode.nodes import (
     settle,
 )
 
-NAMES = "abcdefgh"
+NAMES = "abcde"
 YEAR_MS = 366 * 86_400_000
 
 
@@ -115,6 +115,11 @@ class TappedNetwork:
 
         self._network.serve_frames(tap, size_max_bytes=size_max_bytes)
 
+    async def request(self, peer: str, protocol: str, frame: bytes, **kwargs: Any) -> bytes:
+        reply = await self._network.request(peer, protocol, frame, **kwargs)
+        self._frames += (frame, reply)
+        return reply
+
     async def open_stream(self, *args: Any, **kwargs: Any) -> Stream:
         return cast("Stream", _Tap(await self._network.open_stream(*args, **kwargs), self._frames))
 
@@ -146,22 +151,22 @@ class Federated:
     wire: Wire
     overheard: Overheard
     clock: WallClock
-    stack: AsyncExitStack
+    nursery: trio.Nursery
     nodes: dict[str, Node] = field(default_factory=dict)
     disks: dict[str, Disk] = field(default_factory=dict)
     tokens: dict[str, dict[str, str]] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
-    _stacks: dict[str, AsyncExitStack] = field(default_factory=dict)
+    _running: dict[str, tuple[trio.Event, trio.Event]] = field(default_factory=dict)
 
     @property
     def frames(self) -> list[bytes]:
         return self.overheard.frames
 
-    async def start(self, name: str, **settings: Any) -> Node:
+    async def start(self, name: str, clock: WallClock | None = None, **settings: Any) -> Node:
         """Have a node run, on its disk."""
         network = TappedNetwork(self.wire.join(peer_id(name)), self.frames)
         seams = Seams(
-            clock=self.clock,
+            clock=clock or self.clock,
             entropy=SeededEntropy(f"{name}{len(self.disks[name].submitted)}"),
             offload=inline,
             store=self.disks[name],
@@ -170,15 +175,26 @@ class Federated:
             chance=Random(name),
         )
         config = msgspec.structs.replace(CONFIG, **settings)
-        stack = self._stacks[name] = AsyncExitStack()
-        self.nodes[name] = await stack.enter_async_context(open_node(config, seams))
+        self.nodes[name] = await self.nursery.start(self._host, name, config, seams)
         return self.nodes[name]
 
-    async def stop(self, name: str, *, rename: str = "") -> None:
-        """End a node; its disk stays."""
+    async def _host(
+        self, name: str, config: Config, seams: Seams, task_status: Any
+    ) -> None:
+        stopping, stopped = self._running[name] = trio.Event(), trio.Event()
+        async with open_node(config, seams) as node:
+            task_status.started(node)
+            await stopping.wait()
+        stopped.set()
+
+    async def stop(self, name: str) -> None:
+        """End a node; what is on its disk stays."""
         disk = self.disks[name].copy()
         self.wire.leave(peer_id(name))
-        await self._stacks.pop(name).aclose()
+        self.disks[name].let_go()
+        stopping, stopped = self._running.pop(name)
+        stopping.set()
+        await stopped.wait()
         del self.nodes[name]
         self.disks[name] = disk
 
@@ -192,7 +208,6 @@ class Federated:
 
     async def sign_up(self, name: str, at: str) -> Caller:
         """Make a user at a node, with a token for each node there is; return the caller there."""
-        await trio.sleep(0)
         home = Caller(self.nodes[at])
         user = await home.post("/user", {"name": name, "password": PASSWORD}, 201)
         self.ids[name] = user["id"]
@@ -219,13 +234,16 @@ class Federated:
 
 @asynccontextmanager
 async def open_federated(
-    count: int = 3, *, connected: bool = True, **settings: Any
+    count: int = 3, *, connected: bool = True, also: Sequence[str] = (), **settings: Any
 ) -> AsyncIterator[Federated]:
-    """Own nodes "a", "b", ... of one mesh, "a" its founder, each connected to each."""
+    """Own nodes "a", "b", ... of one mesh, "a" its founder, each connected to each.
+
+    `also` are let in, and left to the test.
+    """
     names, overheard = NAMES[:count], Overheard()
-    grants = [grant(name, number) for number, name in enumerate(names, 1) if number > 1]
-    async with open_wire(overheard) as wire, AsyncExitStack() as stack:
-        made = Federated(wire, overheard, WallClock(), stack)
+    grants = [grant(name, number) for number, name in enumerate([*names, *also], 1) if number > 1]
+    async with open_wire(overheard) as wire, trio.open_nursery() as nursery:
+        made = Federated(wire, overheard, WallClock(), nursery)
         try:
             for number, name in enumerate(names, 1):
                 made.disks[name] = Disk()
@@ -237,18 +255,6 @@ async def open_federated(
             yield made
             made.check()
         finally:
-            for name in list(made._stacks):
-                made.disks[name].let_go()
-                await made._stacks.pop(name).aclose()
-
-
-def keys(name: str) -> Keypair:
-    return keypair(name)
-
-
-def mesh_id() -> bytes:
-    return genesis().id
-
-
-def peer_of(name: str) -> str:
-    return signing.peer_id(keypair(name).public_key)
+            with trio.CancelScope(shield=True):
+                for name in list(made.nodes):
+                    await made.stop(name)

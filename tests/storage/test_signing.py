@@ -125,3 +125,19 @@ def test_text_that_is_no_peer_id_is_refused(written: str) -> None:
     except InvalidData:
         return
     assert signing.peer_id(key) == written
+
+
+def test_bytes_of_another_protocol_are_signed_as_they_are() -> None:
+    keys = Keypair.from_seed(b"k" * 32)
+    signature = keys.sign_bytes(b"libp2p-pubsub:hello")
+    assert signing.is_signed(keys.public_key, signature, b"libp2p-pubsub:hello")
+    assert not signing.is_signed(keys.public_key, signature, b"libp2p-pubsub:hullo")
+    assert not signing.is_signed(bytes(32), signature, b"libp2p-pubsub:hello")
+    assert not signing.is_signed(b"short", signature, b"libp2p-pubsub:hello")
+    assert not signing.is_signed(keys.public_key, b"short", b"libp2p-pubsub:hello")
+
+
+def test_bytes_that_would_pass_for_a_message_of_ours_are_not_signed() -> None:
+    keys = Keypair.from_seed(b"k" * 32)
+    with pytest.raises(ValueError, match="purpose"):
+        keys.sign_bytes(b"peernode/1/record\0" + bytes(32) + b"body")

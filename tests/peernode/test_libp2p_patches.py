@@ -1,0 +1,254 @@
+"""The library's traps, one test each: every one of them fails with the library's own code."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import trio
+from libp2p.io.exceptions import ConnectionClosedError, IOException
+from libp2p.peer.id import ID
+from libp2p.protocol_muxer.exceptions import MultiselectError
+from libp2p.protocol_muxer.multiselect import Multiselect
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+from libp2p.stream_muxer.exceptions import MuxedStreamError
+
+from peernode import libp2p_patches
+from peernode.libp2p_patches import GuardedYamux, Negotiated, Substream, TcpStream
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning"),
+]
+
+NOBODY = ID(b"x")
+
+
+class Line:
+    """One end of a connection in memory, in place of Noise."""
+
+    is_initiator = True
+
+    def __init__(self, stream: trio.testing.MemorySendStream) -> None:
+        self.stream = stream
+
+    async def read(self, n: int | None = None) -> bytes:
+        try:
+            return bytes(await self.stream.receive_some(n))
+        except trio.ClosedResourceError as error:
+            raise ConnectionClosedError("closed") from error
+
+    async def write(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def close(self) -> None:
+        await self.stream.aclose()
+
+
+@asynccontextmanager
+async def muxers() -> AsyncIterator[tuple[GuardedYamux, GuardedYamux, Line]]:
+    """Two muxers over a line in memory, and the line of the first."""
+    one, other = trio.testing.memory_stream_pair()
+    line = Line(one)
+    async with trio.open_nursery() as nursery:
+        ours = GuardedYamux(line, NOBODY, is_initiator=True)
+        theirs = GuardedYamux(Line(other), NOBODY, is_initiator=False)
+        nursery.start_soon(ours.start)
+        nursery.start_soon(theirs.start)
+        await ours.event_started.wait()
+        await theirs.event_started.wait()
+        yield ours, theirs, line
+        nursery.cancel_scope.cancel()
+
+
+async def read_all(stream: Substream, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += await stream.read(65536)
+    return data
+
+
+async def tcp_pair() -> tuple[trio.SocketStream, TcpStream]:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    address = listeners[0].socket.getsockname()
+    client = await trio.open_tcp_stream(*address)
+    server = await listeners[0].accept()
+    await listeners[0].aclose()
+    return client, TcpStream(server)
+
+
+# --- sockets ------------------------------------------------------------------------------------
+
+
+async def test_a_message_in_more_than_a_hundred_pieces_is_read() -> None:
+    client, server = await tcp_pair()
+    async with client, trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            for number in range(250):
+                await client.send_all(bytes([number]))
+                await trio.testing.wait_all_tasks_blocked()
+
+        nursery.start_soon(send)
+        assert await server.read(250) == bytes(range(250))
+    assert await server.read(1) == b""
+    await server.close()
+
+
+async def test_nobody_makes_us_read_without_end() -> None:
+    client, server = await tcp_pair()
+    async with client:
+        with pytest.raises(IOException):
+            await server.read(1 << 40)
+    await server.close()
+
+
+async def test_a_socket_that_is_closed_wakes_its_reader() -> None:
+    client, server = await tcp_pair()
+    async with client, trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            with pytest.raises(ConnectionClosedError):
+                await server.read(1)
+
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        server.break_off()
+    with pytest.raises(ConnectionClosedError):
+        await server.write(b"x")
+
+
+async def test_the_name_of_a_protocol_is_short() -> None:
+    client, server = await tcp_pair()
+    async with client:
+        await client.send_all(b"\xff\xff\xff\xff\x7f")
+        talk = MultiselectCommunicator(Negotiated(server))
+        with trio.fail_after(5), pytest.raises(MultiselectError):
+            await Multiselect({}).negotiate(talk, 30)
+    await server.close()
+
+
+# --- Yamux --------------------------------------------------------------------------------------
+
+
+async def test_a_writer_waits_as_long_as_nobody_reads(autojump_clock: trio.abc.Clock) -> None:
+    async with muxers() as (ours, theirs, _):
+        stream = Substream(await ours.open_stream())
+        other = Substream(await theirs.accept_stream())
+        data = bytes(1_000_000)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.write, data)
+            await trio.sleep(60)
+            assert await read_all(other, len(data)) == data
+
+
+async def test_a_writer_that_is_cancelled_spares_the_other_streams() -> None:
+    async with muxers() as (ours, theirs, line):
+        held, go = trio.Event(), trio.Event()
+        send_all = line.stream.send_stream.send_all
+
+        async def slowly(data: bytes) -> None:
+            # A socket takes a part, and the rest when it can.
+            half = len(data) // 2
+            await send_all(data[:half])
+            if len(data) > 1000:
+                held.set()
+                await go.wait()
+            await send_all(data[half:])
+
+        victim = Substream(await ours.open_stream())
+        spared = Substream(await ours.open_stream())
+        await theirs.accept_stream()
+        reader = Substream(await theirs.accept_stream())
+        line.stream.send_all = slowly  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(victim.write, bytes(10_000))
+                    await held.wait()
+                    scope.cancel()
+                    nursery.start_soon(spared.write, b"still here")
+                    go.set()
+        with trio.fail_after(5):
+            assert await read_all(reader, 10) == b"still here"
+
+
+async def test_streams_whose_opening_was_cancelled_are_given_back() -> None:
+    async with muxers() as (ours, theirs, _):
+        slots = ours.stream_backlog_semaphore.value
+        for _ in range(300):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await ours.open_stream()
+        assert ours.stream_backlog_semaphore.value == slots
+        del theirs
+
+
+async def test_too_many_streams_are_an_error_and_not_a_wait() -> None:
+    async with muxers() as (ours, theirs, _), trio.open_nursery() as nursery:
+
+        async def accept() -> None:
+            while True:
+                await theirs.accept_stream()
+
+        nursery.start_soon(accept)
+        for _ in range(256):
+            await ours.open_stream()
+        with pytest.raises(MuxedStreamError):
+            await ours.open_stream()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_ignores_its_window_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libp2p_patches, "BUFFERED_MAX_BYTES", 1_000_000)
+    async with muxers() as (ours, theirs, _):
+        stream = await ours.open_stream()
+        await theirs.accept_stream()
+        stream.send_window = 1 << 30
+        with trio.fail_after(10), trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def flood() -> None:
+                    await stream.write(bytes(64_000_000))
+
+                nursery.start_soon(quietly, flood)
+                await theirs.event_closed.wait()
+                scope.cancel()
+        assert theirs.is_closed
+
+
+async def quietly(act: Callable[[], Awaitable[None]]) -> None:
+    with suppress(Exception):  # The line is cut under it.
+        await act()
+
+
+async def test_small_reads_are_not_answered_one_by_one() -> None:
+    async with muxers() as (ours, theirs, _):
+        stream = Substream(await ours.open_stream())
+        other = Substream(await theirs.accept_stream())
+        written: list[int] = []
+        write_frame = theirs._write_frame
+
+        async def count(data: bytes) -> None:
+            written.append(len(data))
+            await write_frame(data)
+
+        theirs._write_frame = count  # type: ignore[method-assign]
+        for _ in range(200):
+            await stream.write(bytes(1000))
+            assert await read_all(other, 1000) == bytes(1000)
+        assert len(written) <= 4
+
+
+async def test_a_ping_tells_how_far_the_other_is() -> None:
+    async with muxers() as (ours, _, __):
+        assert ours.rtt() == 0
+        await ours.ping()
+        await ours._ping_event.wait()
+        assert ours.rtt() > 0
+
+
+def test_its_logs_stay_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    libp2p_patches.silence_logs()
+    logging.getLogger("libp2p.transport").error("nobody wants to know")
+    assert capsys.readouterr().err == ""
