@@ -10,10 +10,11 @@ threads of its own.
 
 import ipaddress
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import trio
-from zeroconf import InterfaceChoice, ServiceBrowser, ServiceInfo, ServiceListener, Zeroconf
+from zeroconf import Error, InterfaceChoice, ServiceBrowser, ServiceInfo, ServiceListener, Zeroconf
 
 from peernode.libp2p_address import parse_address
 from storage.errors import InvalidData
@@ -79,10 +80,12 @@ async def run_mdns(
     addresses: Sequence[str],
     interfaces: Sequence[str],
     found: Callable[[str, list[str]], None],
+    report: Callable[[Exception], None],
 ) -> None:
     """Say where `peer` listens and tell `found` of others, until cancelled.
 
-    `interfaces` are addresses of this machine; all of them if there are none.
+    `interfaces` are addresses of this machine; all of them if there are none.  `report` hears why
+    it is not possible here: a node goes on without.
     """
     token = trio.lowlevel.current_trio_token()
 
@@ -92,13 +95,15 @@ async def run_mdns(
                 found(other, listened)
 
     def heard(text: bytes) -> None:
-        try:
+        with suppress(trio.RunFinishedError):  # The node has ended meanwhile.
             token.run_sync_soon(hear, text)
-        except trio.RunFinishedError:
-            pass  # The node has ended meanwhile.
 
     chosen: Any = list(interfaces) or InterfaceChoice.All
-    zeroconf = await trio.to_thread.run_sync(lambda: Zeroconf(interfaces=chosen))
+    try:
+        zeroconf = await trio.to_thread.run_sync(lambda: Zeroconf(interfaces=chosen))
+    except OSError as error:
+        report(error)
+        return
     try:
         ServiceBrowser(zeroconf, SERVICE, _Listener(heard))
         info = ServiceInfo(
@@ -111,6 +116,8 @@ async def run_mdns(
         )
         await trio.to_thread.run_sync(lambda: zeroconf.register_service(info))
         await trio.sleep_forever()
+    except (OSError, Error) as error:
+        report(error)
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(zeroconf.close)
