@@ -7,10 +7,8 @@ shedding before a body is read, limits of bodies, JSON, ids, ETags, and the one 
 goes wrong becomes a status.
 """
 
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from contextlib import aclosing
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +17,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from peernode.calls import Answer, Call, Headers, ObjectClass, ObjectView, Operation
+from peernode.json_bodies import decode_body, read_body
 from peernode.pairs import ahead
 from peernode.permissions import Actor
 from peernode.problems import Problem, not_found
@@ -33,69 +32,12 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-BODY_SIZE_MAX_BYTES: Final = 1 << 20
-"""Largest JSON body. Source: API contract."""
-DEPTH_MAX: Final = 32
-"""Deepest JSON. Source: API contract."""
 PAGES: Final = frozenset({"", "openapi.json", "docs", "health", "metrics"})
 """First parts of the paths that are pages and not classes."""
 QUERY_LENGTH_MAX: Final = 64
 """Most query parameters. Source: guess."""
 
 _encode = msgspec.json.Encoder().encode
-_FIELD: Final = re.compile(
-    r"unknown field `(?P<unknown>[^`]*)`|required field `(?P<missing>[^`]*)`"
-)
-_PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`")
-
-
-def check_depth(text: bytes) -> None:
-    """Raise a `Problem` if JSON `text` nests deeper than `DEPTH_MAX`."""
-    if text.count(b"[") + text.count(b"{") <= DEPTH_MAX:
-        return
-    depth, in_string, escaped = 0, False, False
-    for byte in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
-            depth += 1
-            if depth > DEPTH_MAX:
-                raise Problem(
-                    "too_large", f"the body nests deeper than {DEPTH_MAX}", limit=DEPTH_MAX
-                )
-        elif byte in b"]}":
-            depth -= 1
-
-
-def decode_body(decoder: "msgspec.json.Decoder[Any]", raw: bytes) -> Any:
-    """Return `raw` decoded; raises a `Problem` that names the field."""
-    check_depth(raw)
-    try:
-        # Strings inside parts that stay raw are not looked into by the decoder.
-        raw.decode()
-        return decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        text = str(error)
-        found, place = _FIELD.search(text), _PATH.search(text)
-        path = place.group("path") if place else ""
-        if found is None:
-            raise Problem("invalid_field", text.replace("`$.", "`"), field=path) from None
-        name = found.group("unknown") or found.group("missing")
-        field = f"{path}.{name}" if path else name
-        if found.group("unknown"):
-            raise Problem(
-                "unknown_field", f"{field}: there is no such field", field=field
-            ) from None
-        raise Problem("invalid_field", f"{field}: this field is required", field=field) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem("invalid_json", f"the body is not JSON: {error}") from None
 
 
 def require_match(call: Call, revision: str) -> None:
@@ -215,7 +157,7 @@ class Api:
             self._active += 1
         try:
             if operation.body is not None:
-                call.raw = await _read_body(call)
+                call.raw = await read_body(call)
                 decoder = self._decoders[operation.body]
                 call.body = decode_body(decoder, call.raw or b"{}")
             foreign, handler = self._node.foreign, operation.handler
@@ -320,45 +262,6 @@ def _query(query_string: bytes) -> dict[str, str]:
 def _client(scope: Scope) -> str:
     client = scope.get("client")
     return client[0] if client else ""
-
-
-async def _read_body(call: Call) -> bytes:
-    kind = call.header(b"content-type")
-    if kind is not None and not kind.lower().startswith(b"application/json"):
-        raise Problem(
-            "unsupported_media_type",
-            f"the body is {kind.decode('latin-1')!r}, not JSON",
-            hint="send Content-Type: application/json",
-        )
-    length = call.header(b"content-length")
-    if length is not None and int(length) > BODY_SIZE_MAX_BYTES:
-        raise _body_too_large()
-    assert call.receive is not None
-    message = await call.receive()
-    if message["type"] == "http.disconnect":
-        raise ConnectionResetError("the caller left before its body was read")
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        pieces, size = [body], len(body)
-        async with aclosing(call.pieces()) as more:
-            async for piece in more:
-                size += len(piece)
-                if size > BODY_SIZE_MAX_BYTES:
-                    raise _body_too_large()
-                pieces.append(piece)
-        body = b"".join(pieces)
-    if len(body) > BODY_SIZE_MAX_BYTES:
-        raise _body_too_large()
-    return body
-
-
-def _body_too_large() -> Problem:
-    return Problem(
-        "too_large",
-        f"a JSON body has at most {BODY_SIZE_MAX_BYTES} bytes",
-        hint="store large data as a blob and pass its id",
-        limit=BODY_SIZE_MAX_BYTES,
-    )
 
 
 def _translate(error: Exception) -> Problem:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 import msgspec
 
 from peernode import access
-from peernode.api import BODY_SIZE_MAX_BYTES, check_depth
 from peernode.content import BlobRow
 from peernode.edge_arguments import (
     BlobAppend,
@@ -30,6 +29,7 @@ from peernode.edge_arguments import (
     UploadId,
 )
 from peernode.job_rows import Request
+from peernode.json_bodies import BODY_SIZE_MAX_BYTES, check_depth
 from peernode.permissions import Actor
 from peernode.problems import Problem
 from peernode.schemas import check_input

@@ -19,7 +19,7 @@ from typing import Protocol, assert_never
 
 import trio
 
-from gossip.errors import PeerError
+from gossip.errors import PENALTY_FORGED, PeerError, RemoteProtocolError
 from gossip.fetch import Fetch
 from gossip.fetch_events import (
     Abandon,
@@ -43,7 +43,17 @@ from gossip.fetch_events import (
     Verify,
     Withdraw,
 )
-from gossip.fetch_messages import FRAME_SIZE_MAX_BYTES, PROTOCOL, Thing
+from gossip.fetch_messages import (
+    FRAME_SIZE_MAX_BYTES,
+    PROTOCOL,
+    VERSION,
+    Data,
+    Get,
+    Reply,
+    Thing,
+    decode_reply,
+    encode,
+)
 from gossip.network import Network
 from storage.cid import Cid
 from storage.errors import StorageError
@@ -156,6 +166,34 @@ class FetchDriver:
             return await ticket.wait()
         finally:
             self.withdraw(ticket)
+
+    async def fetch_block(
+        self, thing: Thing, block: Block, auth: bytes, peer: str, timeout_s: float
+    ) -> Reply:
+        """Return what a peer says when asked for one block; one that it gives is kept then.
+
+        For a reader of a part, who cannot wait for what is before it.  Raises `PeerError`, also
+        for a block that is bad, and `StorageError`.
+        """
+        name, depth, index = thing.name, block.depth, block.index
+        get = Get(VERSION, thing.kind, thing.id, name, depth, index, auth)
+        try:
+            frame = await self._network.request(
+                peer,
+                PROTOCOL,
+                encode(get),
+                reply_size_max_bytes=FRAME_SIZE_MAX_BYTES,
+                timeout_s=timeout_s,
+            )
+            reply = decode_reply(frame)
+            if isinstance(reply, Data):
+                reason = await self._keeper.keep(thing, block, reply.data)
+                if reason:
+                    raise RemoteProtocolError(reason, PENALTY_FORGED)
+        except RemoteProtocolError as error:
+            self._penalise(peer, error)
+            raise
+        return reply
 
     async def run(self) -> None:
         """Carry out what the machine decides, until cancelled."""

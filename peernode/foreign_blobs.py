@@ -2,7 +2,8 @@
 
 The home says what a blob is, and whether its caller may read it.  Its bytes then come block by
 block, each verified, into this node's cache, and go out while they come; the next reader finds them
-here.  When the home cannot be asked, what it last said is answered, and the right is judged by the
+here.  Who reads only a part has its blocks asked for one by one, and not what is before it.  When
+the home cannot be asked, what it last said is answered, and the right is judged by the
 same table here.
 """
 
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from gossip.errors import PeerError
 from gossip.fetch_events import (
+    Block,
     Found,
     Missing,
     Overloaded,
@@ -19,7 +22,8 @@ from gossip.fetch_events import (
     Unreachable as NotReached,
     Unusable,
 )
-from gossip.fetch_messages import Kind, Thing
+from gossip.fetch_messages import Data, Kind, Refused, Thing
+from gossip.fetch_tree import Tree
 from peernode import access, foreign_messages as messages
 from peernode.calls import Call
 from peernode.content import BlobRow, decode_row
@@ -32,8 +36,8 @@ from peernode.foreign_rows import Rows
 from peernode.permissions import Actor, Target
 from peernode.problems import Problem
 from peernode.timestamps import TIME_MAX_MS
-from storage import cid as cids, codec
-from storage.cid import CONTENT_SIZE_MAX_BYTES, Cid, decode_node, is_leaf
+from storage import cid as cids, codec, ids
+from storage.cid import CONTENT_SIZE_MAX_BYTES, Cid, is_leaf
 from storage.errors import BlobError, InvalidData, RecordError
 from storage.store import Store, Table
 
@@ -148,24 +152,24 @@ class ForeignBlobs:
     ) -> AsyncGenerator[bytes, None]:
         """Yield verified bytes, at most a mebibyte at a time, while they come.
 
-        The first piece is empty, and comes when it is sure that there is something: take it before
-        anything is answered.  Raises the `Problem` `not_found`, `unreachable`, `too_large` or
+        The first piece is empty, and comes when the next one is here: take it before anything is
+        answered.  Raises the `Problem` `not_found`, `unreachable`, `too_large` or
         `overloaded`, and `StorageError`.
         """
         root = Cid(row.cid)
         async with self._cache.hold(root, row.size_bytes) as entry:
-            reading = _Reading(self, actor, blob, entry)
+            reading = _Reading(self, actor, blob, entry, is_part=length_bytes < row.size_bytes)
+            top = Block(root, 0, 0, row.size_bytes)
+            pieces = reading.pieces(top, 0, first_byte, first_byte + length_bytes)
             try:
-                await reading.block(root)
+                first_piece = await anext(pieces, b"")
                 yield b""
-                end = first_byte + length_bytes
-                pieces = reading.pieces(root, row.size_bytes, 0, first_byte, end)
-                try:
-                    async for piece in pieces:
-                        yield piece
-                finally:
-                    await pieces.aclose()
+                if first_piece:
+                    yield first_piece
+                async for piece in pieces:
+                    yield piece
             finally:
+                await pieces.aclose()
                 reading.close()
 
     def begin(self, actor: Actor, blob: int, entry: Entry) -> Ticket:
@@ -182,6 +186,29 @@ class ForeignBlobs:
     def withdraw(self, ticket: Ticket) -> None:
         """Wait no more for what `begin` began."""
         self._driver.withdraw(ticket)
+
+    async def fetch_block(self, actor: Actor, blob: int, entry: Entry, block: Block) -> None:
+        """Fetch one block of a blob's content. Raises `Problem` or `StorageError`."""
+        thing = Thing(Kind.BLOB, blob, bytes(entry.root))
+        asked: list[str] = []
+        unreached: list[str] = []
+        for provider in self._members.providers(blob):
+            peer, timeout_s = provider.peer, self._config.ask_timeout_s
+            try:
+                reply = await self._driver.fetch_block(
+                    thing, block, actor.certificate, peer, timeout_s
+                )
+            except PeerError as error:
+                (asked if error.penalty else unreached).append(peer)
+                continue
+            if isinstance(reply, Data):
+                return
+            asked.append(peer)
+            if provider.is_home and not (isinstance(reply, Refused) and reply.reason == "busy"):
+                break
+        if unreached:
+            raise self._asking.unreachable(_CLASS, blob, self._members.numbers(tuple(unreached)))
+        raise missing(_CLASS, blob, self._members.numbers(tuple(asked)))
 
     async def read(self, cid: Cid) -> bytes:
         """Return a block that is here; raises `BlobError`."""
@@ -209,21 +236,27 @@ class ForeignBlobs:
 class _Reading:
     """One reader of content that may still be coming."""
 
-    def __init__(self, blobs: ForeignBlobs, actor: Actor, blob: int, entry: Entry) -> None:
+    def __init__(
+        self, blobs: ForeignBlobs, actor: Actor, blob: int, entry: Entry, *, is_part: bool
+    ) -> None:
         self._blobs = blobs
         self._actor = actor
         self._blob = blob
         self._entry = entry
+        self._is_part = is_part
         self._ticket: Ticket | None = None
+        self._tree = Tree(CONTENT_SIZE_MAX_BYTES)
 
-    async def block(self, cid: Cid) -> bytes:
+    async def block(self, block: Block) -> bytes:
         """Return a block, once it is here."""
-        entry = self._entry
+        entry, cid = self._entry, block.cid
         if entry.has(cid):
             try:
                 return await self._blobs.read(cid)
             except BlobError:
                 entry.lost(cid)  # The disk lied: it is fetched again.
+        if self._is_part:
+            await self._blobs.fetch_block(self._actor, self._blob, entry, block)
         while not entry.has(cid):
             if self._ticket is None:
                 self._ticket = self._blobs.begin(self._actor, self._blob, entry)
@@ -240,24 +273,28 @@ class _Reading:
         return await self._blobs.read(cid)
 
     async def pieces(
-        self, cid: Cid, size_bytes: int, at: int, first: int, end: int
+        self, block: Block, at: int, first: int, end: int
     ) -> AsyncGenerator[bytes, None]:
-        """Yield bytes `first` to `end` of the content, of which `cid` is what lies from `at` on."""
-        data = await self.block(cid)
-        if is_leaf(cid):
+        """Yield bytes `first` to `end` of the content; `block` is what lies from `at` on."""
+        data = await self.block(block)
+        if is_leaf(block.cid):
             piece = data[max(0, first - at) : max(0, end - at)]
             if piece:
                 yield piece
             return
-        for child, child_bytes in decode_node(data):
-            if at + child_bytes > first and at < end:
-                below = self.pieces(child, child_bytes, at, first, end)
+        try:
+            children = self._tree.children(block, data)
+        except InvalidData:  # Good blocks, but of no content as it is taken here.
+            raise missing(_CLASS, self._blob, [ids.node_number(self._blob)]) from None
+        for child in children:
+            if at + child.size_bytes > first and at < end:
+                below = self.pieces(child, at, first, end)
                 try:
                     async for piece in below:
                         yield piece
                 finally:
                     await below.aclose()
-            at += child_bytes
+            at += child.size_bytes
 
     def close(self) -> None:
         """Wait for nothing more."""

@@ -212,7 +212,7 @@ class Cache:
         """Keep a block if it hashes to its CID; return "" or what is wrong with it."""
         if thing.kind is not Kind.BLOB or block is None:
             raise ValueError("content comes in blocks")
-        if not cids.matches(block.cid, data):
+        if not await self._offload(cids.matches, block.cid, data):
             return "a block does not hash to its CID"
         entry = self._entries.get(Cid(thing.name))
         if entry is None or not entry.holders:

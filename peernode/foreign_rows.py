@@ -68,7 +68,7 @@ class Rows:
         if id in self._sizes:
             self.size_bytes -= self._sizes.pop(id)
             self._unsaved.pop(id, None)
-            self._store.submit(Batch(deletes=[(self._table, ids.key(id))]), lazy=True)
+            self._store.submit(Batch(deletes=[(self._table, ids.key(id))]))
 
     def check(self) -> None:
         """Assert the invariants."""

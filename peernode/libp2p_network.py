@@ -180,7 +180,9 @@ class Libp2pNetwork:
             from peernode.libp2p_mdns import run_mdns
 
             interfaces = self._config.mdns_interfaces
-            self._nursery.start_soon(run_mdns, self.peer, self._addresses, interfaces, self._find)
+            self._nursery.start_soon(
+                run_mdns, self.peer, self._addresses, interfaces, self._find, self._services.report
+            )
 
     def addresses(self) -> list[str]:
         """Return where others find this node, with its peer id; empty before `listen`."""

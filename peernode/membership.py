@@ -140,13 +140,13 @@ class Membership:
             return Refused("this is not an invite of this node", again=False)
         try:
             async with self._turn:
-                fact = await self._node.transactions.run(lambda t: self._admit(t, ask, joiner))
+                number = await self._node.transactions.run(lambda t: self._admit(t, ask, joiner))
         except Problem as problem:
             return Refused(problem.detail[: join_messages.DETAIL_LENGTH_MAX], again=False)
         except StoreError:
             return Refused("the inviting node cannot write now", again=True)
-        if fact is not None:
-            self._node.log.info("node admitted", node_id=fact.statement.number, peer_id=peer)  # type: ignore[union-attr]
+        if number is not None:
+            self._node.log.info("node admitted", node_id=number, peer_id=peer)
         genesis, found = self._facts_for(joiner)
         return Admitted(genesis, found, self.whereabouts(joiner))
 
@@ -158,8 +158,11 @@ class Membership:
             mesh_invites.proof(secret, identity.mesh, key, joiner), ask.proof
         )
 
-    def _admit(self, transaction: Transaction, ask: Ask, joiner: bytes) -> Fact | None:
-        """Burn the invite and admit the node, or raise a `Problem`; `None`: it was, by this one."""
+    def _admit(self, transaction: Transaction, ask: Ask, joiner: bytes) -> int | None:
+        """Burn the invite and admit the node; return its number, or `None` if it had done so before.
+
+        Raises a `Problem`.
+        """
         row = BURNT + ask.invite_name
         burnt = transaction.get(Table.META, row)
         if burnt is not None and burnt != joiner:
@@ -185,10 +188,9 @@ class Membership:
             self._node.identity.number,
             self._node.timestamps.tick(),
         )
-        fact = self._node.seal(grant)
         transaction.put(Table.META, row, joiner)
-        self._node.registry.add_fact(transaction, fact)
-        return fact
+        self._node.registry.add_fact(transaction, self._node.seal(grant))
+        return number
 
     def _next_number(self) -> tuple[int, tuple[int, int] | None]:
         own = self._authority.node(self._node.identity.number)

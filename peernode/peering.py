@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from gossip.errors import PeerError
+from gossip.errors import PeerError, RemoteProtocolError
 from gossip.network import Network, PeerEvent, PeerUp, RequestHandler
 from peernode import join_messages
 from peernode.join_messages import Greeted, Greeting
@@ -205,7 +205,10 @@ class Peering:
 
     async def _answer_greeting(self, peer: str, frame: bytes) -> bytes:
         key = signing.parse_peer_id(peer)
-        greeting = join_messages.decode_greeting(frame)
+        try:
+            greeting = join_messages.decode_greeting(frame)
+        except InvalidData as error:
+            raise RemoteProtocolError(f"not a greeting: {error}") from error
         self.seen_ms[peer] = self._node.clock.wall_ms()
         if self._membership.is_member(key) and self._membership.book.say(key, greeting.addresses):
             self._stale.set()

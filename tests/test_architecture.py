@@ -31,7 +31,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "httptools": ("peernode/http_*.py",),
     "httpx": ("peernode/client/*.py", "worker/egress.py"),
     "jsonschema": ("peernode/schemas.py",),
-    "libp2p": (),
+    "libp2p": ("peernode/libp2p_*.py",),
     "lmdb": ("storage/lmdb_store.py",),
     "nacl": ("storage/signing.py", "peernode/vault.py"),
     "numpy": ("worker/inference.py",),

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import trio
 
-from peernode.api import BODY_SIZE_MAX_BYTES, DEPTH_MAX, check_depth
 from peernode.classes import CLASSES
+from peernode.json_bodies import BODY_SIZE_MAX_BYTES, DEPTH_MAX, check_depth
 from peernode.problems import CODES, Problem
 from tests.peernode.nodes import Caller, Exchange, Lab, exchange, open_lab, settle, sign_up
 from worker import protocol

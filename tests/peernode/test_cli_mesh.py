@@ -71,10 +71,11 @@ def good_invite():
 
 
 def test_the_invite_is_the_first_line_and_alone(data, capsys):
-    with scripted([Answer(201, INVITE)]) as server:
+    with scripted(Answer(201, INVITE)) as server:
         at(data, server)
-        assert run(["invite", "--data", str(data), "--ttl-s", "60", "--address", "/ip4/1.2.3.4/tcp/5"]) == 0  # fmt: skip
-        (sent,) = server.requests
+        address = ["--address", "/ip4/1.2.3.4/tcp/5"]
+        assert run(["invite", "--data", str(data), "--ttl-s", "60", *address]) == 0
+        (sent,) = server.received
         assert (sent.method, sent.path) == ("POST", "/mesh/invite")
         assert json.loads(sent.body) == {"ttl_s": 60.0, "addresses": ["/ip4/1.2.3.4/tcp/5"]}
         assert sent.headers["authorization"] == "Bearer pno1.secret"
@@ -85,7 +86,7 @@ def test_the_invite_is_the_first_line_and_alone(data, capsys):
 
 
 def test_without_data_it_is_the_directory_that_up_would_take(data, capsys):
-    with scripted([Answer(201, INVITE)]) as server:
+    with scripted(Answer(201, INVITE)) as server:
         at(data, server)
         assert run(["invite", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == INVITE
@@ -97,7 +98,7 @@ def test_an_invite_for_a_person_needs_no_node(data, capsys):
 
 
 def test_peers_are_a_table_or_json(data, capsys):
-    with scripted([Answer(200, PEERS), Answer(200, PEERS)]) as server:
+    with scripted(Answer(200, PEERS), Answer(200, PEERS)) as server:
         at(data, server)
         assert run(["peers"]) == 0
         lines = capsys.readouterr().out.splitlines()
@@ -110,10 +111,10 @@ def test_peers_are_a_table_or_json(data, capsys):
 
 
 def test_evicting_says_who_is_out(data, capsys):
-    with scripted([Answer(200, PEERS["items"][1] | {"state": "evicted"})]) as server:
+    with scripted(Answer(200, PEERS["items"][1] | {"state": "evicted"})) as server:
         at(data, server)
         assert run(["evict", "2", "--reason", "left", "--distrust"]) == 0
-        (sent,) = server.requests
+        (sent,) = server.received
         assert (sent.method, sent.path) == ("POST", "/mesh/evict")
         assert json.loads(sent.body) == {"node": "2", "reason": "left", "distrust": True}
     assert "evicted" in capsys.readouterr().out

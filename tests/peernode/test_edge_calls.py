@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from peernode.api import BODY_SIZE_MAX_BYTES
 from peernode.edge_calls import CHAIN_LENGTH_MAX, UPLOADS_MAX
+from peernode.json_bodies import BODY_SIZE_MAX_BYTES
 from storage.store import Table
 from tests.peernode.nodes import ECHO, Caller, Lab, Worker, settle, sign_up
 from worker import protocol

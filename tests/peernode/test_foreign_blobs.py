@@ -1,13 +1,24 @@
 """Blobs of other nodes: fetched block by block, verified, kept for the next, resumed, bounded."""
 
+import random
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import pytest
 import trio
 import trio.testing
 
 from gossip.errors import PeerClosed
-from gossip.fetch_messages import PROTOCOL, Data, decode_reply, decode_request, encode
+from gossip.fetch_messages import (
+    PROTOCOL,
+    VERSION,
+    Data,
+    Get,
+    Kind,
+    decode_reply,
+    decode_request,
+    encode,
+)
 from peernode import foreign_messages
 from peernode.content import encode_row
 from peernode.foreign import Config
@@ -334,3 +345,65 @@ async def test_a_peer_that_is_no_member_gets_nothing(autojump_clock: Clock) -> N
                 await stranger.request(
                     peer_of(1), protocol, b"\x80", reply_size_max_bytes=1000, timeout_s=5
                 )
+
+
+async def test_a_part_is_read_without_what_is_before_it(autojump_clock: Clock) -> None:
+    async with open_mesh(3) as mesh:
+        blob, near, far = await put(mesh), await mesh.caller(2), await mesh.caller(3)
+        asked = count(mesh)
+        path = f"/blob/{blob}/content"
+        assert (await fetch(near, path, 206, Range="bytes=-3")).content == b"end"
+        assert asked == [(0, 0), (1, 4)]
+        # What is here is not asked for again, and a neighbour may have it too.
+        assert (await fetch(near, path)).content == CONTENT
+        assert sorted(asked) == [(0, 0), *((1, at) for at in range(5))]
+        await fetch(far, f"/blob/{blob}")
+        mesh.part(1)
+        assert (await fetch(far, path, 206, Range="bytes=0-2")).content == b"\1\1\1"
+        mesh.part(2)
+        assert (await far.get(path, 504, Range="bytes=-3"))["nodes"] == [1]
+
+
+@pytest.mark.parametrize("protocol", [PROTOCOL, foreign_messages.ASK, foreign_messages.FOLLOW])
+async def test_noise_costs_a_peer_its_question_and_nothing_else(
+    protocol: str, autojump_clock: Clock
+) -> None:
+    async with open_mesh() as mesh:
+        blob, near = await put(mesh), await mesh.caller(2)
+        actor = mesh.nodes[2].sessions.authenticate(f"Bearer {near.token}".encode())
+        get = Get(VERSION, Kind.BLOB, int(blob), b"x" * 36, 0, 0, actor.certificate)
+        ask = foreign_messages.Ask(1, "job.get", int(blob), 0, b"", 0, actor.certificate)
+        good = [encode(get), foreign_messages.encode(ask)]
+        drawn = random.Random(3)
+        for _ in range(100):
+            frame = bytearray(drawn.choice([*good, drawn.randbytes(40)]))
+            frame[drawn.randrange(len(frame))] ^= drawn.randrange(1, 256)
+            with suppress(PeerClosed):
+                if protocol == foreign_messages.FOLLOW:
+                    stream = await mesh.networks[2].open_stream(
+                        peer_of(1), protocol, size_max_bytes=1 << 20, timeout_s=5
+                    )
+                    await stream.send(bytes(frame))
+                    await stream.receive()
+                    await stream.aclose()
+                else:
+                    await mesh.networks[2].request(
+                        peer_of(1), protocol, bytes(frame), reply_size_max_bytes=9999, timeout_s=5
+                    )
+        assert (await fetch(near, f"/blob/{blob}/content")).content == CONTENT
+
+
+async def test_replies_that_are_noise_are_no_answer(autojump_clock: Clock) -> None:
+    async with open_mesh() as mesh:
+        blob, near = await put(mesh), await mesh.caller(2)
+        await fetch(near, f"/blob/{blob}")
+
+        async def noise(_: str, frame: bytes) -> bytes:
+            return frame[::-1]
+
+        for protocol in (PROTOCOL, foreign_messages.ASK):
+            mesh.networks[1].requests[protocol] = noise, 1 << 14
+        await fetch(near, f"/blob/{int(blob) + 1}", 504)
+        answer = await fetch(near, f"/blob/{blob}")
+        assert answer.headers["stale"].startswith("as-of ")
+        assert (await near.get(f"/blob/{blob}/content", 404))["nodes"] == [1]

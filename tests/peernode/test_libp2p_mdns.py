@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 
 from peernode.libp2p_mdns import read_strings, write_strings
 from storage import signing
-from tests.peernode.libp2p_world import QUICK, open_node, until
+from tests.peernode.libp2p_world import QUICK, join, open_node, until
 
 ONE, OTHER = (
     signing.peer_id(signing.Keypair.from_seed(bytes([number]) * 32).public_key) for number in (1, 2)
@@ -53,6 +53,19 @@ async def found_each_other(*, allowed: bool) -> bool:
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 async def test_members_on_one_network_find_each_other() -> None:
     assert await found_each_other(allowed=True)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+async def test_a_node_goes_on_where_it_is_not_possible() -> None:
+    reported: list[tuple[str, Exception]] = []
+    nowhere = replace(LOCAL, mdns_interfaces=("192.0.2.1",))
+    async with (
+        open_node(1, config=nowhere, reported=reported) as one,
+        open_node(2, reported=reported) as other,
+    ):
+        await until(lambda: reported)
+        await join(one, other)
 
 
 @pytest.mark.slow

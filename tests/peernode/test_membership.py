@@ -27,7 +27,7 @@ from tests.peernode.meshes import (
     peer_id,
     peers,
 )
-from tests.peernode.nodes import Caller, Disk, WallClock, settle, sign_up
+from tests.peernode.nodes import Caller, Disk, WallClock, open_memory_node, settle, sign_up
 
 
 def frame_for(text: str, name: str) -> bytes:
@@ -376,6 +376,49 @@ async def test_the_mesh_is_the_operators_business(autojump_clock: Any) -> None:
         await operator.post("/mesh/invite", {"ttl_s": -1}, 422)
         await operator.post("/mesh/invite", {"addresses": ["localhost"]}, 422)
         await operator.get("/mesh/other", 404)
+
+
+async def test_a_node_by_itself_sees_itself_and_cannot_be_joined(autojump_clock: Any) -> None:
+    async with open_memory_node() as node:
+        operator = Caller(node, node.identity.operator_token)
+        (own,) = (await operator.get("/mesh/peers"))["items"]
+        assert (own["node_id"], own["state"], own["addresses"]) == ("1", "self", [])
+        refused = await operator.post("/mesh/invite", {}, 409)
+        assert "--p2p" in refused["hint"]
+        refused = await operator.post("/mesh/evict", {"node": "1"}, 403)
+        assert refused["field"] == "node"
+
+
+async def test_a_member_that_talks_nonsense_gets_no_answer(autojump_clock: Any) -> None:
+    async with open_ether() as ether, open_mesh_node(ether, "a", Disk()) as a:
+        disk = await join(ether, a, "b")
+        async with open_mesh_node(ether, "b", disk) as b:
+            await settle()
+            assert b.peering is not None
+            before = a.membership.book.find(keypair("b").public_key)
+            for frame in (b"\0", b"\xff" * 2000):
+                with pytest.raises(PeerError):
+                    await b.peering.network.request(
+                        peer_id("a"),
+                        join_messages.PEERS_PROTOCOL,
+                        frame,
+                        reply_size_max_bytes=100,
+                        timeout_s=1,
+                    )
+            assert a.membership.book.find(keypair("b").public_key) == before
+            assert (await peers(a))["2"]["state"] == "up"
+
+
+async def test_addresses_that_nobody_can_dial_are_left_out(autojump_clock: Any) -> None:
+    async with open_memory_node() as node:
+        book, key = node.membership.book, keypair("x").public_key
+        assert not book.say(key, ("/ip4/999.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/99999"))
+        assert book.say(key, ("/ip4/999.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/5"))
+        assert book.hear(key, ("/ip4/1.2.3.4/tcp/6",))
+        assert not book.hear(key, ("/ip4/1.2.3.4/tcp/5",))
+        assert book.find(key) == ("/ip4/1.2.3.4/tcp/5", "/ip4/1.2.3.4/tcp/6")
+        book.forget(key)
+        assert book.find(key) == ()
 
 
 async def test_an_invite_names_where_the_node_is_or_what_the_operator_says(
