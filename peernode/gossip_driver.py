@@ -263,6 +263,9 @@ class GossipDriver:
                 appraise_at = now + APPRAISE_S
                 for peer in self._standing.blamed():
                     self.appraise(peer)
+                for peer in [peer for peer in self._cut if not self._standing.is_cut(peer, now)]:
+                    # Still up, and perhaps forgiven: the machine has the last word.
+                    self._see(PeerUp(peer))
 
     @property
     def _deadline(self) -> float:

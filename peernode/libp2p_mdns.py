@@ -9,6 +9,7 @@ threads of its own.
 """
 
 import ipaddress
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -100,6 +101,7 @@ async def run_mdns(
 
     chosen: Any = list(interfaces) or InterfaceChoice.All
     try:
+        _require_ours(interfaces)
         zeroconf = await trio.to_thread.run_sync(lambda: Zeroconf(interfaces=chosen))
     except OSError as error:
         report(error)
@@ -121,6 +123,14 @@ async def run_mdns(
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(zeroconf.close)
+
+
+def _require_ours(interfaces: Sequence[str]) -> None:
+    """Raise `OSError` for what is no address of this machine; zeroconf would leave sockets open."""
+    for host in interfaces:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
 
 
 def _packed(addresses: Sequence[str]) -> list[bytes]:

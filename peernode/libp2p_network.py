@@ -44,27 +44,16 @@ from gossip.network import (
 )
 from peernode.libp2p_address import Address, parse_address, reachable
 from peernode.libp2p_config import AGENT, Libp2pConfig
+from peernode.libp2p_supervisor import ADDRESSES_MAX, Supervisor
 from storage import signing
-from storage.errors import InvalidData
 
 if TYPE_CHECKING:
     from peernode.libp2p_connection import Connection, Connector
     from peernode.libp2p_link import Link, Services
     from peernode.libp2p_strangers import Strangers
 
-ADDRESSES_MAX: Final = 8
-"""Most addresses of a peer that are tried. Source: guess; two networks with two families each."""
 BACKLOG: Final = 128
 """Connections that the kernel holds for us. Source: Linux's old SOMAXCONN."""
-
-
-class _Known:
-    """A peer that is to be connected."""
-
-    def __init__(self, addresses: Sequence[Address]) -> None:
-        self.addresses = addresses
-        self.changed = trio.Event()
-        self.scope = trio.CancelScope()
 
 
 class Libp2pNetwork:
@@ -86,14 +75,15 @@ class Libp2pNetwork:
         self._strangers = strangers
         self._listened = address
         self._config = config
-        self._chance = chance
         self._nursery = nursery
         self._make_link = make_link
         self._addresses: list[str] = []
         self._watchers: list[Watcher] = []
         self._links: dict[str, Link] = {}
         self._up: dict[str, Link] = {}
-        self._known: dict[str, _Known] = {}
+        self._supervisor = Supervisor(
+            connector.peer, config, chance, nursery, self._links.get, self._connect
+        )
         self._handshakes: dict[trio.CancelScope, None] = {}
 
     # --- the seam -------------------------------------------------------------------------
@@ -181,7 +171,12 @@ class Libp2pNetwork:
 
             interfaces = self._config.mdns_interfaces
             self._nursery.start_soon(
-                run_mdns, self.peer, self._addresses, interfaces, self._find, self._services.report
+                run_mdns,
+                self.peer,
+                self._addresses,
+                interfaces,
+                self._find_locally,
+                self._services.report,
             )
 
     def addresses(self) -> list[str]:
@@ -189,38 +184,12 @@ class Libp2pNetwork:
         return list(self._addresses)
 
     def add_peer(self, peer: str, addresses: Sequence[str]) -> None:
-        """Be connected to a peer, from now on; of one that is known, these addresses are new.
-
-        Addresses beyond `ADDRESSES_MAX` and those of other peers are left out.  Raises
-        `InvalidData` for one that is none, and for a peer that has no Ed25519 key.
-        """
-        signing.parse_peer_id(peer)
-        parsed = [parse_address(each) for each in addresses]
-        usable = [each for each in parsed if each.peer in (None, peer)][:ADDRESSES_MAX]
-        known = self._known.get(peer)
-        if peer == self.peer:
-            raise InvalidData("that is this node itself")
-        if known is None:
-            self._known[peer] = known = _Known(usable)
-            self._nursery.start_soon(self._keep, peer, known)
-        elif known.addresses != usable:
-            known.addresses = usable
-            known.changed.set()
-
-    def _find(self, peer: str, addresses: Sequence[str]) -> None:
-        """Note what somebody on this network says, who need not be that peer."""
-        if not self._services.allowed(signing.parse_peer_id(peer)) or peer in self._up:
-            return
-        known = self._known.get(peer)
-        # Behind those that were told on better grounds.
-        before = [] if known is None else [str(each) for each in known.addresses]
-        self.add_peer(peer, list(dict.fromkeys([*before, *addresses])))
+        """Be connected to a peer, from now on. Raises as `Supervisor.add`."""
+        self._supervisor.add(peer, addresses)
 
     def forget_peer(self, peer: str) -> None:
         """Break the link to a peer and do not dial it any more."""
-        known = self._known.pop(peer, None)
-        if known is not None:
-            known.scope.cancel()
+        self._supervisor.forget(peer)
         if peer in self._links:
             self._links[peer].end()
 
@@ -295,9 +264,7 @@ class Libp2pNetwork:
         if old is not None:
             old.end()
         link = self._links[connection.peer] = self._make_link(connection)
-        known = self._known.get(connection.peer)
-        if known is not None:
-            known.changed.set()
+        self._supervisor.wake(connection.peer)
         return link
 
     async def _run_link(self, link: "Link") -> None:
@@ -338,25 +305,10 @@ class Libp2pNetwork:
             self._nursery.start_soon(self._run_link, link)
         return link
 
-    async def _keep(self, peer: str, known: _Known) -> None:
-        """Keep a peer connected until it is forgotten."""
-        failures = 0
-        with known.scope:
-            while True:
-                known.changed = trio.Event()
-                link = self._links.get(peer) or await self._connect(peer, known.addresses)
-                if link is not None:
-                    await link.ended.wait()
-                    if link.was_up_s >= self._config.stable_after_s:
-                        failures = 0
-                with trio.move_on_after(self._delay_s(failures)):
-                    await known.changed.wait()
-                failures += 1
-
-    def _delay_s(self, failures: int) -> float:
-        """Return how long to wait before dialling again; drawn, so that peers do not collide."""
-        delay_s = self._config.retry_delay_min_s * 2.0 ** min(failures, 16)
-        return min(delay_s, self._config.retry_delay_max_s) * self._chance.uniform(0.5, 1.0)
+    def _find_locally(self, peer: str, addresses: Sequence[str]) -> None:
+        """Note what somebody on this network says, who need not be that peer."""
+        if self._services.allowed(signing.parse_peer_id(peer)) and peer not in self._up:
+            self._supervisor.suggest(peer, addresses)
 
     def tell(self, link: "Link", is_up: bool) -> None:
         """Tell the watchers that a link came up or went down."""

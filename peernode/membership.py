@@ -159,7 +159,7 @@ class Membership:
         )
 
     def _admit(self, transaction: Transaction, ask: Ask, joiner: bytes) -> int | None:
-        """Burn the invite and admit the node; return its number, or `None` if it had done so before.
+        """Burn the invite and admit the node; return its number, or `None` if that was done before.
 
         Raises a `Problem`.
         """

@@ -339,7 +339,7 @@ async def open_node(config: Config, seams: Seams | None = None) -> AsyncIterator
                 if node.federation is not None:
                     nursery.start_soon(node.federation.run)
                 if node.peering is not None:
-                    await node.peering.network.listen()
+                    await node.peering.listen()
                     nursery.start_soon(node.peering.run)
                 if seams.store is None:
                     nursery.start_soon(seams.offload, node.blob_store.collect)

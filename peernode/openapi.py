@@ -26,6 +26,11 @@ _PROBLEM_SCHEMA: Final[dict[str, Any]] = {
         "hint": {"type": "string"},
         "field": {"type": "string"},
         "limit": {"type": "number"},
+        "nodes": {
+            "type": "array",
+            "items": {"type": "integer"},
+            "description": "nodes that were asked, or could not be",
+        },
         "retryable": {"type": "boolean"},
     },
 }
@@ -45,6 +50,17 @@ _EVENT_SCHEMA: Final[dict[str, Any]] = {
 _IF_MATCH: Final = Parameter(
     name="If-Match", where="header", description="only if the object is still at this revision"
 )
+_ELSEWHERE: Final[dict[str, Any]] = {
+    "Origin-Node": {
+        "description": "number of the node that is asked, if that is another one",
+        "schema": {"type": "string"},
+    },
+    "Stale": {
+        "description": "as-of TIME: that node cannot be asked, and this was known then",
+        "schema": {"type": "string"},
+    },
+}
+"""Headers of what is answered for another node."""
 _LIST_PARAMETERS: Final = (
     Parameter(name="limit", description="objects a page, 1 to 1000", type="integer"),
     Parameter(name="cursor", description="`next` of the page before"),
@@ -177,8 +193,13 @@ def _responses(
         described = {operation.media_type: {"schema": schema}}
         described |= {text: {"schema": {"type": "string"}} for text in operation.media_types_also}
         content = {"content": described}
+    stated = {"headers": _ELSEWHERE} if operation.elsewhere else {}
     responses: dict[str, Any] = {
-        str(status): {"description": operation.summary, **(content if status != 304 else {})}
+        str(status): {
+            "description": operation.summary,
+            **stated,
+            **(content if status != 304 else {}),
+        }
         for status in (operation.status, *operation.statuses)
     }
     for code in dict.fromkeys((*_EVERY_CALL, *operation.problems)):

@@ -19,6 +19,7 @@ import trio
 from gossip.errors import PeerError, RemoteProtocolError
 from gossip.network import Network, PeerEvent, PeerUp, RequestHandler
 from peernode import join_messages
+from peernode.config import ConfigError
 from peernode.join_messages import Greeted, Greeting
 from peernode.mesh_invites import ADDRESSES_MAX
 from storage import signing
@@ -105,6 +106,14 @@ class Peering:
     def addresses(self) -> tuple[str, ...]:
         """Where this node listens, without its peer id."""
         return tuple(a.partition("/p2p/")[0] for a in self.network.addresses())[:ADDRESSES_MAX]
+
+    async def listen(self) -> None:
+        """Let others connect. Raises `ConfigError`."""
+        try:
+            await self.network.listen()
+        except OSError as error:
+            where = self._node.config.p2p
+            raise ConfigError(f"p2p: cannot listen at {where}: {error.strerror}") from error
 
     def note_sync(self, peer: str) -> None:
         """Take note that a peer and this node know the same, as of now."""

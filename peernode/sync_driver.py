@@ -239,13 +239,13 @@ class SyncDriver:
 
     async def _hear(self, stream: Stream, session: int) -> list[Effect]:
         """Return what follows from the next frame, or from its not coming."""
-        input: Input = Tick()
+        happened: Input = Tick()
         with trio.move_on_at(self._deadline):
             try:
-                input = Receive(session, await stream.receive())
+                happened = Receive(session, await stream.receive())
             except PeerError as error:
-                input = Closed(session, error)
-        return self._handle(input)
+                happened = Closed(session, error)
+        return self._handle(happened)
 
     async def _do(self, stream: Stream, effect: Effect) -> Input | None:
         """Carry out an effect; return what the machine is to be told of it."""

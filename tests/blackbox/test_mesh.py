@@ -54,9 +54,10 @@ def make(data: Path, *, workers: int = 1) -> Daemon:
     return Daemon(data, workers=workers, arguments=["--p2p", address])
 
 
-def invite(inviter: Daemon, *options: str) -> str:
-    """Return an invite: the first line of what the command prints, and all of it."""
-    return peernode("invite", "--data", str(inviter.data), *options).stdout.splitlines()[0]
+def invite(inviter: Daemon, **body: Any) -> str:
+    """Return an invite, as a program asks for it."""
+    with inviter.operator() as operator:
+        return str(expect(operator.post("/mesh/invite", json=body), 201)["invite"])
 
 
 def join(inviter: Daemon, joiner: Daemon) -> Any:
@@ -283,12 +284,14 @@ def test_both_nodes_restart_and_find_each_other(pair: Mesh) -> None:
 
 
 def test_an_invite_works_once_and_for_a_while(pair: Mesh, tmp_path: Path) -> None:
-    text = invite(pair.a)
+    said = peernode("invite", "--data", str(pair.a.data))
+    text = said.stdout.splitlines()[0]
     assert " " not in text
+    assert pair.a.peer_id in said.stderr
     peernode("join", text, "--data", str(pair.c.data))
     again = peernode("join", text, "--data", str(tmp_path / "d"), status=1)
     assert "used before" in again.stderr
-    short = invite(pair.a, "--ttl-s", "0.001")
+    short = invite(pair.a, ttl_s=0.001)
     late = peernode("join", short, "--data", str(tmp_path / "d"), status=1)
     assert "expired" in late.stderr
     # The thief's own directory is as good as new for an invite of its own.
@@ -313,6 +316,26 @@ def test_joining_needs_a_node_that_is_stopped_and_holds_nothing(pair: Mesh, tmp_
     join(pair.a, pair.c)
     with pair.c:
         in_state(pair.a, {pair.c.node_id: "up"})
+
+
+def test_a_join_that_was_killed_is_done_again_and_once(pair: Mesh) -> None:
+    text, command = invite(pair.a), [sys.executable, "-m", "peernode", "join"]
+    for patience_s in (0.3, 0.6, 0.9, 1.2):
+        process = subprocess.Popen(
+            [*command, text, "--data", str(pair.c.data)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            assert process.wait(patience_s) == 0
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    found = json.loads(peernode("join", text, "--data", str(pair.c.data), "--json").stdout)
+    assert sorted(states(pair.a)) == ["1", "2", "3"]
+    with pair.c:
+        assert pair.c.node_id == found["node_id"] == "3"
+        in_state(pair.a, {"3": "up"})
 
 
 def test_an_inviter_that_is_off_is_named(pair: Mesh, tmp_path: Path) -> None:

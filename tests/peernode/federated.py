@@ -178,9 +178,7 @@ class Federated:
         self.nodes[name] = await self.nursery.start(self._host, name, config, seams)
         return self.nodes[name]
 
-    async def _host(
-        self, name: str, config: Config, seams: Seams, task_status: Any
-    ) -> None:
+    async def _host(self, name: str, config: Config, seams: Seams, task_status: Any) -> None:
         stopping, stopped = self._running[name] = trio.Event(), trio.Event()
         async with open_node(config, seams) as node:
             task_status.started(node)

@@ -121,7 +121,7 @@ async def test_what_was_fetched_is_not_fetched_again(autojump_clock: Clock) -> N
 async def test_content_goes_out_while_it_comes(autojump_clock: Clock) -> None:
     async with open_mesh() as mesh:
         blob, near = await put(mesh), await mesh.caller(2)
-        asked = count(mesh, stop_after=4)
+        asked = count(mesh, stop_after=BLOCKS - 1)
         stream = await read(mesh, 2, blob, near)
         got = b"".join([await anext(stream), await anext(stream)])
         assert got == CONTENT[: 2 * CHUNK_SIZE_BYTES]
@@ -136,9 +136,8 @@ async def test_a_fetch_that_was_broken_off_goes_on_where_it_was(autojump_clock: 
     async with open_mesh() as mesh:
         blob, near = await put(mesh), await mesh.caller(2)
         before = count(mesh, stop_after=3)
-        stream = await read(mesh, 2, blob, near)
         with pytest.raises(Problem):
-            async for _ in stream:
+            async for _ in await read(mesh, 2, blob, near):
                 pass
         mesh.meet(1, 2)
         after = count(mesh)

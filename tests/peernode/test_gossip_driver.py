@@ -8,7 +8,8 @@ import trio.testing
 
 from gossip.errors import RemoteProtocolError
 from gossip.sync_messages import Stratum
-from peernode.gossip_driver import GossipDriver, decode_item, encode_item, topic_of
+from peernode.gossip_driver import APPRAISE_S, GossipDriver, decode_item, encode_item, topic_of
+from peernode.standing import HALF_LIFE_S
 from tests.peernode.federated import Federated, open_federated
 from tests.peernode.meshes import peer_id
 from tests.storage.builders import MESH, SETTING, record
@@ -63,10 +64,11 @@ async def test_a_change_arrives_within_the_delay_of_a_batch(
     async with open_federated(2, sync_interval_s=NEVER_S) as mesh:
         space = await make_space(mesh)
         await put_many(mesh, space, 1)
-        began = trio.current_time()
-        while not await known(mesh, "b", space):
-            await trio.sleep(0.001)
-        assert trio.current_time() - began <= 0.03
+        # 20 ms until a batch is closed, and 5 on the line.
+        await trio.sleep(0.018)
+        assert await known(mesh, "b", space) == 0
+        await trio.sleep(0.01)
+        assert await known(mesh, "b", space) == 1
 
 
 async def test_a_record_that_is_larger_than_a_batch_travels_alone(
@@ -140,10 +142,11 @@ async def test_what_a_peer_is_to_blame_for_counts_in_gossip_and_is_forgiven(
         before = federation.gossip.mesh.score(me)
         federation.standing.blame(peer_id("b"), 40, "something", trio.current_time())
         assert federation.gossip.mesh.score(me) == pytest.approx(before - 40, abs=1)
-        await trio.sleep(3600)
-        assert federation.gossip.mesh.score(me) == pytest.approx(before, abs=2)
+        await trio.sleep(HALF_LIFE_S + APPRAISE_S)
+        assert federation.gossip.mesh.score(me) == pytest.approx(before - 19, abs=1.5)
 
 
+@pytest.mark.slow
 async def test_a_peer_that_is_cut_off_gets_nothing_until_it_comes_back(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -151,12 +154,12 @@ async def test_a_peer_that_is_cut_off_gets_nothing_until_it_comes_back(
         space = await make_space(mesh)
         federation = mesh.nodes["a"].federation
         assert federation is not None
-        federation.standing.blame(peer_id("b"), 400, "everything", trio.current_time())
+        federation.standing.blame(peer_id("b"), 170, "everything", trio.current_time())
         await put_many(mesh, space, 3)
         await trio.sleep(5)
         assert await known(mesh, "b", space) == 0
         mesh.part("a", "b")
-        await trio.sleep(3600)
+        await trio.sleep(2 * HALF_LIFE_S)
         mesh.join("a", "b")
         await trio.sleep(5)
         assert await known(mesh, "b", space) == 3

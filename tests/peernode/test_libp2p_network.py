@@ -222,6 +222,23 @@ async def test_new_addresses_are_dialled_at_once() -> None:
         await join(one, other)
 
 
+async def test_a_peer_that_refuses_us_is_not_dialled_without_end() -> None:
+    dialled = 0
+
+    def nobody(_: bytes) -> bool:
+        nonlocal dialled
+        dialled += 1
+        return False
+
+    config = replace(QUICK, retry_delay_min_s=0.1, retry_delay_max_s=0.1)
+    async with open_node(1, config=config) as one, open_node(2, allowed=nobody) as other:
+        one.add_peer(other.peer, other.addresses())
+        with trio.move_on_after(1):
+            await trio.sleep_forever()
+        assert 2 <= dialled <= 20
+        assert one.peers() == []
+
+
 # --- requests -----------------------------------------------------------------------------------
 
 

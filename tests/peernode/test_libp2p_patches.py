@@ -175,14 +175,25 @@ async def test_a_writer_that_is_cancelled_spares_the_other_streams() -> None:
 
 
 async def test_streams_whose_opening_was_cancelled_are_given_back() -> None:
-    async with muxers() as (ours, theirs, _):
+    async with muxers() as (ours, _, line):
         slots = ours.stream_backlog_semaphore.value
-        for _ in range(300):
-            with trio.CancelScope() as scope:
-                scope.cancel()
-                await ours.open_stream()
+        send_all = line.stream.send_stream.send_all
+        scope = trio.CancelScope()
+
+        async def cancelled(data: bytes) -> None:
+            scope.cancel()
+            await send_all(data)
+
+        line.stream.send_all = cancelled  # type: ignore[method-assign]
+        with scope:
+            stream = await ours.open_stream()
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await stream.reset()
+        assert scope.cancelled_caught
         assert ours.stream_backlog_semaphore.value == slots
-        del theirs
 
 
 async def test_too_many_streams_are_an_error_and_not_a_wait() -> None:

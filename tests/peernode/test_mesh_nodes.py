@@ -30,7 +30,7 @@ from storage.signing import Keypair
 from storage.store import Table
 from tests.peernode.federated import Federated, genesis, open_federated
 from tests.peernode.meshes import keypair, peer_id
-from tests.peernode.nodes import ECHO, START_MS, Caller, Disk, WallClock
+from tests.peernode.nodes import ECHO, PASSWORD, START_MS, Caller, Disk, WallClock
 from tests.peernode.test_registry import view
 
 CANARY = "yellow-bird-that-stays-at-home"
@@ -246,7 +246,7 @@ async def test_two_halves_that_were_apart_come_together(
         await there.post(f"/function/{old}", {"description": "still here"})
         new = await deploy(there, project, "new")
         mesh.clock.advance(600)
-        await trio.sleep(600)
+        await trio.sleep(60)
         assert await read(here, space, "there-3") == 404
         mesh.wire.connect(peer_id("b"), peer_id("c"))
         await trio.sleep(30)
@@ -574,3 +574,27 @@ async def test_a_node_that_gives_what_is_forged_is_blamed(
             await lie(stream, liar, forged)
         assert await hostile.penalty() > 15
         await assert_unmoved(mesh, ada, space, before)
+
+
+async def test_who_writes_with_an_older_key_than_is_known_is_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What is signed under an older key can never replace what is signed under a newer one."""
+    async with open_federated(2) as mesh:
+        ada = await mesh.sign_up("ada", "a")
+        project = await make_project(ada)
+        space = await make_space(ada, project)
+        await trio.sleep(2)
+        there = mesh.caller("ada", "b")
+        token = (await ada.post(f"/user/{ada.id}/rotate", {"password": PASSWORD}))["token"]
+        fresh = Caller(mesh.nodes["a"], token)
+        await put(fresh, space, "k", "newer key")
+        await fresh.post(f"/project/{project}", {"display_name": "newer key"})
+        await trio.sleep(2)
+        await there.post(f"/kv/{space}/put", {"key": "k", "value": "older key"}, 409)
+        await there.post(f"/project/{project}", {"display_name": "older key"}, 409)
+        await put(there, space, "other", "older key")
+        await trio.sleep(2)
+        assert await read(fresh, space, "k") == "newer key"
+        assert await read(fresh, space, "other") == "older key"
+        assert_same(mesh)

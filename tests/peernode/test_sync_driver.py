@@ -29,6 +29,11 @@ async def open_to(mesh: Federated, name: str, by: str = "h") -> Stream:
     )
 
 
+async def read_to_the_end(stream: Stream) -> None:
+    while True:
+        decode(await stream.receive())
+
+
 async def test_two_that_meet_reconcile_once_and_at_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -54,12 +59,10 @@ async def test_they_reconcile_now_and_then_though_nothing_happens(
     async with open_federated(3, sync_interval_s=10.0) as mesh:
         await trio.sleep(1)
         before = driver(mesh, "a").sessions
-        began = trio.current_time()
-        await trio.sleep(200)
+        await trio.sleep(100)
         sessions = driver(mesh, "a").sessions - before
-        # Three nodes of twenty lots each, and each session has two ends: a third of all is A's.
-        assert 20 <= sessions <= 60
-        assert trio.current_time() - began < 201
+        # Three nodes of ten lots each, and each session has two ends: two thirds have one at A.
+        assert 10 <= sessions <= 30
 
 
 async def test_what_came_over_one_line_goes_on_over_the_others_without_waiting_for_a_lot(
@@ -70,7 +73,7 @@ async def test_what_came_over_one_line_goes_on_over_the_others_without_waiting_f
             mesh.join(one, other)
         await mesh.sign_up("ada", "a")
         mesh.clock.advance(3600)
-        await trio.sleep(3600)
+        await trio.sleep(15)
         mesh.join("a", "b")
         await trio.sleep(10)
         for node in mesh.nodes.values():
@@ -115,8 +118,7 @@ async def test_a_peer_that_opens_many_sessions_has_one(
         await trio.sleep(IDLE_S + 1)
         for stream in streams:
             with pytest.raises(PeerClosed):
-                while True:
-                    decode(await stream.receive())
+                await read_to_the_end(stream)
 
 
 async def test_who_is_of_another_mesh_is_told_so_and_not_blamed(
@@ -164,8 +166,4 @@ async def test_a_node_may_end_in_the_middle_of_a_session(
         await mesh.start("b")
         mesh.join("a", "b")
         await trio.sleep(5)
-        assert len(await_projects(mesh)) == 20
-
-
-def await_projects(mesh: Federated) -> list[int]:
-    return mesh.nodes["b"].registry.projects_of(int(mesh.ids["ada"]))
+        assert len(mesh.nodes["b"].registry.projects_of(int(mesh.ids["ada"]))) == 20

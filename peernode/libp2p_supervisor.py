@@ -1,0 +1,112 @@
+"""Keeps peers connected: dials those that are not, address by address, and again later.
+
+Delays double from one try to the next, and are drawn, so that nodes that lost each other at once do
+not dial each other at once.  A link that comes from the other side, or new addresses, end a delay.
+"""
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from peernode.libp2p_address import Address, parse_address
+from peernode.libp2p_config import Libp2pConfig
+from storage import signing
+from storage.errors import InvalidData
+
+if TYPE_CHECKING:
+    from peernode.libp2p_link import Link
+
+ADDRESSES_MAX: Final = 8
+"""Most addresses of a peer that are tried. Source: guess; two networks with two families each."""
+_DOUBLINGS_MAX: Final = 16
+"""Where doubling ends, whatever the limit says; keeps numbers small."""
+
+
+class _Known:
+    """A peer that is to be connected."""
+
+    def __init__(self, addresses: Sequence[Address]) -> None:
+        self.addresses = addresses
+        self.changed = trio.Event()
+        self.scope = trio.CancelScope()
+
+
+class Supervisor:
+    """The peers that are to be connected, each with a task in `nursery`."""
+
+    def __init__(
+        self,
+        peer: str,
+        config: Libp2pConfig,
+        chance: random.Random,
+        nursery: trio.Nursery,
+        find: "Callable[[str], Link | None]",
+        connect: "Callable[[str, Sequence[Address]], Awaitable[Link | None]]",
+    ) -> None:
+        """`find` returns the link to a peer, if there is one; `connect` tries to make it."""
+        self._peer = peer
+        self._config = config
+        self._chance = chance
+        self._nursery = nursery
+        self._find = find
+        self._connect = connect
+        self._known: dict[str, _Known] = {}
+
+    def add(self, peer: str, addresses: Sequence[str]) -> None:
+        """Keep a peer connected; of one that is known, these addresses are new.
+
+        Addresses beyond `ADDRESSES_MAX` and those of other peers are left out.  Raises
+        `InvalidData` for one that is none, and for a peer that is this node or no Ed25519 key.
+        """
+        signing.parse_peer_id(peer)
+        if peer == self._peer:
+            raise InvalidData("that is this node itself")
+        parsed = [parse_address(each) for each in addresses]
+        usable = [each for each in parsed if each.peer in (None, peer)][:ADDRESSES_MAX]
+        known = self._known.get(peer)
+        if known is None:
+            self._known[peer] = known = _Known(usable)
+            self._nursery.start_soon(self._keep, peer, known)
+        elif known.addresses != usable:
+            known.addresses = usable
+            known.changed.set()
+
+    def suggest(self, peer: str, addresses: Sequence[str]) -> None:
+        """Try these too, behind those that were told on better grounds. Raises `InvalidData`."""
+        known = self._known.get(peer)
+        before = [] if known is None else [str(each) for each in known.addresses]
+        self.add(peer, list(dict.fromkeys([*before, *addresses])))
+
+    def forget(self, peer: str) -> None:
+        """Do not dial a peer any more; nothing if it is not known."""
+        known = self._known.pop(peer, None)
+        if known is not None:
+            known.scope.cancel()
+
+    def wake(self, peer: str) -> None:
+        """Note that a link to a peer has come about."""
+        if peer in self._known:
+            self._known[peer].changed.set()
+
+    async def _keep(self, peer: str, known: _Known) -> None:
+        failures = 0
+        with known.scope:
+            while True:
+                dialled = known.addresses
+                link = self._find(peer) or await self._connect(peer, dialled)
+                if link is not None:
+                    await link.ended.wait()
+                    if link.was_up_s >= self._config.stable_after_s:
+                        failures = 0
+                # Our own dialling has set it too.
+                known.changed = trio.Event()
+                if self._find(peer) is None and known.addresses is dialled:
+                    with trio.move_on_after(self._delay_s(failures)):
+                        await known.changed.wait()
+                    failures += 1
+
+    def _delay_s(self, failures: int) -> float:
+        delay_s = self._config.retry_delay_min_s * 2.0 ** min(failures, _DOUBLINGS_MAX)
+        return min(delay_s, self._config.retry_delay_max_s) * self._chance.uniform(0.5, 1.0)
