@@ -24,8 +24,9 @@ help: ## what can be made
 
 setup: .venv/installed ## install everything into .venv
 
-demo: .venv/installed ## the whole story on this machine, in under a minute
+demo: .venv/installed ## the whole story on this machine, with one node and with three
 	@$(BIN)/peernode demo
+	@$(BIN)/peernode demo --nodes 3
 
 test: lint ## lint, then every test but the long ones (under 10 minutes on 2 cores)
 	@$(BIN)/python -m pytest -q -m "not torture"

@@ -207,6 +207,14 @@ class EdgeCalls:
         target = access.target(self._node, actor, "kv", space, found.project if found else 0)
         if found is None or not access.may(actor, verb, target):
             raise Problem("not_found", f"there is no namespace {space}")
+        if self._node.spaces.is_elsewhere(found):
+            home, name = ids.node_number(space), found.name
+            # A job has no certificate to show there, and its writes are one batch with its end.
+            raise Problem(
+                "misdirected",
+                f"namespace {name!r} is cas and kept by node {home}: only jobs of that node use it",
+                hint="run the job there, or use a namespace that is local or global without cas",
+            )
         return found
 
     async def _kv_open(

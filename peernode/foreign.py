@@ -15,9 +15,11 @@ ask is answered by `foreign_serving`.
 | a job that is over | its home | request and signed snapshot | from here, or a neighbour, `Stale` |
 | a blob's attributes | its home | yes | from here, `Stale` |
 | a blob's bytes | its home, then neighbours | block by block | from here, or neighbours |
+| keys of a `cas` namespace | its home | no | `home_unreachable` |
 | a function's source | its home, then neighbours | for as long as the function | from neighbours |
 
-What it leaves out: lists (a node lists its own), changes but for `cancel`, and who the members are.
+What it leaves out: lists (a node lists its own), changes but for `cancel` and such keys, and who
+the members are.
 """
 
 from collections.abc import Sequence
@@ -35,6 +37,7 @@ from peernode.foreign_blobs import ForeignBlobs
 from peernode.foreign_cache import Cache
 from peernode.foreign_config import Config
 from peernode.foreign_jobs import ForeignJobs
+from peernode.foreign_kv import ForeignKv
 from peernode.foreign_members import Members
 from peernode.foreign_serving import Serving
 from peernode.foreign_sources import ForeignSources
@@ -70,6 +73,7 @@ class Foreign:
         )
         self.sources = ForeignSources(node, self.cache, self.members, asking, self.driver, config)
         self.serving = Serving(node, network, self.members, self.jobs, self.blobs, config)
+        self.kv = ForeignKv(node, network, self.members, self.serving, config)
         network.watch(self.sources.peer_changed)
 
     def is_elsewhere(self, id: int) -> bool:

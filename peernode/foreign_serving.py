@@ -89,7 +89,7 @@ class Serving:
     async def answer(self, peer: str, frame: bytes) -> bytes:
         """Return the reply to a question. Raises `PeerError` for one that nobody may ask so."""
         ask, member = messages.decode_ask(frame), self._members.require_member(peer)
-        with self._working(peer) as is_free:
+        with self.working(peer) as is_free:
             if not is_free:
                 return messages.encode(_refusal(_too_many()))
             try:
@@ -106,7 +106,7 @@ class Serving:
         """Answer a question with a view and what follows it."""
         frame = await stream.receive()
         ask, member = messages.decode_ask(frame), self._members.require_member(stream.peer)
-        with self._working(stream.peer) as is_free:
+        with self.working(stream.peer) as is_free:
             try:
                 if not is_free:
                     raise _too_many()
@@ -166,7 +166,7 @@ class Serving:
         return messages.Row(encode_row(row))
 
     @contextmanager
-    def _working(self, peer: str) -> Iterator[bool]:
+    def working(self, peer: str) -> Iterator[bool]:
         """Count a question while it is at work; yield whether the peer may have one more."""
         count = self._at_work.get(peer, 0)
         if count >= self._config.served_max:
@@ -185,7 +185,7 @@ class Serving:
     async def give(self, peer: str, frame: bytes) -> bytes:
         """Return the reply to a request for a thing. Raises `PeerError` as `answer` does."""
         get, member = decode_request(frame), self._members.require_member(peer)
-        with self._working(peer) as is_free:
+        with self.working(peer) as is_free:
             return encode_fetch(await self._give(get, member) if is_free else Refused("busy"))
 
     async def _give(self, get: Get, member: Member) -> FetchReply:

@@ -113,7 +113,9 @@ class Node:
             seams.clock, *self._mark(TIMESTAMPS_MARK, lambda: self.timestamps.confirm)
         )
         self.registry = Registry(store, self.identity, self.timestamps)
-        self.spaces = Spaces(store, self.registry, seams.clock, self.timestamps)
+        self.spaces = Spaces(
+            store, self.registry, seams.clock, self.timestamps, self.identity.number
+        )
         directory = None if seams.store is not None else config.data / BLOCKS_DIRECTORY
         self.blob_store = blobs.BlobStore(
             store, directory, blocks.Config(size_max_bytes=config.blob_size_max_bytes)

@@ -22,8 +22,9 @@ from gossip.sync_events import Insert, Remove
 from gossip.sync_index import SHORT_ID_SIZE_BYTES, Index, Item, item
 from gossip.sync_messages import Stratum
 from peernode.content import Offload
+from peernode.entries import entry_place
 from peernode.registry import Registry
-from peernode.spaces import AUTHORS_MAX, entry_place
+from peernode.spaces import AUTHORS_MAX
 from storage import facts, ids
 from storage.facts import Fact
 from storage.places import Class, Place

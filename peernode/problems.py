@@ -47,13 +47,22 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "internal": (500, "The node has a fault"),
     "overloaded": (503, "The node is busy"),
     "draining": (503, "The node is stopping"),
+    "home_unreachable": (503, "The node that keeps this cannot be reached"),
     "unreachable": (504, "The nodes that could answer cannot be reached"),
     "storage_full": (507, "The node's disk is full"),
 }
 """code -> (status, title). Documented in docs/problems.md; a test holds both together."""
 
 RETRYABLE: Final = frozenset(
-    {"rate_limited", "quota_exceeded", "overloaded", "draining", "unreachable", "storage_full"}
+    {
+        "rate_limited",
+        "quota_exceeded",
+        "overloaded",
+        "draining",
+        "home_unreachable",
+        "unreachable",
+        "storage_full",
+    }
 )
 
 

@@ -26,9 +26,9 @@ import trio
 from gossip.sync_messages import Stratum
 from peernode import names
 from peernode.content import Content
+from peernode.entries import keep_entry
 from peernode.payloads import check_payload
 from peernode.registry import Entry, FunctionAttributes, Registry
-from peernode.spaces import keep_entry
 from peernode.transactions import Transaction, Transactions
 from peernode.waiting import Item, Waiting, name, signed_at, subject
 from storage import hlc, ids, merge, places

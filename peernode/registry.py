@@ -11,17 +11,18 @@ What it leaves out: entries of namespaces, of which there may be millions (`peer
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from peernode.identity import Identity
+from peernode.listening import Listener
+from peernode.own_records import require_greater, sign_for
 from peernode.permissions import Actor
 from peernode.problems import Problem
 from peernode.transactions import Transaction
 from storage import codec, facts, hlc, ids, merge, places, records
 from storage.authority import Authority
-from storage.certificates import decode_certificate
 from storage.facts import Fact, Role
 from storage.places import Class, Mode, Place
 from storage.records import Flag, Record
@@ -114,18 +115,6 @@ class Entry:
     def project(self) -> int:
         """The project it belongs to, or 0."""
         return self.place.owner if self.place.owner_class is Class.PROJECT else 0
-
-
-class Listener(Protocol):
-    """Is told of everything new that other nodes may know, in the order in which it is durable."""
-
-    def fact_kept(self, fact: Fact) -> None:
-        """Take note of a fact. Runs in the loop, between tasks: it may not raise."""
-        ...
-
-    def record_kept(self, record: Record, replaced: Record | None) -> None:
-        """Take note of a record, and of its author's last one in its slot. May not raise."""
-        ...
 
 
 class Registry:
@@ -254,34 +243,8 @@ class Registry:
     ) -> Record:
         """Return a record by `actor`, signed by this node as delegate (or, for a job, itself)."""
         at = timestamp or self._clock.tick()
-        by_node = actor.kind == "job" or (place.mode is Mode.CAS and place.class_ is Class.KV_ENTRY)
-        certificate = None if by_node else decode_certificate(actor.certificate)
-        grant_n = 0
-        if not by_node and place.owner_class is Class.PROJECT:
-            role = self.authority.role(place.owner, actor.user)
-            grant_n = role[1] if role else 0
-        birth = None
-        if place.class_ not in places.FACT_BORN:
-            birth = self._birth_of(place)
-        body = records.Body(
-            mesh=self._identity.mesh[:8],
-            place=place,
-            author=self._identity.number if by_node else actor.user,
-            epoch=certificate.terms.epoch if certificate else 0,
-            hlc=at,
-            signed_at=at,
-            flags=flags,
-            grant_n=grant_n,
-            job=actor.job if actor.kind == "job" else None,
-            payload=payload,
-        )
-        return records.sign_record(
-            self._identity.keypair,
-            self._identity.mesh,
-            body,
-            certificate=certificate,
-            birth=birth,
-        )
+        birth = None if place.class_ in places.FACT_BORN else self._birth_of(place)
+        return sign_for(actor, self._identity, self.authority, place, payload, flags, at, birth)
 
     def _birth_of(self, place: Place) -> Seal:
         """Return the home node's word for an object: ours, or the one that came with it."""
@@ -414,16 +377,6 @@ def decode_attributes(record: Record) -> Attributes:
     kind = _ATTRIBUTES[record.body.place.class_]
     value = codec.decode(record.body.payload, len(record.body.payload))
     return msgspec.convert(value, kind, builtin_types=(bytes,))
-
-
-def require_greater(record: Record, held: Record) -> None:
-    """Raise a `Problem` if a record's author has said something there that ranks higher."""
-    if held.key == record.key and not merge.beats(record, held):
-        raise Problem(
-            "conflict",
-            "a later version by the same author is known, under a newer key or membership",
-            hint="log in again",
-        )
 
 
 def _rows(store: Store, table: Table) -> Iterable[bytes]:

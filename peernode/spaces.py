@@ -3,11 +3,14 @@
 | scope, mode | where an entry lives | a write |
 |---|---|---|
 | local | a row on this node, and nowhere else | exact |
-| global, cas | a record by the namespace's home node | exact, at the home node |
+| global, cas | a record by the namespace's home node | exact, there and nowhere else |
 | global, lww | a record by its writer | the last one wins, so nothing that reads first is allowed |
 
 A version is the hybrid timestamp of the write, as decimal text: it grows with every write of a key,
 through deletions too, so a stale `if_version` cannot match by accident.  `"0"` is "no such key".
+
+Keys of a `cas` namespace are read and written by its home only.  Any other node refuses to here;
+what passes its callers on to the home is `foreign_kv`.
 """
 
 from collections.abc import Callable
@@ -16,13 +19,15 @@ from typing import Final, Literal
 
 import msgspec
 
+from peernode.entries import entry_place, keep_entry
+from peernode.own_records import require_greater
 from peernode.permissions import Actor
 from peernode.problems import Problem
-from peernode.registry import Entry, Registry, SpaceAttributes, require_greater
+from peernode.registry import Entry, Registry, SpaceAttributes
 from peernode.transactions import Transaction
 from storage import codec, hlc, ids, merge
 from storage.clock import Clock
-from storage.places import Class, Mode, Place, Scope
+from storage.places import Class, Mode, Place
 from storage.records import NO_FLAGS, Flag, Record, decode_record
 from storage.store import Store, Table
 
@@ -136,12 +141,19 @@ class Spaces:
     """All namespaces of this node, and their entries."""
 
     def __init__(
-        self, store: Store, registry: Registry, clock: Clock, timestamps: hlc.HybridClock
+        self,
+        store: Store,
+        registry: Registry,
+        clock: Clock,
+        timestamps: hlc.HybridClock,
+        number: int,
     ) -> None:
         self._store = store
         self._registry = registry
         self._clock = clock
         self._timestamps = timestamps
+        self._number = number
+        """Of this node."""
         self._local: dict[int, Space] = {}
         start = b""
         while rows := store.scan(Table.KV_SPACES, start):
@@ -222,6 +234,7 @@ class Spaces:
         self, space: Space, key: bytes, transaction: Transaction | None = None
     ) -> Value | None:
         """Return what stands under `key`, or `None`; within `transaction`, held to it."""
+        self._require_home(space)
         get = self._store.get if transaction is None else transaction.get
         if space.scope == "local":
             row = get(Table.KV_LOCAL, ids.key(space.id) + key)
@@ -255,6 +268,7 @@ class Spaces:
         ttl_s: float | None = None,
     ) -> int:
         """Set `key` (`None`: delete it) and return the version written."""
+        self._require_home(space)
         at = self._timestamps.tick()
         expires_ms = 0 if ttl_s is None else self._clock.wall_ms() + max(1, int(ttl_s * 1000))
         if space.scope == "local":
@@ -331,6 +345,7 @@ class Spaces:
         self, space: Space, prefix: bytes, after: bytes, limit: int
     ) -> tuple[list[bytes], bool]:
         """Return up to `limit` keys with `prefix` that come after `after`, and if more follow."""
+        self._require_home(space)
         base = ids.key(space.id)
         table = Table.KV_LOCAL if space.scope == "local" else Table.KV_KEYS
         start = base + (after + b"\0" if after >= prefix and after else prefix)
@@ -346,6 +361,15 @@ class Spaces:
             start = rows[-1][0] + b"\0"
         return found, False
 
+    def is_elsewhere(self, space: Space) -> bool:
+        """Tell whether another node, and it alone, reads and writes a namespace's keys."""
+        at_home_only = space.scope == "global" and space.mode == "cas"
+        return at_home_only and ids.node_number(space.id) != self._number
+
+    def _require_home(self, space: Space) -> None:
+        if self.is_elsewhere(space):
+            raise home_unreachable(space.id)
+
     @staticmethod
     def _require_exact(space: Space, what: str) -> None:
         if not space.is_exact:
@@ -357,18 +381,16 @@ class Spaces:
             )
 
 
-def keep_entry(transaction: Transaction, record: Record) -> None:
-    """Write the record of an entry of a global namespace, and that its key is there."""
-    place = record.body.place
-    transaction.put(Table.ENTRIES, record.store_key, record.encoded)
-    transaction.put(Table.KV_KEYS, ids.key(place.id) + place.key, b"")
-
-
-def entry_place(space: Place, key: bytes) -> Place:
-    """Return the place of an entry of the global namespace at `space`."""
-    return Place(
-        Class.KV_ENTRY, space.id, space.owner_class, space.owner, key, space.mode, Scope.GLOBAL
-    )
+def home_unreachable(space: int, *, was_sent: bool = False) -> Problem:
+    """Return what to tell when the home of a `cas` namespace cannot be asked, or did not answer."""
+    home = ids.node_number(space)
+    if was_sent:
+        detail = f"node {home} was asked and did not answer: it has done it, or it has not"
+        hint = "read the key before you try again"
+    else:
+        detail = f"namespace {space} is kept by node {home}, which cannot be asked: nothing is done"
+        hint = "ask again later"
+    return Problem("home_unreachable", detail, hint=hint, nodes=[home])
 
 
 def decode_entry(record: Record) -> Value:

@@ -11,6 +11,7 @@ from peernode.api import require_match
 from peernode.calls import (
     Answer,
     Call,
+    Handler,
     ObjectClass,
     Operation,
     Parameter,
@@ -47,6 +48,7 @@ from peernode.transactions import Transaction
 from storage.places import Class, Mode
 
 if TYPE_CHECKING:
+    from peernode.foreign_kv import Method
     from peernode.node import Node
 
 _VERSION: Final = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
@@ -269,6 +271,24 @@ async def _increment(node: "Node", call: Call) -> Answer:
     return Answer(value=NumberView(key=body.key, value=value, version=str(version)))
 
 
+def _elsewhere(method: "Method", handler: Handler) -> Handler:
+    """Return what answers for a namespace of another node: that node, if it alone may."""
+
+    async def answer(node: "Node", call: Call) -> Answer:
+        space = node.spaces.get(call.object_id)
+        if space is None or not node.spaces.is_elsewhere(space):
+            return await handler(node, call)
+        assert node.foreign is not None
+        try:
+            return await node.foreign.kv.ask(call, method, space)
+        except Problem as problem:
+            if problem.code == "home_unreachable":
+                _find(node, call, f"key_{method}")  # Who may not know of it is told nothing.
+            raise
+
+    return answer
+
+
 def _candidates(node: "Node", call: Call, before: int) -> Iterator[KvView]:
     owners = access.listed_projects(node, call)
     if call.actor.kind == "user" and "project" not in call.query:
@@ -334,38 +354,43 @@ KV = ObjectClass(
     methods={
         "put": Operation(
             handler=_put,
+            elsewhere=_elsewhere("put", _put),
             summary="Set a key",
             body=Put,
             answer=VersionView,
-            problems=(*_PROBLEMS, "version_mismatch", "would_lose_updates"),
+            problems=(*_PROBLEMS, "version_mismatch", "would_lose_updates", "home_unreachable"),
         ),
         "get": Operation(
             handler=_get_key,
+            elsewhere=_elsewhere("get", _get_key),
             summary="Read a key",
             body=Get,
             answer=ValueView,
-            problems=("not_found",),
+            problems=("not_found", "home_unreachable"),
         ),
         "delete": Operation(
             handler=_delete_key,
+            elsewhere=_elsewhere("delete", _delete_key),
             summary="Delete a key",
             body=Delete,
             answer=VersionView,
-            problems=(*_PROBLEMS, "version_mismatch", "would_lose_updates"),
+            problems=(*_PROBLEMS, "version_mismatch", "would_lose_updates", "home_unreachable"),
         ),
         "list": Operation(
             handler=_list_keys,
+            elsewhere=_elsewhere("list", _list_keys),
             summary="List keys by prefix",
             body=ListKeys,
             answer=KeysView,
-            problems=("not_found",),
+            problems=("not_found", "home_unreachable"),
         ),
         "increment": Operation(
             handler=_increment,
+            elsewhere=_elsewhere("increment", _increment),
             summary="Add to a number",
             body=Increment,
             answer=NumberView,
-            problems=(*_PROBLEMS, "conflict", "would_lose_updates"),
+            problems=(*_PROBLEMS, "conflict", "would_lose_updates", "home_unreachable"),
         ),
     },
 )

@@ -6,20 +6,15 @@ it took; a step that fails says which it was and where the node's log lies.
 
 import json
 import secrets
-import shutil
 import signal
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from peernode.cli import demo_node
+from peernode.cli import demo_node, demo_story
+from peernode.cli.demo_story import Story
 from peernode.client import Client, ClientError
 from peernode.examples import face_detection, preprocessing
 
@@ -30,60 +25,14 @@ RESULT_TIMEOUT_S = 45.0
 CAMERA_COLUMNS = ("picture", "size", "faces", "sent to the cloud", "picture now")
 
 
-class Story:
-    """Tells what happens, step by step."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.title = ""
-        self._started_s = time.monotonic()
-        self._number = 0
-
-    @contextmanager
-    def step(self, title: str) -> Iterator[None]:
-        """Time one step."""
-        self._number += 1
-        self.title = title
-        started_s = time.monotonic()
-        self.console.print(f"[bold]{self._number}. {title}[/bold]")
-        yield
-        self.console.print(f"   [dim]{time.monotonic() - started_s:.2f} s[/dim]")
-
-    def say(self, line: str) -> None:
-        """Say what was done."""
-        self.console.print(f"   {line}", soft_wrap=True)
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the beginning."""
-        return time.monotonic() - self._started_s
-
-
 def tell(keep: Path | None, port: int, *, keep_running: bool) -> int:
     """Run the demo; return the exit code."""
-    if keep is not None and keep.exists() and any(keep.iterdir()):
-        print(f"error: {keep} is not empty", file=sys.stderr)
-        return 2
-    directory = keep or Path(tempfile.mkdtemp(prefix="peernode-demo-"))
-    directory.mkdir(parents=True, exist_ok=True)
-    story = Story(Console(highlight=False))
-    # Told to end, in whatever way, the node is stopped first: it would not end by itself.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    try:
+
+    def run(story: Story, directory: Path) -> Path:
         _run(story, directory, port, keep_running)
-    except KeyboardInterrupt:
-        story.console.print(f"\nstopped; what there was is in {directory}", soft_wrap=True)
-        return 130
-    except ClientError as error:
-        print(f"error: step {story.title!r}: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        print(f"the node's log: {demo_node.log_path(directory)}", file=sys.stderr)
-        return 1
-    if keep is None:
-        shutil.rmtree(directory / "node")
-    return 0
+        return directory / "node"
+
+    return demo_story.tell(keep, run)
 
 
 def _run(story: Story, directory: Path, port: int, keep_running: bool) -> None:

@@ -21,47 +21,48 @@ SLOTS = 2
 
 
 @contextmanager
-def open_node(directory: Path, port: int) -> Iterator[str]:
-    """Run a node in `directory` for as long as the block lasts; yield its URL.
+def open_node(
+    directory: Path, port: int, *, name: str = "node", p2p: str = "", slots: int = SLOTS
+) -> Iterator[str]:
+    """Run a node in `directory/name` for as long as the block lasts; yield its URL.
 
-    Its log is `directory/node.log`.  Raises `ClientError` when it does not start.
+    Its log is `directory/name.log`.  Raises `ClientError` when it does not start.
     """
+    data = directory / name
     command = [
         sys.executable,
         "-m",
         "peernode",
         "up",
         "--data",
-        str(directory / "node"),
+        str(data),
         "--http",
         f"127.0.0.1:{port}",
         "--signup",
         "open",
         "--workers",
-        str(SLOTS),
+        str(slots),
+        *(["--p2p", p2p] if p2p else []),
     ]
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("PEERNODE_")
-    }
-    with log_path(directory).open("wb") as log:
+    with (directory / f"{name}.log").open("ab") as log:
         # A session of its own: Ctrl-C is ours to hear, and the node is stopped by us.
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment,
+            env=environment(),
             start_new_session=True,
         )
     try:
-        yield _url(process, directory / "node" / "node.json")
+        yield _url(process, data / "node.json")
     finally:
         _stop(process)
 
 
-def log_path(directory: Path) -> Path:
-    """Return where the node's log lies."""
-    return directory / "node.log"
+def environment() -> dict[str, str]:
+    """Return the environment without what a user has set for nodes of their own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PEERNODE_")}
 
 
 def _url(process: "subprocess.Popen[bytes]", address: Path) -> str:

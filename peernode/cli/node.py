@@ -90,15 +90,27 @@ def doctor(
 
 
 def demo(
+    nodes: Annotated[
+        int, typer.Option(metavar="1|3", help="1: jobs and data at a node. 3: a mesh of nodes.")
+    ] = 1,
     keep: Annotated[
-        Path | None, typer.Option(help="Keep node and pictures in this new directory.")
+        Path | None, typer.Option(help="Keep nodes and pictures in this new directory.")
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the node; 0: free.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="HTTP port of the node; 0: free.")
+    ] = 0,
     keep_running: Annotated[
-        bool, typer.Option("--keep-running", help="Leave the node up until Ctrl-C.")
+        bool, typer.Option("--keep-running", help="Leave all up until Ctrl-C.")
     ] = False,
 ) -> None:
     """Show the whole story on this machine, in under a minute."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a text file
+    if nodes == 3:
+        from peernode.cli import demo_mesh
+
+        raise typer.Exit(demo_mesh.tell(keep, port, keep_running=keep_running))
+    if nodes != 1:
+        raise typer.BadParameter("--nodes: there is a story for 1, and one for 3")
     from peernode.cli.checks import missing_inference
 
     if missing := missing_inference():
@@ -107,5 +119,4 @@ def demo(
         raise typer.Exit(1)
     from peernode.cli import demo as story  # it draws, so it needs pillow
 
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is a text file
     raise typer.Exit(story.tell(keep, port, keep_running=keep_running))

@@ -25,6 +25,7 @@ class AsyncClient:
     """
 
     def __init__(self, url: str | None = None, token: str | None = None, **options: Any) -> None:
+        self._options = options
         path = settings.config_path(os.environ)
         self._wire = AsyncWire(settings.target(url, token, os.environ, path), **options)
 
@@ -104,8 +105,26 @@ class AsyncClient:
         """Get a token for this node, use it from now on, and return `{token, expires_at}`."""
         wanted = None if scopes is None else [*scopes]
         answer = await self._wire.run(objects.login(name, password, ttl_s, wanted))
-        self._wire.token = str(answer["token"])
+        self._wire.token, self._wire.user = str(answer["token"]), name
         return answer
+
+    async def token_for(self, node_id: str) -> Object:
+        """Return `{token, expires_at}`, good at another node of the mesh; this one is the home."""
+        return await self._wire.run(objects.token_for(self._wire.user, node_id))
+
+    async def at(self, url: str) -> "AsyncClient":
+        """Return a client of another node of the mesh, with a token for it from this one, the home.
+
+        Whoever answers at `url` gets a token of the caller's that is good at one node.
+        """
+        there = AsyncClient(url, "", **self._options)
+        try:
+            node_id = str((await there.health())["node_id"])
+            there._wire.token = str((await self.token_for(node_id))["token"])
+        except BaseException:
+            await there.aclose()
+            raise
+        return there
 
     async def create_project(self, name: str) -> Object:
         """Create a project, with the caller as its owner."""

@@ -226,6 +226,16 @@ def login(
     return (yield from send(request)).object()
 
 
+def token_for(user: str, node_id: str) -> Operation[Object]:
+    """Return `{token, expires_at}`, good at another node, of one who has a token of the home."""
+    if not user:
+        raise ConfigurationError(
+            "it is not known whose token this is", hint="log in first, at the home of the user"
+        )
+    request = post(path_of("user", user, "delegate"), {"audience": [node_id]}, repeatable=True)
+    return (yield from send(request)).object()
+
+
 def add_member(project: str, user: str, role: str) -> Operation[Object]:
     """Give a user (id, or name at this node) a role in a project."""
     project_id = yield from resolve_project(project)

@@ -35,6 +35,8 @@ class Target:
 
     url: str
     token: str
+    user: str = ""
+    """Whose token it is, where a login said so."""
 
 
 def clean_url(url: str) -> str:
@@ -80,7 +82,9 @@ def target(
         return Target(url=chosen, token=environment_token)
     node = kept.get("node", {})
     entry = node.get(chosen, {}) if isinstance(node, dict) else {}
-    return Target(url=chosen, token=str(entry.get("token", "")) if isinstance(entry, dict) else "")
+    if not isinstance(entry, dict):
+        return Target(url=chosen, token="")
+    return Target(url=chosen, token=str(entry.get("token", "")), user=str(entry.get("user", "")))
 
 
 def remember(path: Path, url: str, user: str, token: str, expires_at: str) -> None:

@@ -96,6 +96,7 @@ class Transport:
     ) -> None:
         self.url = target.url
         self.token = target.token
+        self.user = target.user
         self._policy = Policy() if policy is None else policy
         self._rng = random.Random() if rng is None else rng
         self._new_key = new_key

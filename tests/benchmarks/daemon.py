@@ -24,12 +24,13 @@ SLEEP = "import time\n\ndef handler(input):\n    time.sleep(input)\n"
 class Daemon:
     """`peernode up` with a temporary data directory, from its start to its clean exit."""
 
-    def __init__(self, *, workers: int = 1, data: Path | None = None) -> None:
+    def __init__(self, *, workers: int = 1, data: Path | None = None, p2p: str = "") -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="peernode-bench-")
         self.data = data or Path(self._directory.name) / "data"
         self.log = Path(self._directory.name) / "log"
         command = [sys.executable, "-m", "peernode", "up", "--data", str(self.data)]
         command += ["--http", "127.0.0.1:0", "--signup", "open", "--workers", str(workers)]
+        command += ["--p2p", p2p] if p2p else []
         started = time.perf_counter()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -6,6 +6,7 @@
 import json
 import os
 import sys
+import time
 
 import trio
 
@@ -24,6 +25,7 @@ async def main(number: int, listened: str) -> None:
         said = {
             "peer": network.peer,
             "addresses": network.addresses(),
+            "cpu_s": time.process_time(),
             "resident_mb": pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
         }
         print(json.dumps(said), flush=True)

@@ -1,6 +1,5 @@
 """Nodes over libp2p on loopback, for the seam's contract and for tests of our own."""
 
-import gc
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -103,4 +102,3 @@ async def open_libp2p_world(count: int) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         nodes = [open_node(number, reported=reported) for number in range(1, count + 1)]
         yield Libp2pWorld([await stack.enter_async_context(node) for node in nodes], reported)
-    gc.collect()

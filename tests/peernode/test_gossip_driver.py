@@ -10,6 +10,7 @@ from gossip.errors import RemoteProtocolError
 from gossip.sync_messages import Stratum
 from peernode.gossip_driver import APPRAISE_S, GossipDriver, decode_item, encode_item, topic_of
 from peernode.standing import HALF_LIFE_S
+from peernode.waiting import Item
 from tests.peernode.federated import Federated, open_federated
 from tests.peernode.meshes import peer_id
 from tests.storage.builders import MESH, SETTING, record
@@ -180,7 +181,8 @@ async def test_what_has_no_room_is_counted_and_left_to_reconciliation(
 
 
 def test_an_item_says_what_it_is() -> None:
-    for one in (*SETTING, record()):
+    items: list[Item] = [*SETTING, record()]
+    for one in items:
         stratum, data = decode_item(encode_item(one))
         assert data == one.encoded
         assert (stratum is Stratum.RECORDS) == (one == record())

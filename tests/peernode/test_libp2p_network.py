@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -59,6 +58,7 @@ class Child:
         said = json.loads(process.stdout.readline())
         self.peer: str = said["peer"]
         self.addresses: list[str] = said["addresses"]
+        self.cpu_s: float = said["cpu_s"]
         self.resident_mb: float = said["resident_mb"]
 
     def signal(self, number: signal.Signals) -> None:
@@ -170,7 +170,8 @@ async def test_a_peer_that_is_killed_is_down_and_up_again_when_it_is_back() -> N
             other.signal(signal.SIGKILL)
             killed_at = trio.current_time()
             await until(lambda: not one.peers())
-            assert trio.current_time() - killed_at < 2
+            # By the end of the connection, not by silence.
+            assert trio.current_time() - killed_at < QUICK.silence_max_s
             address = other.addresses[0].partition("/p2p/")[0]
         with child(2, address) as other:
             await until(one.peers)
@@ -191,12 +192,12 @@ async def test_a_peer_that_falls_silent_is_down() -> None:
 
 
 async def test_an_idle_link_stays_up() -> None:
-    config = replace(QUICK, health_interval_s=0.05, silence_max_s=0.5)
+    config = replace(QUICK, health_interval_s=0.05, silence_max_s=1.0)
     async with open_node(1, config=config) as one, open_node(2, config=config) as other:
         await join(one, other)
         events: list[PeerEvent] = []
         one.watch(events.append)
-        with trio.move_on_after(1.5):
+        with trio.move_on_after(2):
             await until(lambda: events)
         assert events == []
 
@@ -315,7 +316,6 @@ async def test_a_large_reply_does_not_hold_up_gossip() -> None:
 
 
 def test_a_cold_start_takes_little_time_and_memory() -> None:
-    started = time.perf_counter()
     with child(9) as node:
-        assert time.perf_counter() - started < 2
+        assert node.cpu_s < 2
         assert node.resident_mb < 170

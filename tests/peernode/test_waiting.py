@@ -4,6 +4,7 @@ from hypothesis import given, settings, strategies as st
 
 from peernode.waiting import Item, Waiting, name, subject, subjects
 from storage.facts import Fact
+from storage.places import Class
 from tests.storage.builders import (
     DEVELOPER,
     HOME,
@@ -11,7 +12,6 @@ from tests.storage.builders import (
     PROJECT,
     SETTING,
     SPACE,
-    Class,
     member,
     node_grant,
     place,
