@@ -39,6 +39,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("peernode/metrics.py",),
     "psutil": (),
     "rich": ("peernode/cli/*.py",),
+    "segno": ("peernode/cli/mesh.py",),
     "starlette": ("peernode/pages.py",),
     "structlog": ("peernode/*.py",),
     "typer": ("peernode/cli/*.py",),

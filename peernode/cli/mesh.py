@@ -1,8 +1,10 @@
 """The mesh: letting another node in, joining, shutting a node out, seeing who is there."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import segno
 import typer
 
 from peernode.cli import options, output
@@ -50,6 +52,8 @@ def invite(
         output.print_json(made)
         return
     print(made["invite"])
+    if sys.stderr.isatty():  # for a camera; whoever pipes the invite gets one line
+        segno.make_qr(made["invite"], error="l").terminal(sys.stderr, compact=True)
     output.note(f"fingerprint {made['peer_id']}, good once until {made['expires_at']}")
 
 

@@ -29,7 +29,6 @@ from peernode.foreign_kv import (
 from peernode.permissions import Actor
 from peernode.problems import Problem
 from peernode.spaces import Space
-from storage.places import Mode
 from storage.records import decode_record
 from storage.store import Table
 from tests.peernode.federated import Federated, open_federated
@@ -293,8 +292,8 @@ async def test_what_a_member_asks_is_checked_as_if_a_caller_had(
     autojump_clock: Clock, ask: Ask, code: str
 ) -> None:
     async with open_world() as world:
-        id = int(world.space) if ask.id == 1 else ask.id
-        asked = Ask(ask.version, ask.method, id, ask.body, world.actor("b").certificate)
+        space = int(world.space) if ask.id == 1 else ask.id
+        asked = Ask(ask.version, ask.method, space, ask.body, world.actor("b").certificate)
         reply = decode_reply(await world.kv("a").answer(peer_id("b"), encode(asked)))
         assert isinstance(reply, Refusal)
         assert reply.code == code
@@ -304,7 +303,7 @@ async def test_what_a_member_asks_is_checked_as_if_a_caller_had(
 async def test_an_evicted_home_is_not_asked(autojump_clock: Clock) -> None:
     async with open_world(3) as world:
         there = world.at("a")
-        body = {"owner": {"project": world.project}, "name": "b's", "scope": "global"}
+        body = {"owner": {"project": world.project}, "name": "theirs", "scope": "global"}
         space = (await world.at("b").post("/kv", body | {"mode": "cas"}, 201))["id"]
         await trio.sleep(2)
         await there.post(f"/kv/{space}/put", {"key": "k", "value": 1})
@@ -418,8 +417,8 @@ async def test_a_home_that_talks_nonsense_is_as_good_as_away(
             await trio.lowlevel.checkpoint()
             return frame
 
-        network = world.wire_of("a")
-        network._requests[PROTOCOL] = (answer, network._requests[PROTOCOL][1])
+        network = world.mesh.wire._nodes[peer_id("a")]
+        network.requests[PROTOCOL] = (answer, network.requests[PROTOCOL][1])
         problem = await world.at("b").http.post(f"{world.path}/get", json={"key": "k"})
         assert problem.json()["code"] == code
 

@@ -45,6 +45,7 @@ async def known(mesh: Federated, name: str, space: str) -> int:
     return len(found["items"])
 
 
+@pytest.mark.slow
 async def test_a_burst_arrives_whole_in_few_messages(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -99,6 +100,7 @@ async def test_a_full_queue_delays_and_loses_nothing(
         assert driver(mesh, "a").mesh.statistics().queued_bytes == 0
 
 
+@pytest.mark.slow
 async def test_publishing_waits_for_room_and_goes_on(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +135,7 @@ async def test_names_of_messages_are_new_after_a_restart_though_the_clock_went_b
         assert driver(mesh, "a").mesh._seqno > seqno
 
 
+@pytest.mark.slow
 async def test_what_a_peer_is_to_blame_for_counts_in_gossip_and_is_forgiven(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

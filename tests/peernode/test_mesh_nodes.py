@@ -224,6 +224,7 @@ async def test_a_member_who_is_removed_at_one_node_is_refused_at_another(
         await there.post(f"/kv/{space}/put", {"key": "bobs", "value": 2}, 403)
 
 
+@pytest.mark.slow
 async def test_two_halves_that_were_apart_come_together(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -283,6 +284,7 @@ async def test_a_node_that_was_away_catches_up_when_it_starts(
         assert_same(mesh)
 
 
+@pytest.mark.slow
 async def test_all_nodes_may_write_at_once(autojump_clock: trio.testing.MockClock) -> None:
     async with open_federated(3) as mesh:
         ada = await mesh.sign_up("ada", "a")
@@ -301,6 +303,7 @@ async def test_all_nodes_may_write_at_once(autojump_clock: trio.testing.MockCloc
         assert_same(mesh)
 
 
+@pytest.mark.slow
 async def test_gossip_that_is_lost_is_made_up_for(autojump_clock: trio.testing.MockClock) -> None:
     async with open_federated(3) as mesh:
         ada = await mesh.sign_up("ada", "a")

@@ -97,6 +97,7 @@ async def test_a_peer_that_stops_reading_is_given_up_and_holds_nobody_up(
         mesh.check()
 
 
+@pytest.mark.slow
 async def test_a_peer_that_opens_many_sessions_has_one(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
