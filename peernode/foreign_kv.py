@@ -54,6 +54,7 @@ PASSED_ON: Final = frozenset({"overloaded", "storage_full"})
 
 Method: TypeAlias = Literal["put", "get", "delete", "list", "increment"]
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
+READS: Final[tuple[Method, ...]] = ("get", "list")
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -169,9 +170,8 @@ class ForeignKv:
         except PeerError as error:
             if error.penalty:
                 self._node.log.warning("a node broke the protocol", peer=peer, error=str(error))
-            raise home_unreachable(
-                space.id, was_sent=not isinstance(error, PeerUnreachable)
-            ) from error
+            is_unknown = method not in READS and not isinstance(error, PeerUnreachable)
+            raise home_unreachable(space.id, was_sent=is_unknown) from error
         return Answer(value=value, headers=headers(space.id))
 
     async def answer(self, peer: str, frame: bytes) -> bytes:

@@ -292,7 +292,9 @@ class Registry:
                     self._look(slot)
             case facts.UserKey():
                 self._enter_user(statement.user)
-                for slot in list(self._of_owner.get(statement.user, ())):
+                # A strict key disowns records anywhere, and grants that others' records rest on.
+                owned = self._slots if statement.strict else self._of_owner.get(statement.user, ())
+                for slot in list(owned):
                     self._look(slot)
                 self._tell(Class.USER, statement.user)
             case facts.Genesis() | facts.NodeGrant() | facts.NodeRevoke():

@@ -1,7 +1,10 @@
 """The documents tell the truth of today: their tables are the code's, their commands run."""
 
+import contextlib
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from peernode.problems import CODES, RETRYABLE
-from tests.blackbox.daemon import Daemon
+from tests.blackbox.daemon import CHEAP_PASSWORDS, Daemon
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -74,3 +77,39 @@ def test_the_tour_with_curl_and_then_with_the_sdk_runs_as_it_stands(
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].endswith(" 144")
     assert done.stdout.splitlines()[1] == "[0, 1, 4, 9, 16]"
+
+
+@pytest.mark.slow
+def test_the_tour_with_two_machines_runs_as_it_stands(tmp_path: Path) -> None:
+    tour = block("sh")
+    for port in ("8451", "8452", "4451", "4452"):
+        tour = tour.replace(port, str(free_port()))
+    programs = Path(sys.executable).parent
+    process = subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", tour],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, **CHEAP_PASSWORDS, "PATH": f"{programs}:{os.environ['PATH']}"},
+        start_new_session=True,
+    )
+    try:
+        told, errors = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # all of it ended, as it should
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, (told, errors)
+    assert re.search(r"^2\tup\t", told, re.MULTILINE), told
+    lines = told.splitlines()
+    assert [line for line in lines if line in ("AT B", "some bytes", "A IS OFF")] == [
+        "AT B",
+        "some bytes",
+        "A IS OFF",
+    ]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

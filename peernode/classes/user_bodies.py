@@ -63,7 +63,11 @@ class Delegate(Body, frozen=True, kw_only=True):
 
 
 class Rotate(Body, frozen=True, kw_only=True):
-    """A new key in place of the present one, which may be stolen if `strict`."""
+    """A new key in place of the present one.
+
+    `strict` is for a key that was stolen: nothing that was signed with it counts any more, at any
+    node, and that is all of the user's own projects, functions and keys until they are made again.
+    """
 
     password: Password
     strict: bool = False

@@ -87,6 +87,10 @@ class Node:
         """Return node number -> state."""
         return {str(item["node_id"]): str(item["state"]) for item in self.peers()}
 
+    def sees_two(self) -> bool:
+        """Return whether it speaks with both others."""
+        return [*self.states().values()].count("up") == 2
+
 
 def tell(keep: Path | None, port: int, *, keep_running: bool) -> int:
     """Run the demo; return the exit code. `port` is the first node's."""
@@ -141,7 +145,7 @@ class _Tour:
             for node in (a, b, c):
                 self._until(
                     f"{node.name} finds the others",
-                    lambda node=node: [*node.states().values()].count("up") == 2,
+                    node.sees_two,
                 )
             table = Table("node", "state at A", "there and back", "peer id", box=box.SIMPLE_HEAD)
             for peer in a.peers():

@@ -25,7 +25,15 @@ ATTEMPTS_MAX = 3
 
 
 def client(url: str | None) -> "Client":
-    """Return a client of the node the user means, with the token kept for it."""
+    """Return a client of the node the user means, with a token for it, if one can be had."""
+    from peernode.cli import tokens
+    from peernode.client import Policy
+
+    return tokens.with_token(stranger(url), Policy(attempts_max=ATTEMPTS_MAX))
+
+
+def stranger(url: str | None) -> "Client":
+    """Return a client of the node the user means, with no token but one kept for it."""
     from peernode.client import Client, Policy
 
     return Client(url, policy=Policy(attempts_max=ATTEMPTS_MAX))
@@ -34,7 +42,7 @@ def client(url: str | None) -> "Client":
 def operator(data: Path | None, url: str | None) -> "Client":
     """Return a client that speaks as the operator of the node in `data`, if it is given."""
     if data is None:
-        return client(url)
+        return stranger(url)
     from peernode.client import Client, Policy
 
     token = operator_token(data)

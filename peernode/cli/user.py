@@ -39,7 +39,7 @@ def create(
 ) -> None:
     """Make a user at a node, and log in as that user."""
     password = _password(password_stdin, confirm=True)
-    with options.client(url) as client:
+    with options.stranger(url) as client:
         client.signup(name, password, invite=invite)
     _login(name, password, url, as_json)
 
@@ -64,7 +64,7 @@ def invite(
 def _login(name: str, password: str, url: str | None, as_json: bool) -> None:
     from peernode.client import settings
 
-    with options.client(url) as client:
+    with options.stranger(url) as client:
         answer = client.login(name, password)
         path = settings.config_path(os.environ)
         settings.remember(path, client.url, name, client.token, str(answer["expires_at"]))

@@ -87,12 +87,15 @@ def target(
     return Target(url=chosen, token=str(entry.get("token", "")), user=str(entry.get("user", "")))
 
 
-def remember(path: Path, url: str, user: str, token: str, expires_at: str) -> None:
-    """Keep a token for a node, and make that node the default one. Raises `ConfigurationError`."""
+def remember(
+    path: Path, url: str, user: str, token: str, expires_at: str, *, is_default: bool = True
+) -> None:
+    """Keep a token for a node; it becomes the default one if so. Raises `ConfigurationError`."""
     kept = load(path)
     nodes = dict(kept.get("node", {}))
     nodes[url] = {"user": user, "token": token, "expires_at": expires_at}
-    lines = [f"default = {_quoted(url)}"]
+    default = url if is_default else str(kept.get("default", ""))
+    lines = [f"default = {_quoted(default)}"] if default else []
     for name, entry in sorted(nodes.items()):
         lines += ["", f"[node.{_quoted(name)}]"]
         lines += [f"{key} = {_quoted(str(value))}" for key, value in sorted(entry.items())]

@@ -12,10 +12,10 @@ import time
 
 import trio
 from libp2p import new_host
+from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
-from libp2p.network.stream.net_stream import INetStream
 from libp2p.peer.peerinfo import info_from_p2p_addr
-from multiaddr import Multiaddr
+from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
 from tests.benchmarks.daemon import end_with_parent
 

@@ -29,6 +29,8 @@ Item = TypeVar("Item")
 
 RATE_LOW_PER_S = 100
 RATE_HIGH_PER_S = 1000
+PUBLISHERS = 4
+"""Connections for the low rate: with one, a change would wait until the one before is durable."""
 LOW_S = 15
 HIGH_S = 10
 SAMPLED = 5
@@ -37,9 +39,10 @@ BURST = figures.scaled(10_000)
 COMPLETE_MAX_S = 60.0
 """What is not complete after so long is counted as missing."""
 JOBS = figures.scaled(1000)
-ONE_BY_ONE = 300
+ONE_BY_ONE = figures.scaled(300)
 BLOB_MIB = figures.scaled(256)
-IDLE_S = 15
+IDLE_S = 30
+"""A node compares with a peer about once in it."""
 START_RUNS = 3
 NODES_DEFAULT = 5
 RECORDS_SCALED = 100_000
@@ -155,7 +158,7 @@ def emit_times(name: str, times_s: list[float], **more: object) -> None:
     )
 
 
-def emit_rate(name: str, nodes: Nodes, number: int, jobs: list[str], **more: object) -> None:
+def emit_rate(name: str, nodes: Nodes, number: int, jobs: list[str], /, **more: object) -> None:
     contents = [request("GET", f"/job/{job}", nodes.tokens[number]) for job in jobs]
     started_s = time.perf_counter()
     answers = load.many(nodes.all[number].address, contents)
@@ -204,18 +207,31 @@ def measure_visible(nodes: Nodes) -> int:
     count = figures.scaled(RATE_LOW_PER_S * LOW_S)
     durable_s: dict[int, float] = {}
     watchers = [Watcher(nodes, number, space) for number in range(1, len(nodes.all))]
-    link = nodes.connect(0).link
-    for number in paced(range(count), RATE_LOW_PER_S):
-        status, answer = link.send(nodes.put(space, key("k", number), number))
-        assert status == 200, answer
-        if number % SAMPLED == 0:
-            durable_s[number] = time.perf_counter()
-            for watcher in watchers:
-                watcher.keys.put(number)
-    took_s = time.perf_counter() - min(durable_s.values())
+
+    def publish(publisher: int) -> int:
+        link = nodes.connect(0).link
+        mine = range(publisher, count, PUBLISHERS)
+        for number in paced(mine, RATE_LOW_PER_S / PUBLISHERS):
+            status, answer = link.send(nodes.put(space, key("k", number), number))
+            assert status == 200, answer
+            if number % SAMPLED == 0:
+                durable_s[number] = time.perf_counter()
+                for watcher in watchers:
+                    watcher.keys.put(number)
+        return len(mine)
+
+    started_s = time.perf_counter()
+    at_each(range(PUBLISHERS), publish)
+    took_s = time.perf_counter() - started_s
     seen = [watcher.finish() for watcher in watchers]
     times_s = [max(each[number] for each in seen) - at for number, at in durable_s.items()]
-    emit_times("visible_at_all", times_s, nodes=len(nodes.all), rate=count / took_s, busy=busy)
+    emit_times(
+        "visible_at_all",
+        times_s,
+        nodes=len(nodes.all),
+        rate=figures.significant(count / took_s),
+        busy=busy,
+    )
     emit_missing("visible", nodes, space, count)
     return count
 
@@ -289,7 +305,7 @@ def change(nodes: Nodes, space: str, count: int, rate_per_s: int | None) -> tupl
     return count / (last_s - started_s), last_s
 
 
-def paced(items: Iterable[Item], rate_per_s: int) -> Iterator[Item]:
+def paced(items: Iterable[Item], rate_per_s: float) -> Iterator[Item]:
     """Yield each item when it is due, or at once if it is late."""
     started_s = time.perf_counter()
     for number, item in zip(itertools.count(), items):
@@ -308,6 +324,7 @@ def emit_missing(name: str, nodes: Nodes, space: str, count: int) -> None:
 
 
 def at_each(numbers: Iterable[int], call: Callable[[int], int]) -> list[int]:
+    """Return what `call` returns for each number, all at once in threads."""
     with ThreadPoolExecutor() as threads:
         return list(threads.map(call, numbers))
 

@@ -146,7 +146,6 @@ def test_another_machines_worker_comes_and_comes_back(peernode, directory, tmp_p
     assert "hint: a token is good for one first attach" in thief.stderr
 
 
-
 def test_an_invite_of_the_operator_makes_one_user_and_no_second(tmp_path, capfd):
     with Daemon(tmp_path / "data", workers=0, arguments=["--signup", "invite"]) as node:
         assert run(["user", "invite", "--data", str(node.data)]) == 0

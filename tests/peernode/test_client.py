@@ -391,6 +391,30 @@ async def test_a_delete_that_a_cut_hid_counts(hands):
         await hands.close(client)
 
 
+async def test_a_client_at_another_node_has_a_token_from_the_home(hands):
+    health = Answer(value={"status": "ok", "node_id": "2", "peer_id": "p"})
+    login, other = (Answer(value={"token": text, "expires_at": "x"}) for text in ("t1", "t2"))
+    with scripted(login, other) as home, scripted(health, Answer(value={})) as there:
+        client = hands.open(home.url, token="")
+        await settle(client.login("ada", "pw"))
+        away = await settle(client.at(there.url))
+        await settle(away.get("project", "1"))
+        await hands.close(away)
+        await hands.close(client)
+    assert home.received[1].path == "/user/ada/delegate"
+    assert home.received[1].json == {"audience": ["2"]}
+    assert home.received[1].headers["authorization"] == "Bearer t1"
+    assert "authorization" not in there.received[0].headers
+    assert there.received[1].headers["authorization"] == "Bearer t2"
+
+
+async def test_a_token_of_nobody_in_particular_gets_no_other(hands):
+    client = hands.open("http://127.0.0.1:1", token="secret")
+    with pytest.raises(sdk.ConfigurationError, match="whose token"):
+        await settle(client.token_for("2"))
+    await hands.close(client)
+
+
 async def test_login_gives_the_token_of_later_calls(hands):
     with scripted(Answer(value={"token": "t", "expires_at": "x"}), Answer(value={})) as server:
         client = hands.open(server.url, token="")

@@ -308,7 +308,7 @@ async def test_an_evicted_home_is_not_asked(autojump_clock: Clock) -> None:
         await trio.sleep(2)
         await there.post(f"/kv/{space}/put", {"key": "k", "value": 1})
         operator = Caller(world.mesh.nodes["a"], secrets("a").operator_token)
-        await operator.post("/mesh/evict", {"node": 2, "reason": "sold"})
+        await operator.post("/mesh/evict", {"node": "2", "reason": "sold"})
         problem = await there.post(f"/kv/{space}/get", {"key": "k"}, 503)
         assert problem["code"] == "home_unreachable"
 

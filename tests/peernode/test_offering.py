@@ -15,6 +15,7 @@ from storage.store import Table
 from tests.peernode.federated import Federated, genesis, open_federated
 from tests.peernode.meshes import keypair
 from tests.peernode.nodes import ECHO, PASSWORD, START_MS
+from tests.peernode.test_registry import view
 
 
 def offering(mesh: Federated, name: str) -> Offering:
@@ -104,6 +105,12 @@ async def test_what_a_stolen_key_signed_is_not_offered_any_more(
         await ada.post(f"/kv/{space}/put", {"key": "k", "value": 1})
         await ada.post(f"/user/{ada.id}/rotate", {"password": PASSWORD, "strict": True})
         await trio.sleep(2)
+        # The view says the same at once, and again after a start.
+        shown = [view(mesh.nodes[name].registry) for name in "ab"]
+        await mesh.stop("b")
+        await mesh.start("b")
+        await offering(mesh, "b").loaded.wait()
+        assert shown == [view(mesh.nodes["b"].registry)] * 2
         for name in "ab":
             assert_exact(mesh, name)
             offered = [r for r in records_on(mesh, name) if r.body.place.class_ is Class.KV_ENTRY]

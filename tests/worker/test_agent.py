@@ -78,6 +78,16 @@ async def test_leases_run_in_their_order(tmp_path: Path) -> None:
         assert payloads == list(range(50))
 
 
+async def test_its_directory_may_be_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_worker(Path("here")) as (node, _):
+        await node.say(*node.lease(ECHO, 1))
+        await node.finished(node.number)
+        assert [finished.payload for finished in node.said(Finished)] == [b"1"]
+
+
 async def test_no_more_run_at_once_than_it_has_slots(tmp_path: Path) -> None:
     async with open_worker(tmp_path, slots=2) as (node, _):
         first = await lease_gate(node)
