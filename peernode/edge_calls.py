@@ -29,11 +29,12 @@ from peernode.edge_arguments import (
     UploadId,
 )
 from peernode.job_rows import Request
-from peernode.json_bodies import BODY_SIZE_MAX_BYTES, check_depth
+from peernode.json_bodies import BODY_SIZE_MAX_BYTES
 from peernode.permissions import Actor
 from peernode.problems import Problem
 from peernode.schemas import check_input
-from peernode.spaces import Space, check_key, check_ttl, check_value
+from peernode.space_limits import check_json, check_key, check_ttl, check_value
+from peernode.spaces import Space
 from peernode.transactions import Transaction
 from storage import cid, ids
 from storage.blobs import Content, Release, Upload
@@ -136,7 +137,7 @@ class EdgeCalls:
         for write in writes:
             match write:
                 case protocol.KvPut(space, key, value, ttl_s):
-                    _check_json(value)
+                    check_json(value)
                     spaces.write(
                         transaction,
                         actor,
@@ -243,7 +244,7 @@ class EdgeCalls:
         return {"keys": texts, "cursor": texts[-1] if more else None}
 
     async def _kv_put(self, actor: Actor, request: Request, fence: int, arguments: KvPut) -> object:
-        _check_json(arguments.value)
+        check_json(arguments.value)
         value, key = check_value(arguments.value), check_key(arguments.key)
         ttl_s = check_ttl(arguments.ttl_s)
 
@@ -362,7 +363,7 @@ class EdgeCalls:
     ) -> object:
         if len(arguments.input) > BODY_SIZE_MAX_BYTES:
             raise Problem("too_large", "input: too large", limit=BODY_SIZE_MAX_BYTES)
-        _check_json(arguments.input)
+        check_json(arguments.input)
         length, parent = 1, actor.job
         while (above := self._node.live.request(parent)) is not None and above.parent:
             length, parent = length + 1, above.parent
@@ -396,12 +397,3 @@ class EdgeCalls:
 
 def _upload_over(upload: int) -> Problem:
     return Problem("not_found", f"the upload {upload} is over")
-
-
-def _check_json(text: bytes) -> None:
-    check_depth(text)
-    try:
-        text.decode()
-        msgspec.json.decode(text, type=msgspec.Raw)
-    except (UnicodeDecodeError, msgspec.DecodeError) as error:
-        raise Problem("invalid_json", f"the value is not JSON: {error}") from None

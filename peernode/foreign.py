@@ -108,4 +108,4 @@ class Foreign:
         return self.jobs.verify(thing, block, data)
 
     def _penalise(self, peer: str, error: PeerError) -> None:
-        self._node.log.warning("a node gave what is not good", peer=peer, error=str(error))
+        self.members.blame(peer, error)

@@ -163,8 +163,7 @@ class Asking:
             await stream.aclose()
 
     def _translate(self, peer: str, error: PeerError) -> Exception:
-        if error.penalty:
-            self._node.log.warning("a node broke the protocol", peer=peer, error=str(error))
+        self._members.blame(peer, error)
         if isinstance(error, PeerBusy):
             return Problem("overloaded", "this node asks as much as it does at once")
         return Unreachable()

@@ -34,7 +34,8 @@ from peernode.foreign_serving import Serving
 from peernode.json_bodies import decode_body
 from peernode.permissions import Target, require
 from peernode.problems import CODES, Problem, not_found
-from peernode.spaces import VALUE_SIZE_MAX_BYTES, Space, home_unreachable
+from peernode.space_limits import VALUE_SIZE_MAX_BYTES
+from peernode.spaces import Space, home_unreachable
 from storage import codec, ids
 from storage.errors import InvalidData, StoreClosed, StoreError, StoreFull
 from storage.ids import Id
@@ -168,15 +169,16 @@ class ForeignKv:
         except PeerBusy as error:
             raise Problem("overloaded", "this node asks as much as it does at once") from error
         except PeerError as error:
-            if error.penalty:
-                self._node.log.warning("a node broke the protocol", peer=peer, error=str(error))
+            self._members.blame(peer, error)
             is_unknown = method not in READS and not isinstance(error, PeerUnreachable)
             raise home_unreachable(space.id, was_sent=is_unknown) from error
         return Answer(value=value, headers=headers(space.id))
 
     async def answer(self, peer: str, frame: bytes) -> bytes:
         """Return the reply to a question. Raises `PeerError` for one that nobody may ask so."""
-        ask, member = decode_ask(frame), self._members.require_member(peer)
+        member = self._members.require_member(peer)
+        with self._members.judged(peer):
+            ask = decode_ask(frame)
         with self._serving.working(peer) as is_free:
             try:
                 if not is_free:

@@ -1,8 +1,12 @@
-"""Which peer is which node, and for whom one may speak."""
+"""Which peer is which node, for whom one may speak, and what is held against it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from gossip.errors import PeerRefused
+import trio
+
+from gossip.errors import PeerError, PeerRefused
 from gossip.fetch_events import Provider
 from gossip.network import Network
 from peernode.permissions import Actor
@@ -79,7 +83,29 @@ class Members:
         member = self.member(peer)
         if member is None:
             raise PeerRefused(f"{peer} is no member of this mesh")
+        federation = self._node.federation
+        if federation is not None and federation.standing.is_cut(peer, trio.current_time()):
+            raise PeerRefused(f"{peer} has given too much that was wrong")
         return member
+
+    def blame(self, peer: str, error: PeerError) -> None:
+        """Hold against a peer what it gave or asked, if it is to blame."""
+        federation = self._node.federation
+        if not error.penalty:
+            return
+        if federation is None:
+            self._node.log.warning("a node broke the protocol", peer=peer, error=str(error))
+        else:
+            federation.standing.blame(peer, error.penalty, str(error), trio.current_time())
+
+    @contextmanager
+    def judged(self, peer: str) -> Iterator[None]:
+        """Hold against a peer what leaves the block as its fault."""
+        try:
+            yield
+        except PeerError as error:
+            self.blame(peer, error)
+            raise
 
     def speaker(self, member: Member, certificate: bytes) -> Actor:
         """Return whom a member asks for, by a certificate that names its key.

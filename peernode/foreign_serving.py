@@ -88,7 +88,9 @@ class Serving:
 
     async def answer(self, peer: str, frame: bytes) -> bytes:
         """Return the reply to a question. Raises `PeerError` for one that nobody may ask so."""
-        ask, member = messages.decode_ask(frame), self._members.require_member(peer)
+        member = self._members.require_member(peer)
+        with self._members.judged(peer):
+            ask = messages.decode_ask(frame)
         with self.working(peer) as is_free:
             if not is_free:
                 return messages.encode(_refusal(_too_many()))
@@ -104,8 +106,9 @@ class Serving:
 
     async def follow(self, stream: Stream) -> None:
         """Answer a question with a view and what follows it."""
-        frame = await stream.receive()
-        ask, member = messages.decode_ask(frame), self._members.require_member(stream.peer)
+        member = self._members.require_member(stream.peer)
+        with self._members.judged(stream.peer):
+            ask = messages.decode_ask(await stream.receive())
         with self.working(stream.peer) as is_free:
             try:
                 if not is_free:
@@ -184,7 +187,9 @@ class Serving:
 
     async def give(self, peer: str, frame: bytes) -> bytes:
         """Return the reply to a request for a thing. Raises `PeerError` as `answer` does."""
-        get, member = decode_request(frame), self._members.require_member(peer)
+        member = self._members.require_member(peer)
+        with self._members.judged(peer):
+            get = decode_request(frame)
         with self.working(peer) as is_free:
             return encode_fetch(await self._give(get, member) if is_free else Refused("busy"))
 

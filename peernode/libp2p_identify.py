@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import trio
 from libp2p.identity.identify.pb.identify_pb2 import Identify
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 
@@ -22,6 +23,8 @@ PING: Final = "/ipfs/ping/1.0.0"
 
 _PROTOCOL_VERSION: Final = "ipfs/0.1.0"
 _PING_SIZE_BYTES: Final = 32
+_READ_TIMEOUT_S: Final = 10.0
+"""How long who asked may take to read the answer. Source: as for agreeing on a protocol."""
 
 
 @dataclass(slots=True)
@@ -46,6 +49,8 @@ async def answer_identify(stream: Substream, identity: Identity, protocols: Sequ
     ).SerializeToString()
     with translated("a peer"):
         await stream.write(varint(len(message)) + message)
+        with trio.move_on_after(_READ_TIMEOUT_S):
+            await stream.finish()
 
 
 async def answer_pings(stream: Substream) -> None:

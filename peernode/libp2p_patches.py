@@ -203,6 +203,16 @@ class Substream(ReadWriteCloser):
             await stream.write(data if size == len(data) else data[sent : sent + size])
             sent += size
 
+    async def finish(self) -> None:
+        """Say that this was all, and wait until the other end is done as well.
+
+        A reset, which `close` sends too, may reach a js-libp2p before it has read what came first,
+        and that is lost then.  What comes is dropped; raises what `read` does at the end.
+        """
+        await self.inner.close()
+        while True:
+            await self.read(WINDOW_STEP_BYTES)
+
     async def close(self) -> None:
         """Let what was written arrive, and end both directions."""
         await self.inner.close()

@@ -18,7 +18,7 @@ from peernode.registry import (
     UserAttributes,
     decode_attributes,
 )
-from peernode.spaces import VALUE_SIZE_MAX_BYTES
+from peernode.space_limits import VALUE_SIZE_MAX_BYTES
 from storage import codec
 from storage.certificates import Milliseconds
 from storage.cid import raw_leaf

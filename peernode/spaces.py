@@ -24,6 +24,7 @@ from peernode.own_records import require_greater
 from peernode.permissions import Actor
 from peernode.problems import Problem
 from peernode.registry import Entry, Registry, SpaceAttributes
+from peernode.space_limits import KEY_SIZE_MAX_BYTES, VALUE_SIZE_MAX_BYTES
 from peernode.transactions import Transaction
 from storage import codec, hlc, ids, merge
 from storage.clock import Clock
@@ -31,12 +32,7 @@ from storage.places import Class, Mode, Place
 from storage.records import NO_FLAGS, Flag, Record, decode_record
 from storage.store import Store, Table
 
-KEY_SIZE_MAX_BYTES: Final = 256
-VALUE_SIZE_MAX_BYTES: Final = 64 * 1024
-"""Source of both: API contract."""
 PAGE_LENGTH_MAX: Final = 1000
-TTL_MAX_S: Final = 366 * 86400.0
-"""Longest life of a key that ends. Source: guess."""
 INTEGER_MAX: Final = (1 << 53) - 1
 """Largest counter. Source: what JSON numbers carry exactly."""
 EXPIRY_KIND: Final = b"k"
@@ -97,44 +93,6 @@ class Value:
 
 _encode = msgspec.json.Encoder().encode
 _decode_row = msgspec.json.Decoder(LocalSpaceRow).decode
-
-
-def check_key(key: str) -> bytes:
-    """Return a key as bytes; raises a `Problem` that names the limit."""
-    data = key.encode("utf-8", "surrogatepass")
-    if not 1 <= len(data) <= KEY_SIZE_MAX_BYTES:
-        raise Problem(
-            "too_large" if data else "invalid_field",
-            f"key: 1 to {KEY_SIZE_MAX_BYTES} bytes of UTF-8, not {len(data)}",
-            field="key",
-            limit=KEY_SIZE_MAX_BYTES,
-        )
-    return data
-
-
-def check_value(value: bytes) -> bytes:
-    """Return JSON text that may be a value; raises a `Problem` that names the limit."""
-    if len(value) > VALUE_SIZE_MAX_BYTES:
-        raise Problem(
-            "too_large",
-            f"value: at most {VALUE_SIZE_MAX_BYTES} bytes of JSON",
-            hint="store it as a blob and keep its id here",
-            field="value",
-            limit=VALUE_SIZE_MAX_BYTES,
-        )
-    return value
-
-
-def check_ttl(ttl_s: float | None) -> float | None:
-    """Return how long a key is to live (`None`: for ever); raises a `Problem`."""
-    if ttl_s is not None and not 0 < ttl_s <= TTL_MAX_S:
-        raise Problem(
-            "invalid_field",
-            f"ttl_s: above 0 and at most {TTL_MAX_S:g} seconds",
-            field="ttl_s",
-            limit=TTL_MAX_S,
-        )
-    return ttl_s
 
 
 class Spaces:

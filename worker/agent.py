@@ -81,7 +81,7 @@ class Config:
     """How an agent works."""
 
     directory: Path
-    """For scratch directories, the cache and measurements; one agent's own."""
+    """For scratch directories, the cache and measurements; one agent's own. May be relative."""
     adopts_orphans: bool = False
     """This process is a worker and nothing else: see `supervisor.Config`."""
     reconnects: bool = True
@@ -109,15 +109,13 @@ class Agent:
         self.online = False
         self._calls = Calls(self._send_call)
         self._egress = Egress()
-        # Functions are told paths in it, and run in a directory of their own.
-        self._directory = config.directory.absolute()
-        self._cache = BlobCache(self._directory / "blobs", config.cache_size_max_bytes)
+        self._cache = BlobCache(config.directory.absolute() / "blobs", config.cache_size_max_bytes)
         self._gateway = Gateway(self._calls, self._cache, self._egress)
         self._supervisor: Supervisor | None = None
 
     async def run(self, link_factory: LinkFactory) -> None:
         """Work until cancelled, or until the node refuses this worker (`LinkRefused`)."""
-        with open_scratch(self._directory) as scratch:
+        with open_scratch(self._config.directory.absolute()) as scratch:
             config = SupervisorConfig(
                 slots=self._offer.slots,
                 scratch=scratch,

@@ -37,11 +37,10 @@ from peernode.classes.project import WAIT_CHANGE
 from peernode.permissions import Target
 from peernode.problems import Problem, not_found
 from peernode.registry import SpaceAttributes, place_of
+from peernode.space_limits import check_key, check_value
 from peernode.spaces import (
     LocalSpaceRow,
     Space,
-    check_key,
-    check_value,
 )
 from peernode.timestamps import rfc3339
 from peernode.transactions import Transaction

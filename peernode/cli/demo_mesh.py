@@ -17,13 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-import httpx
 from rich import box
 from rich.table import Table
 
 from peernode.cli import demo_node, demo_story, options
 from peernode.cli.demo_story import Story
-from peernode.client import Client, ClientError, NotFound, ProblemError, Unauthenticated
+from peernode.client import Client, ClientError, NotFound, Unauthenticated
 
 USER: Final = "ada"
 PROJECT: Final = "lab"
@@ -207,12 +206,13 @@ class _Tour:
             self._require(result, {"words": 2})
             self._story.say(f"B says: {result}")
         with self._story.step("A's job, which B never saw: B finds it at C"):
-            answer = _get(b, f"/job/{self._job}")
-            self._require(answer.json()["result"], {"words": 3})
+            answer = b.client.get_reply("job", self._job)
+            result = answer.object()["result"]
+            self._require(result, {"words": 3})
             if "stale" not in answer.headers:
                 raise ClientError("an answer without its home does not say how old it is")
             self._story.say(
-                f"B says: {answer.json()['result']}, Stale: {answer.headers['stale']}, "
+                f"B says: {result}, Stale: {answer.headers['stale']}, "
                 f"job of node {answer.headers['origin-node']}"
             )
         with self._story.step("Meanwhile a key is changed at C"):
@@ -305,22 +305,6 @@ class _Tour:
     def _require(self, found: object, wanted: object) -> None:
         if found != wanted:
             raise ClientError(f"found {found!r} and not {wanted!r}")
-
-
-def _get(node: Node, path: str) -> httpx.Response:
-    """Return an answer with its headers, as curl shows it."""
-    headers = {"authorization": f"Bearer {node.client.token}"}
-    try:
-        answer = httpx.get(
-            node.url + path, headers=headers, timeout=RESULT_TIMEOUT_S, trust_env=False
-        )
-    except httpx.HTTPError as error:
-        raise ClientError(f"{path} at {node.name}: {error}") from error
-    if answer.status_code != 200:
-        raise ProblemError(
-            answer.status_code, "unexpected", f"{path} at {node.name}: {answer.text}"
-        )
-    return answer
 
 
 def _free_port() -> int:

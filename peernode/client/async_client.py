@@ -9,7 +9,7 @@ import trio
 
 from peernode.client import blobs, functions, jobs, kv, objects, settings
 from peernode.client.async_wire import AsyncStream, AsyncWire
-from peernode.client.effects import Object
+from peernode.client.effects import Object, Reply
 from peernode.client.errors import NotFound
 from peernode.client.jobs import JobOptions
 
@@ -54,6 +54,10 @@ class AsyncClient:
     async def get(self, class_name: str, object_id: str) -> Object:
         """Return an object's attributes. Raises `NotFound`."""
         return await self._wire.run(objects.attributes(class_name, object_id))
+
+    async def get_reply(self, class_name: str, object_id: str) -> Reply:
+        """Return an object as it came, with headers: `origin-node`, `stale`. Raises `NotFound`."""
+        return await self._wire.run(objects.reply(class_name, object_id))
 
     def list(self, class_name: str, **filters: str) -> AsyncStream[None]:
         """Iterate over the objects of a class that have these attributes."""

@@ -17,6 +17,7 @@ from peernode.client.effects import (
     Headers,
     Object,
     Operation,
+    Reply,
     Request,
     ask,
     new_key,
@@ -77,7 +78,12 @@ def create(class_name: str, body: Mapping[str, Any], key: str | None = None) -> 
 
 def attributes(class_name: str, object_id: str) -> Operation[Object]:
     """Return an object's attributes."""
-    return (yield from send(get(path_of(class_name, object_id)))).object()
+    return (yield from reply(class_name, object_id)).object()
+
+
+def reply(class_name: str, object_id: str) -> Operation[Reply]:
+    """Return an object's attributes as they came, with headers."""
+    return (yield from send(get(path_of(class_name, object_id))))
 
 
 def change(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, Unpack
 
 from peernode.client import blobs, functions, jobs, kv, objects, settings
-from peernode.client.effects import Object
+from peernode.client.effects import Object, Reply
 from peernode.client.errors import NotFound
 from peernode.client.jobs import JobOptions
 from peernode.client.wire import Stream, Wire
@@ -54,6 +54,10 @@ class Client:
     def get(self, class_name: str, object_id: str) -> Object:
         """Return an object's attributes. Raises `NotFound`."""
         return self._wire.run(objects.attributes(class_name, object_id))
+
+    def get_reply(self, class_name: str, object_id: str) -> Reply:
+        """Return an object as it came, with headers: `origin-node`, `stale`. Raises `NotFound`."""
+        return self._wire.run(objects.reply(class_name, object_id))
 
     def list(self, class_name: str, **filters: str) -> Stream[None]:
         """Iterate over the objects of a class that have these attributes."""

@@ -34,9 +34,16 @@ const node = await createLibp2p({
     identify: identify(),
     ping: ping(),
     pubsub: gossipsub({
-      // Not P3: a topic of a silent mesh is silent.
+      // What was wrong is not forgotten meanwhile.  Not P3: a topic of a silent mesh is silent.
       scoreParams: {
-        topics: { [topic]: { meshMessageDeliveriesWeight: 0, meshFailurePenaltyWeight: 0 } }
+        behaviourPenaltyDecay: 0.999,
+        topics: {
+          [topic]: {
+            invalidMessageDeliveriesDecay: 0.999,
+            meshMessageDeliveriesWeight: 0,
+            meshFailurePenaltyWeight: 0
+          }
+        }
       },
       ...settings
     })

@@ -415,6 +415,15 @@ async def test_a_token_of_nobody_in_particular_gets_no_other(hands):
     await hands.close(client)
 
 
+async def test_how_old_an_answer_is_stands_in_its_headers(hands):
+    with scripted(Answer(value={"id": "9"}, headers={"Stale": "as-of x"})) as server:
+        client = hands.open(server.url)
+        reply = await settle(client.get_reply("job", "9"))
+        await hands.close(client)
+    assert reply.object() == {"id": "9"}
+    assert reply.headers["stale"] == "as-of x"
+
+
 async def test_login_gives_the_token_of_later_calls(hands):
     with scripted(Answer(value={"token": "t", "expires_at": "x"}), Answer(value={})) as server:
         client = hands.open(server.url, token="")

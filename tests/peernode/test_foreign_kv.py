@@ -275,6 +275,19 @@ async def test_a_right_is_worth_nothing_in_the_hands_of_another_node(autojump_cl
         assert isinstance(decode_reply(await world.kv("a").answer(peer_id("b"), ask)), Done)
 
 
+async def test_who_asks_what_is_no_question_is_cut_off(autojump_clock: Clock) -> None:
+    async with open_world() as world:
+        good = encode(
+            Ask(1, "put", int(world.space), b'{"key":"k","value":1}', world.actor("b").certificate)
+        )
+        assert isinstance(decode_reply(await world.kv("a").answer(peer_id("b"), good)), Done)
+        for _ in range(17):
+            with pytest.raises((RemoteProtocolError, PeerRefused)):
+                await world.kv("a").answer(peer_id("b"), b"noise")
+        with pytest.raises(PeerRefused):
+            await world.kv("a").answer(peer_id("b"), good)
+
+
 @pytest.mark.parametrize(
     ("ask", "code"),
     [

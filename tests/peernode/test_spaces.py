@@ -7,7 +7,12 @@ import trio
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from peernode.problems import Problem
-from peernode.spaces import KEY_SIZE_MAX_BYTES, VALUE_SIZE_MAX_BYTES, check_key, check_ttl
+from peernode.space_limits import (
+    KEY_SIZE_MAX_BYTES,
+    VALUE_SIZE_MAX_BYTES,
+    check_key,
+    check_ttl,
+)
 from storage.places import Class
 from storage.store import Table
 from tests.peernode.nodes import Lab, reopen, settle, sign_up
