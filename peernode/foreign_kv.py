@@ -176,9 +176,9 @@ class ForeignKv:
 
     async def answer(self, peer: str, frame: bytes) -> bytes:
         """Return the reply to a question. Raises `PeerError` for one that nobody may ask so."""
-        member = self._members.require_member(peer)
         with self._members.judged(peer):
             ask = decode_ask(frame)
+        member = self._members.require_member(peer)
         with self._serving.working(peer) as is_free:
             try:
                 if not is_free:

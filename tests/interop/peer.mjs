@@ -95,6 +95,7 @@ const commands = {
 say({
   event: 'ready',
   peer: `${node.peerId}`,
+  agent: node.services.identify.host.agentVersion,
   addresses: node.getMultiaddrs().map(String)
 })
 for await (const line of createInterface({ input: process.stdin })) {
