@@ -78,7 +78,8 @@ def installed() -> Iterator[Path]:
         except subprocess.TimeoutExpired:
             pytest.skip(f"npm did not install js-libp2p in {INSTALL_TIMEOUT_S} s")
         except subprocess.CalledProcessError as error:
-            pytest.skip(f"npm could not install js-libp2p: {error.stderr.strip()[-300:]}")
+            reason = error.stderr.partition("\n")[0]
+            pytest.skip(f"npm could not install js-libp2p: {reason}")
         yield Path(made)
 
 
@@ -263,18 +264,14 @@ async def test_it_is_a_peer_like_any_other(
             assert ours.network.peers() == [js.peer]
 
 
-UNKNOWN = pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="nobody tells the gossip that a peer is a js-libp2p, so it is told ids that it cannot"
-    " match, and each message that it asked for by one costs us 10 points there",
-)
-
-
-@pytest.mark.parametrize("is_known", [True, pytest.param(False, marks=UNKNOWN)])
+@pytest.mark.parametrize("is_known", [True, False])
 async def test_one_outside_our_mesh_is_told_of_a_message_and_asks_for_it(
     is_known: bool, installed: Path
 ) -> None:
+    """Whom we do not know for a js-libp2p holds it against us, which is a fault of ours.
+
+    `identified` is called by nobody but this test: the node asks no peer who it is.
+    """
     async with AsyncExitStack() as stack:
         stack.enter_context(trio.fail_after(TEST_TIMEOUT_S))
         ours = await stack.enter_async_context(open_ours())
@@ -300,9 +297,9 @@ async def test_one_outside_our_mesh_is_told_of_a_message_and_asks_for_it(
         assert ours.statistics().iwant_served == 1
         await other.heartbeats(4)
         found = await other.ask("score", peer=ours.network.peer)
-    # Out here it is the only thing that may fail as expected.
-    assert found["misdeeds"] == 0
-    assert found["score"] >= 0
+        # It was told of the message by an id of 46 bytes, and does not see that it got it.
+        assert found["misdeeds"] == (0 if is_known else 1)
+        assert (found["score"] >= 0) == is_known
 
 
 async def is_in_our_mesh(ours: Ours, js: JsPeer) -> None:
