@@ -46,7 +46,7 @@ def test_pages_describe_the_node(node, anonymous):
     assert health == {"status": "ok", "node_id": node.node_id, "peer_id": node.peer_id}
     schema = expect(anonymous.get("/openapi.json"))
     assert schema["openapi"].startswith("3.1")
-    assert {path.split("/")[1] for path in schema["paths"]} == set(CLASSES)
+    assert {path.split("/")[1] for path in schema["paths"]} == {*CLASSES, "mesh"}
     docs = anonymous.get("/docs")
     assert docs.headers["content-type"].startswith("text/html")
     assert "/job/:id/cancel" in docs.text
