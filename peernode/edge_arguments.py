@@ -1,13 +1,8 @@
 """Arguments of function code's calls; see `worker.protocol.OPERATIONS`."""
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from peernode.content import MEDIA_TYPE_DEFAULT
-
-if TYPE_CHECKING:
-    pass
 
 
 class KvOpen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

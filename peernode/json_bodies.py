@@ -2,16 +2,12 @@
 
 import re
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from peernode.calls import Call
 from peernode.problems import Problem
-
-if TYPE_CHECKING:
-    pass
-
 
 BODY_SIZE_MAX_BYTES: Final = 1 << 20
 """Largest JSON body. Source: API contract."""

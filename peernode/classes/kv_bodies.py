@@ -1,6 +1,6 @@
 """What goes in and comes out of the API for key-value namespaces."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,10 +17,6 @@ from peernode.spaces import (
 from peernode.timestamps import rfc3339
 from storage import ids
 from storage.places import Class
-
-if TYPE_CHECKING:
-    pass
-
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)]
 
