@@ -10,6 +10,7 @@ from peernode.calls import (
     View,
 )
 from peernode.classes.project import DisplayName
+from peernode.space_limits import TTL_MAX_S
 from peernode.spaces import (
     PAGE_LENGTH_MAX,
     Space,
@@ -18,7 +19,7 @@ from peernode.timestamps import rfc3339
 from storage import ids
 from storage.places import Class
 
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=TTL_MAX_S)]
 
 
 Whole = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]
