@@ -14,6 +14,7 @@ import msgspec
 
 from peernode.libp2p_address import parse_address
 from storage.errors import InvalidData
+from worker.egress_addresses import parse_networks
 
 ENVIRONMENT_PREFIX = "PEERNODE_"
 _NOT_SETTINGS = frozenset({"url", "token", "config"})
@@ -37,6 +38,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     signup: Literal["open", "invite"] = "invite"
     workers: int | Literal["auto"] = "auto"
     """Slots of the local worker: `auto` is one a core, 0 is no local worker."""
+    egress_networks: str = ""
+    """`NETWORK,...`: private networks, as `10.0.0.0/8`, that functions on the local worker may
+    reach where their project lists a host in them."""
     tls: str = ""
     """`CERT,KEY`: paths of PEM files."""
     behind_proxy: bool = False
@@ -100,6 +104,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 parse_address(self.p2p)
             except InvalidData as error:
                 raise ConfigError(f"p2p: {error}; write /ip4/ADDRESS/tcp/PORT") from None
+        try:
+            parse_networks(self.egress_networks)
+        except ValueError as error:
+            raise ConfigError(f"egress_networks: {error}") from None
         if self.tls and self.tls.count(",") != 1:
             raise ConfigError(f"tls: {self.tls!r} is not CERT,KEY")
         if self.workers != "auto" and not 0 <= self.workers <= 1024:

@@ -26,6 +26,10 @@ def up(
     behind_proxy: Annotated[
         bool, typer.Option("--behind-proxy", help="A proxy in front ends TLS.")
     ] = False,
+    egress_networks: Annotated[
+        str | None,
+        typer.Option(metavar="NETWORK,...", help="Private networks that functions may reach."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="debug|info|warning|error", help="[info]")
@@ -42,6 +46,7 @@ def up(
         "workers": workers,
         "tls": tls,
         "behind_proxy": behind_proxy or None,
+        "egress_networks": egress_networks,
         "log_level": log_level,
     }
     try:

@@ -14,6 +14,7 @@ from hypothesis import given, strategies as st
 
 from tests.worker.fake_node import FakeNode, Space, cid_of, open_worker
 from worker import edge
+from worker.egress_addresses import parse_networks
 from worker.protocol import (
     BlobDelete,
     BlobKeep,
@@ -375,12 +376,16 @@ async def open_server(answer: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
         nursery.cancel_scope.cancel()
 
 
+LOOPBACK = parse_networks("127.0.0.0/8")
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\nX-Made-By: us\r\nConnection: close\r\n\r\n{"a": 1}'
 
 
 @pytest.mark.slow
 async def test_http_reaches_listed_hosts_through_the_agent(tmp_path: Path) -> None:
-    async with open_server(OK) as (port, asked), open_worker(tmp_path) as (node, _):
+    async with (
+        open_server(OK) as (port, asked),
+        open_worker(tmp_path, egress_networks=LOOPBACK) as (node, _),
+    ):
         value = await result(
             node,
             f"r = edge.http('post', 'http://127.0.0.1:{port}/x', json=[1], headers={{'X-Y': 'z'}})",
@@ -394,9 +399,22 @@ async def test_http_reaches_listed_hosts_through_the_agent(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+async def test_http_reaches_no_private_address_though_it_is_listed(tmp_path: Path) -> None:
+    async with open_server(OK) as (port, asked), open_worker(tmp_path) as (node, _):
+        for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0x7f.1", "2130706433"):
+            line = f"edge.http('GET', 'http://{host}:{port}/')"
+            finished = await failure(node, line, egress=[f"{host}:{port}"])
+            assert finished.payload.endswith(b": private_address"), host
+        assert not asked
+
+
+@pytest.mark.slow
 async def test_http_does_not_follow_redirects(tmp_path: Path) -> None:
     moved = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
-    async with open_server(moved) as (port, _), open_worker(tmp_path) as (node, _):
+    async with (
+        open_server(moved) as (port, _),
+        open_worker(tmp_path, egress_networks=LOOPBACK) as (node, _),
+    ):
         lines = f"return edge.http('GET', 'http://127.0.0.1:{port}/').status"
         assert await result(node, lines, egress=["127.0.0.1"]) == 302
 
@@ -426,7 +444,10 @@ async def test_http_does_not_follow_redirects(tmp_path: Path) -> None:
 async def test_http_that_is_not_allowed_or_fails(
     tmp_path: Path, line: str, egress: list[str], problem: str
 ) -> None:
-    async with open_server(OK) as (port, _), open_worker(tmp_path) as (node, _):
+    async with (
+        open_server(OK) as (port, _),
+        open_worker(tmp_path, egress_networks=LOOPBACK) as (node, _),
+    ):
         finished = await failure(node, line.format(port=port), egress=egress)
         assert finished.payload.decode().endswith(f": {problem}")
 
@@ -437,7 +458,7 @@ async def test_http_bounds_time_and_size(tmp_path: Path) -> None:
     async with (
         open_server(endless) as (slow, _),
         open_server(endless + bytes(9 << 20)) as (large, _),
-        open_worker(tmp_path) as (node, _),
+        open_worker(tmp_path, egress_networks=LOOPBACK) as (node, _),
     ):
         allowed = ["127.0.0.1"]
         line = f"edge.http('GET', 'http://127.0.0.1:{slow}/', timeout_s=0.2)"
