@@ -283,6 +283,8 @@ class Disk:
     boot: int = 0
     lives: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     """Nonce -> boot, and up to which time it is known."""
+    works: dict[int, None] = field(default_factory=dict)
+    """What this node has done and this directory knows of."""
 
 
 @dataclass
@@ -309,6 +311,8 @@ class Copies(RuleBasedStateMachine):
         self.now = 0.0
         self.drawn = 0
         self.heads: dict[str, list[Life]] = {peer: [] for peer in self.PEERS}
+        self.works: dict[str, dict[int, None]] = {peer: {} for peer in self.PEERS}
+        """What each peer knows that the node has done."""
         self.copies: list[Disk] = []
         self.has_been_copied = self.has_overlapped = False
         self.running: list[Process] = []
@@ -337,6 +341,7 @@ class Copies(RuleBasedStateMachine):
                     process.is_open = False
                 case Reconcile(peer):
                     if peer in process.links:
+                        process.disk.works |= self.works[peer]
                         self.tell(process, Synced(peer))
                 case Greet(peer):
                     if peer in process.links:
@@ -359,6 +364,10 @@ class Copies(RuleBasedStateMachine):
         process.disk.lives[said.nonce] = said.boot, said.at_ms
         self.heads[peer] = life_statements.merge(self.heads[peer], said)
         self.tell(process, Shown(peer, tuple(self.heads[peer])))
+        if process.is_open:
+            # Whoever goes on after a greeting knows all that this peer knows of it.
+            assert self.works[peer].keys() <= process.disk.works.keys()
+        self.works[peer] |= process.disk.works
 
     def link(self, process: Process, peer: str) -> None:
         for other in self.running:
@@ -403,6 +412,13 @@ class Copies(RuleBasedStateMachine):
             for peer in list(process.links):
                 self.greet_one(process, peer)
 
+    @precondition(lambda self: any(process.is_open for process in self.running))
+    @rule(which=integers(0, 9))
+    def work(self, which: int) -> None:
+        able = [process for process in self.running if process.is_open]
+        self.drawn += 1
+        able[which % len(able)].disk.works[self.drawn] = None
+
     @precondition(lambda self: self.running)
     @rule(which=integers(0, 9))
     def kill(self, which: int) -> None:
@@ -417,7 +433,7 @@ class Copies(RuleBasedStateMachine):
     @rule()
     def copy(self) -> None:
         if len(self.copies) < 4:
-            self.copies.append(Disk(self.disk.boot, dict(self.disk.lives)))
+            self.copies.append(Disk(self.disk.boot, dict(self.disk.lives), dict(self.disk.works)))
 
     @precondition(lambda self: self.copies and len(self.running) < 3)
     @rule(which=integers(0, 9))

@@ -329,6 +329,25 @@ async def test_a_peer_shows_only_what_the_node_has_signed(autojump_clock: Clock)
         assert (world.disk.get(Table.META, b"boot"), len(world.disk.submitted)) == before
 
 
+async def test_a_large_source_that_came_in_since_is_fetched_from_a_neighbour(
+    autojump_clock: Clock,
+) -> None:
+    async with open_world() as world:
+        async with world.home(world.disk.copy()) as a:
+            await trio.sleep(5)
+            source = ECHO + "# " + "x" * (1 << 17)
+            function = {"project": world.project, "runtime": "python", "source": source}
+            large = await make(world.caller(a), "/function", {**function, "name": "large"})
+            await world.later(INTERVAL_S + 1)
+            await world.caller(world.b).post("/job", {"function": large, "input": 1}, 202)
+        async with world.home(world.disk) as a:
+            await world.later(RECOVERED_S)
+            await world.caller(a).post("/job", {"function": large, "input": 1}, 202)
+            version = a.programs.get(int(large), None)
+            assert version is not None
+            assert version.source == source.encode()
+
+
 async def test_a_key_that_was_rotated_since_is_lost_and_login_says_so(
     autojump_clock: Clock,
 ) -> None:
