@@ -81,13 +81,13 @@ class ForeignEnded:
         found = self._jobs.of_home(member.number, after, PAGE_LENGTH)
         return codec.encode_struct(_Held(tuple(found)))
 
-    async def outcomes(self, peer: str, wanted: Collection[int]) -> dict[int, bytes]:
-        """Return job -> its outcome's row, of those wanted that the peer knows to be over.
+    async def collect(self, peer: str, wanted: Collection[int], found: dict[int, bytes]) -> None:
+        """Put into `found` the outcomes' rows of those jobs that the peer knows to be over.
 
-        Nothing is believed that this node has not signed.  Raises `PeerError`.
+        Nothing is believed that this node has not signed.  What was found stays when this is
+        cancelled.  Raises `PeerError`.
         """
         jobs = [job for job in await self._held_by(peer) if job in wanted]
-        found: dict[int, bytes] = {}
         limiter = trio.CapacityLimiter(FETCHED_AT_ONCE)
 
         async def fetch(job: int) -> None:
@@ -99,7 +99,6 @@ class ForeignEnded:
         async with trio.open_nursery() as nursery:
             for job in jobs:
                 nursery.start_soon(fetch, job)
-        return found
 
     async def _held_by(self, peer: str) -> list[int]:
         found: list[int] = []

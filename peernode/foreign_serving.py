@@ -204,12 +204,10 @@ class Serving:
         nothing = Missing(not self._members.is_elsewhere(get.id), [])
         if get.kind is Kind.BLOB and (self._is_source(get)):
             return await self._block(get) or nothing
-        if get.kind in (Kind.REQUEST, Kind.SNAPSHOT) and ids.node_number(get.id) == member.number:
+        if get.kind is Kind.SNAPSHOT and ids.node_number(get.id) == member.number:
             # What it has signed itself: nobody's right is needed.
             held = self._jobs.held(get.id)
-            if held is None:
-                return nothing
-            return Data(held.request if get.kind is Kind.REQUEST else held.snapshot)
+            return nothing if held is None else Data(held.snapshot)
         try:
             actor = self._members.speaker(member, get.auth)
         except Problem:

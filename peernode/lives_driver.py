@@ -310,12 +310,14 @@ class LivesDriver:
         for peer in node.peering.network.peers():
             if not wanted:
                 return
+            found: dict[int, bytes] = {}
             try:
                 with trio.move_on_after(TAKING_BACK_S):
-                    for job, outcome in (await node.foreign.ended.outcomes(peer, wanted)).items():
-                        if await node.jobs.take_back(job, outcome):
-                            node.log.info("job was over", job=str(job))
-                        del wanted[job]
+                    await node.foreign.ended.collect(peer, wanted, found)
+                for job, outcome in found.items():
+                    if await node.jobs.take_back(job, outcome):
+                        node.log.info("job was over", job=str(job))
+                    del wanted[job]
             except (PeerError, StoreError) as error:
                 node.log.warning("could not ask for jobs", peer=peer, error=str(error))
 
