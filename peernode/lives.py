@@ -164,7 +164,8 @@ class _Unknown:
     boot: int
     at_ms: int
     quiet_since: float
-    rises: int = 0
+    rises: dict[str, int] = field(default_factory=dict)
+    """Peer -> how often it showed it with a later time than before."""
     seen: dict[str, int] = field(default_factory=dict)
     """Peer that showed it -> the latest time that it showed."""
 
@@ -296,7 +297,9 @@ class Lives:
             for other in self._up:
                 if other not in self._wanted and len(self._wanted) < SYNCED_WITH:
                     self._want(other, out)
-        is_cloned = any(unknown.rises >= RISES_MAX for unknown in self._unknown.values())
+        is_cloned = any(
+            rises >= RISES_MAX for each in self._unknown.values() for rises in each.rises.values()
+        )
         if self.state is State.RECOVERING and is_cloned:
             self.state = State.CLONED
             out.append(FoundClone())
@@ -314,7 +317,7 @@ class Lives:
         found.at_ms = max(found.at_ms, life.at_ms)
         if life.at_ms <= before:
             return False
-        found.rises += 1
+        found.rises[peer] = found.rises.get(peer, 0) + 1
         found.quiet_since = now
         return True
 

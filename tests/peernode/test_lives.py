@@ -190,6 +190,16 @@ def test_two_peers_that_heard_of_it_at_different_times_are_no_clone() -> None:
     assert adopt == Adopt(8, ((7, nonce(70), 5200),), 5200)
 
 
+def test_one_last_word_that_two_peers_heard_is_no_clone() -> None:
+    lives = restored()
+    lives.handle(Shown("q", (LOST,)), 1.0)
+    for peer in "pq":
+        lives.handle(Shown(peer, (later(LOST, 100),)), 2.0)
+    assert lives.state is State.RECOVERING
+    lives.handle(Shown("q", (later(LOST, 200),)), 3.0)
+    assert lives.state is State.CLONED
+
+
 def cloned() -> Lives:
     lives = restored()
     lives.handle(Synced("p"), 1.0)
