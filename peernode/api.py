@@ -156,6 +156,11 @@ class Api:
         if not waits:
             self._active += 1
         try:
+            lives = self._node.lives
+            if not lives.opened.is_set():
+                await lives.started.wait()
+                if scope["method"] not in ("GET", "HEAD") and not operation.while_held_back:
+                    lives.require()
             if operation.body is not None:
                 call.raw = await read_body(call)
                 decoder = self._decoders[operation.body]

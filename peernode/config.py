@@ -62,6 +62,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     sync_interval_s: float = 30.0
     """Pause between reconciliations with a peer chosen by lot, half more or less. Source: guess; a
     change that gossip lost is somewhere else by then, at some hundred bytes a look."""
+    greeting_interval_s: float = 30.0
+    """How often a peer that is up is greeted. Source: guess; some 30 bytes a second for each peer.
+    A node whose directory was put back as it was is held back for two of them."""
     drain_s: float = 10.0
     """How long a stopping node lets running calls and jobs end. Source: systemd's habits."""
     lease_s: float = 30.0
@@ -110,6 +113,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ConfigError(f"egress_networks: {error}") from None
         if self.tls and self.tls.count(",") != 1:
             raise ConfigError(f"tls: {self.tls!r} is not CERT,KEY")
+        if self.greeting_interval_s <= 0:
+            raise ConfigError(f"greeting_interval_s: {self.greeting_interval_s} is not above 0")
         if self.workers != "auto" and not 0 <= self.workers <= 1024:
             raise ConfigError(f"workers: {self.workers} is not 0 to 1024, or auto")
 

@@ -104,13 +104,17 @@ async def open_daemon(config: Config) -> AsyncIterator[tuple[Node, str]]:
         _write_address(address_file, url, os.getpid())
         try:
             if config.slots:
-                worker = await node.local_worker()
-                door_url = f"ws://127.0.0.1:{door.port}"
-                nursery.start_soon(LocalWorker(node, worker, door_url, config.slots).run)
+                nursery.start_soon(_run_local_worker, node, door.port)
             yield node, url
         finally:
             address_file.unlink(missing_ok=True)
             nursery.cancel_scope.cancel()
+
+
+async def _run_local_worker(node: Node, port: int) -> None:
+    await node.lives.opened.wait()
+    worker = await node.local_worker()
+    await LocalWorker(node, worker, f"ws://127.0.0.1:{port}", node.config.slots).run()
 
 
 class DoorKeeper:

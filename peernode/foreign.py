@@ -36,6 +36,7 @@ from peernode.foreign_asking import Asking
 from peernode.foreign_blobs import ForeignBlobs
 from peernode.foreign_cache import Cache
 from peernode.foreign_config import Config
+from peernode.foreign_ended import ForeignEnded
 from peernode.foreign_jobs import ForeignJobs
 from peernode.foreign_kv import ForeignKv
 from peernode.foreign_members import Members
@@ -73,6 +74,7 @@ class Foreign:
         )
         self.sources = ForeignSources(node, self.cache, self.members, asking, self.driver, config)
         self.serving = Serving(node, network, self.members, self.jobs, self.blobs, config)
+        self.ended = ForeignEnded(node, network, self.members, self.jobs, self.driver, config)
         self.kv = ForeignKv(node, network, self.members, self.serving, config)
         network.watch(self.sources.peer_changed)
 

@@ -33,7 +33,7 @@ from peernode.foreign_members import Members
 from peernode.foreign_serving import Serving
 from peernode.json_bodies import decode_body
 from peernode.permissions import Target, require
-from peernode.problems import CODES, Problem, not_found
+from peernode.problems import CODES, FENCED, Problem, not_found
 from peernode.space_limits import VALUE_SIZE_MAX_BYTES
 from peernode.spaces import Space, home_unreachable
 from storage import codec, ids
@@ -50,7 +50,7 @@ ASK_SIZE_MAX_BYTES: Final = VALUE_SIZE_MAX_BYTES + AUTH_SIZE_MAX_BYTES + 8 * 102
 REPLY_SIZE_MAX_BYTES: Final = 2 << 20
 """Largest reply. Source: formula; 1000 keys of 256 bytes, each byte written as an escape of six."""
 STATED_SIZE_MAX_BYTES: Final = 16 * 1024
-PASSED_ON: Final = frozenset({"overloaded", "storage_full"})
+PASSED_ON: Final = frozenset({"overloaded", "storage_full"}) | FENCED
 """Problems from 500 on that are told as they are: the home did nothing, and says why."""
 
 Method: TypeAlias = Literal["put", "get", "delete", "list", "increment"]
@@ -179,8 +179,10 @@ class ForeignKv:
         with self._members.judged(peer):
             ask = decode_ask(frame)
         member = self._members.require_member(peer)
+        await self._node.lives.started.wait()
         with self._serving.working(peer) as is_free:
             try:
+                self._node.lives.require()
                 if not is_free:
                     raise Problem("overloaded", "that node asks too much at once")
                 if ask.version != VERSION:

@@ -44,6 +44,7 @@ from peernode.job_rows import encode_request
 from peernode.permissions import Actor, Target
 from peernode.problems import Problem, not_found
 from peernode.registry import FunctionAttributes
+from storage import ids
 from storage.cid import Cid, decode_node
 from storage.errors import BlobError, InvalidData
 from storage.nodes import Node as Member
@@ -91,11 +92,14 @@ class Serving:
         with self._members.judged(peer):
             ask = messages.decode_ask(frame)
         member = self._members.require_member(peer)
+        await self._node.lives.started.wait()
         with self.working(peer) as is_free:
             if not is_free:
                 return messages.encode(_refusal(_too_many()))
             try:
                 call = self._call(ask, member)
+                if ask.operation == "job.cancel":
+                    self._node.lives.require()
                 if ask.operation in ("blob.get", "blob.content"):
                     reply: messages.Reply = await self._blob(ask, call)
                 else:
@@ -109,6 +113,7 @@ class Serving:
         with self._members.judged(stream.peer):
             ask = messages.decode_ask(await stream.receive())
         member = self._members.require_member(stream.peer)
+        await self._node.lives.started.wait()
         with self.working(stream.peer) as is_free:
             try:
                 if not is_free:
@@ -199,6 +204,10 @@ class Serving:
         nothing = Missing(not self._members.is_elsewhere(get.id), [])
         if get.kind is Kind.BLOB and (self._is_source(get)):
             return await self._block(get) or nothing
+        if get.kind is Kind.SNAPSHOT and ids.node_number(get.id) == member.number:
+            # What it has signed itself: nobody's right is needed.
+            held = self._jobs.held(get.id)
+            return nothing if held is None else Data(held.snapshot)
         try:
             actor = self._members.speaker(member, get.auth)
         except Problem:

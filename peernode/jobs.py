@@ -171,6 +171,29 @@ class Jobs:
         self._store.submit(Batch(deletes=[(Table.LIVE, ids.key(live.job))]))
         self._live.leave(live)
 
+    async def take_back(self, job: int, outcome_row: bytes) -> bool:
+        """Give a job that is not over here the outcome that this node has told before, durably.
+
+        Tells whether it has taken it; if not, it has one.
+        """
+        key = ids.key(job)
+        batch = Batch(
+            puts=[(Table.OUTCOMES, key, outcome_row)],
+            deletes=[(Table.LIVE, key)],
+            expects=[(Table.OUTCOMES, key, None)],
+        )
+        if await self._committer.write(batch) is not None:
+            return False
+        if (live := self._live.get(job)) is not None:
+            self._dispatch.forget(job)
+            self._live.leave(live)
+        return True
+
+    def begin(self, boot: int) -> None:
+        """Go on as after start number `boot` of the node."""
+        self._boot = boot
+        self._dispatch.begin(boot)
+
     async def cancel(self, job: int) -> None:
         """Cancel `job` and return when its outcome, whichever it is, is durable."""
         live = self._live.get(job)

@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from peernode.lives import State
+
 if TYPE_CHECKING:
     from peernode.node import Node
 
@@ -36,6 +38,11 @@ class _Collector:
         yield GaugeMetricFamily("peernode_jobs_live", "Jobs that are not over", len(node.live))
         yield GaugeMetricFamily(
             "peernode_workers_attached", "Workers with a link", len(node.dispatch.links)
+        )
+        yield GaugeMetricFamily(
+            "peernode_held_back",
+            "1 while the node does not know what it has done, and does nothing",
+            int(node.lives.state in (State.RECOVERING, State.CLONED)),
         )
         store = node.store.statistics()
         yield GaugeMetricFamily("peernode_store_used_bytes", "Bytes used", store.used_bytes)

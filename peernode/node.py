@@ -28,6 +28,7 @@ from peernode.edge_calls import EdgeCalls
 from peernode.identity import Identity, Secrets, load_secrets, open_identity
 from peernode.jobs import Jobs
 from peernode.live_jobs import LiveJobs
+from peernode.lives_driver import LivesDriver
 from peernode.logs import Log
 from peernode.membership import Membership
 from peernode.mesh_operations import OPERATIONS
@@ -106,15 +107,26 @@ class Node:
         self.identity: Identity = open_identity(store, secrets, config.mesh_name, seams.clock)
         self.committer = Committer(store)
         self.transactions = Transactions(self.committer)
+        self.lives = LivesDriver(self)
         self.ids = ids.IdFactory(
-            seams.clock, self.identity.number, *self._mark(IDS_MARK, lambda: self.ids.confirm)
+            seams.clock,
+            self.identity.number,
+            *self._mark(IDS_MARK, lambda: self.ids.confirm),
+            self.lives.require,
         )
         self.timestamps = hlc.HybridClock(
-            seams.clock, *self._mark(TIMESTAMPS_MARK, lambda: self.timestamps.confirm)
+            seams.clock,
+            *self._mark(TIMESTAMPS_MARK, lambda: self.timestamps.confirm),
+            self.lives.require,
         )
         self.registry = Registry(store, self.identity, self.timestamps)
         self.spaces = Spaces(
-            store, self.registry, seams.clock, self.timestamps, self.identity.number
+            store,
+            self.registry,
+            seams.clock,
+            self.timestamps,
+            self.identity.number,
+            self.lives.require,
         )
         directory = None if seams.store is not None else config.data / BLOCKS_DIRECTORY
         self.blob_store = blobs.BlobStore(
@@ -334,7 +346,7 @@ async def open_node(config: Config, seams: Seams | None = None) -> AsyncIterator
         async with trio.open_nursery() as nursery:
             node = Node(config, seams, store, nursery)
             async with node.dispatch.running():
-                node.jobs.restore(node.workers.local)
+                node.lives.begin()
                 nursery.start_soon(sweeper.run, node)
                 if node.foreign is not None:
                     nursery.start_soon(node.foreign.run)
@@ -343,6 +355,7 @@ async def open_node(config: Config, seams: Seams | None = None) -> AsyncIterator
                 if node.peering is not None:
                     await node.peering.listen()
                     nursery.start_soon(node.peering.run)
+                    nursery.start_soon(node.lives.run)
                 if seams.store is None:
                     nursery.start_soon(seams.offload, node.blob_store.collect)
                 try:

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from peernode import metrics, openapi
 from peernode.calls import ObjectClass, Operation
 from peernode.classes import CLASSES
+from peernode.lives import State
 from peernode.mesh_operations import OPERATIONS
 from peernode.problems import CODES, Problem
 from worker.link import LinkBroken
@@ -61,13 +62,17 @@ def build(node: "Node") -> Starlette:
         return HTMLResponse(page())
 
     async def health(_: Request) -> Response:
-        status = "draining" if node.jobs.draining else "ok"
+        state = node.lives.state
+        status = "draining" if node.jobs.draining else state.value
         body = {
             "status": status,
             "node_id": str(node.identity.number),
             "peer_id": node.identity.peer_id,
         }
-        return JSONResponse(body, 200 if status == "ok" else 503)
+        if state in (State.RECOVERING, State.CLONED):
+            problem = node.lives.problem()
+            body |= {"code": problem.code, "detail": problem.detail, "hint": problem.hint}
+        return JSONResponse(body, 200 if status in ("ok", "starting") else 503)
 
     async def show_metrics(_: Request) -> Response:
         return PlainTextResponse(metrics.render(node), media_type=metrics.MEDIA_TYPE)
@@ -154,6 +159,8 @@ async def _attach(node: "Node", websocket: WebSocket) -> None:
     try:
         if node.jobs.draining:
             raise Problem("draining", "this node is stopping")
+        await node.lives.started.wait()
+        node.lives.require()
         worker = await node.workers.admit(
             websocket.path_params["id"],
             websocket.headers.get("authorization", ""),

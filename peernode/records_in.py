@@ -28,7 +28,7 @@ from peernode import names
 from peernode.content import Content
 from peernode.entries import keep_entry
 from peernode.payloads import check_payload
-from peernode.registry import Entry, FunctionAttributes, Registry
+from peernode.registry import Entry, Registry
 from peernode.transactions import Transaction, Transactions
 from peernode.waiting import Item, Waiting, name, signed_at, subject
 from storage import hlc, ids, merge, places
@@ -268,21 +268,10 @@ class Ingestion:
             self._release_name(transaction, entry)
 
     def _release_name(self, transaction: Transaction, entry: Entry) -> None:
-        authority, place = self._registry.authority, entry.place
-        owner = place.owner
-        match place.class_:
-            case Class.USER:
-                chain = authority.user(place.id)
-                named, owner = chain.current.name if chain else "", self._number
-                transaction.delete(Table.VAULT, ids.key(place.id))
-            case Class.PROJECT:
-                named, owner = entry.attributes.name, authority.owner(place.id) or 0
-            case Class.KV_SPACE:
-                named, owner = entry.attributes.name, entry.attributes.function or owner
-            case _:
-                attributes: FunctionAttributes = entry.attributes
-                named = attributes.name
-        names.release(transaction, place.class_, owner, named, place.id)
+        if entry.place.class_ is Class.USER:
+            transaction.delete(Table.VAULT, ids.key(entry.id))
+        held = names.of_entry(self._registry.authority, entry, self._number)
+        names.release(transaction, *held, entry.id)
 
 
 def _table(record: Record) -> Table:

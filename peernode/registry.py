@@ -173,6 +173,13 @@ class Registry:
         """Return the ids of all objects of a class, newest first."""
         return sorted(self._view[class_], reverse=True)
 
+    def made_by(self, number: int) -> Iterator[Entry]:
+        """Yield all objects whose home is the node of this number."""
+        for view in self._view.values():
+            for entry in view.values():
+                if ids.node_number(entry.id) == number:
+                    yield entry
+
     def owned(self, class_: Class, owner: int) -> list[int]:
         """Return the ids of what a project or user owns of a class, newest first."""
         view = self._view[class_]

@@ -152,6 +152,10 @@ class SyncDriver:
                 with trio.move_on_at(min(soonest, lot_at)):
                     await self._changed.wait()
 
+    def hurry(self, peer: str) -> None:
+        """Reconcile with a peer now, and not when its turn comes."""
+        self._plan(peer, 0)
+
     def _pause_s(self) -> float:
         return self._interval_s * self._chance.uniform(0.5, 1.5)
 
@@ -330,7 +334,8 @@ class SyncDriver:
                 self.sessions += 1
                 if talk.peer in self._network.peers():
                     self.last_at[talk.peer] = now
-                    self._synced(talk.peer)
+                    if done.is_complete:
+                        self._synced(talk.peer)
                 if not done.is_complete:
                     self._plan(talk.peer, AGAIN_S)
                 if talk.has_news:

@@ -61,10 +61,12 @@ class HybridClock:
         high_water_ms: int,
         reserve: Callable[[int], None],
         reserve_now: Callable[[int], None],
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
         """Continue above `high_water_ms`, the durable mark (0: none yet); see `ids.IdFactory`."""
         self._wall_ms = clock.wall_ms
         self._last = first_of(high_water_ms) - 1
+        self._guard = guard
         self._reservation = Reservation(high_water_ms, reserve, reserve_now)
 
     @property
@@ -75,8 +77,9 @@ class HybridClock:
     def tick(self) -> int:
         """Return a timestamp later than all that were issued or merged.
 
-        Raises what `reserve_now` raises; the timestamp is not used up then.
+        Raises what `guard` or `reserve_now` raises; the timestamp is not used up then.
         """
+        self._guard()
         timestamp = max(self._wall_ms() << COUNTER_BITS, self._last + 1)
         time_ms = timestamp >> COUNTER_BITS
         if time_ms >= self._reservation.due_ms:
@@ -94,6 +97,11 @@ class HybridClock:
             if time_ms >= self._reservation.due_ms:
                 self._reservation.request(time_ms)
         return Observation.MERGED
+
+    def skip(self, time_ms: int) -> None:
+        """Give out no timestamp of this time or before any more, like `ids.IdFactory.skip`."""
+        self._reservation.extend(time_ms)
+        self._last = max(self._last, first_of(time_ms + 1) - 1)
 
     def confirm(self, mark_ms: int) -> None:
         """Take note that the mark of a `reserve` call is durable."""

@@ -109,6 +109,8 @@ MACHINES = (
     "gossip/[!mn]*.py",
     "gossip/mesh*.py",
     "gossip/message_cache.py",
+    "peernode/life_statements.py",
+    "peernode/lives.py",
     "worker/events.py",
     "worker/scheduler*.py",
 )

@@ -61,6 +61,8 @@ def find(node: "Node", call: Call, verb: str) -> tuple[Request, JobView]:
     """Return the job a call is about, if its caller may do `verb`; raises `Problem`."""
     request = node.live.request(call.object_id)
     if request is None:
+        if call.actor.kind != "anonymous":
+            node.lives.require()  # There may have been one.
         access.require(call.actor, "get", Target(class_name="job"), str(call.object_id))
         raise not_found("job", str(call.object_id))
     target = access.target(
@@ -74,6 +76,8 @@ def find(node: "Node", call: Call, verb: str) -> tuple[Request, JobView]:
     access.require(call.actor, verb, target)
     with_content = access.may(call.actor, "read_content", target)
     found = view(node, call.object_id, request, with_content=with_content)
+    if found is None or found.finished_at is None:
+        node.lives.require()  # It may have been over before.
     if found is None:
         raise not_found("job", str(call.object_id))
     return request, found
@@ -369,6 +373,7 @@ def _of_project(node: "Node", call: Call, prefix: bytes, before: int) -> Iterato
 
 
 async def _list(node: "Node", call: Call) -> Answer:
+    node.lives.require()
     return await listing.page(call, JobView, lambda before: _candidates(node, call, before))
 
 

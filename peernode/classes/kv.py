@@ -361,6 +361,7 @@ KV = ObjectClass(
         ),
         "get": Operation(
             handler=_get_key,
+            while_held_back=True,
             elsewhere=_elsewhere("get", _get_key),
             summary="Read a key",
             body=Get,
@@ -377,6 +378,7 @@ KV = ObjectClass(
         ),
         "list": Operation(
             handler=_list_keys,
+            while_held_back=True,
             elsewhere=_elsewhere("list", _list_keys),
             summary="List keys by prefix",
             body=ListKeys,

@@ -24,6 +24,7 @@ from peernode.vault import Seeds
 from storage import facts, ids, records, signing
 from storage.places import Class, Place
 from storage.store import Table
+from storage.users import UserChain
 
 if TYPE_CHECKING:
     from peernode.node import Node
@@ -104,6 +105,20 @@ def require_unchanged(transaction: Transaction, user: int, row: bytes | None) ->
         raise Problem("conflict", "the user's key or password was changed meanwhile")
 
 
+def require_current(chain: UserChain, keypair: signing.Keypair) -> None:
+    """Raise a `Problem` unless a key from the vault is the user's now.
+
+    It is not in a data directory that was put back from before the key was rotated.
+    """
+    if chain.public_key(chain.epoch) != keypair.public_key:
+        raise Problem(
+            "key_lost",
+            "the key that this node keeps for the user was rotated since: its data directory is a "
+            "copy from before, and what replaced the key is lost",
+            hint="if it was rotated just now, log in again; else make another user",
+        )
+
+
 async def login(node: "Node", call: Call) -> Answer:
     """Answer with a token, for a password or for a certificate signed at home."""
     body: Login = call.body
@@ -135,6 +150,7 @@ async def _issue(
     if chain is None:
         raise not_found("user", str(user))
     keypair = signing.Keypair.from_seed(seeds.key)
+    require_current(chain, keypair)
     token, expires_ms = sessions.issue(
         user,
         chain.epoch,
@@ -215,6 +231,7 @@ async def rotate(node: "Node", call: Call) -> Answer:
         chain = node.registry.user(entry.id)
         if chain is None:
             raise not_found("user", str(entry.id))
+        require_current(chain, signing.Keypair.from_seed(seeds.key))
         require_unchanged(transaction, entry.id, opened)
         statement = facts.UserKey(
             entry.id,

@@ -7,6 +7,7 @@ from tests.peernode.nodes import Lab, exchange, settle
 NAMES = {
     "peernode_api_answers": "counter",
     "peernode_api_shed": "counter",
+    "peernode_held_back": "gauge",
     "peernode_jobs_accepted": "counter",
     "peernode_jobs_ended": "counter",
     "peernode_jobs_live": "gauge",

@@ -55,6 +55,15 @@ def test_what_is_written_after_seeing_a_record_is_later_than_it() -> None:
     assert machine.clock.tick() == seen + 1
 
 
+def test_timestamps_go_on_above_a_time_that_is_skipped_and_a_restart_keeps_that() -> None:
+    machine = Machine()
+    skipped_ms = machine.wall_ms() + 3_600_000
+    machine.clock.skip(skipped_ms)
+    machine.clock.skip(skipped_ms - 1000)
+    assert machine.clock.tick() == hlc.first_of(skipped_ms + 1)
+    assert machine.restart().tick() > hlc.first_of(skipped_ms + 1)
+
+
 def test_an_older_timestamp_changes_nothing() -> None:
     machine = Machine()
     last = machine.clock.tick()
