@@ -152,12 +152,14 @@ async def answer_requests(
     handler: RequestHandler,
     size_max_bytes: int,
     report: Callable[[Exception], None],
+    fault: Callable[[PeerError], None],
     take: Callable[[], bool],
     give_back: Callable[[], None],
 ) -> None:
     """Answer what comes on a stream until it ends. Never raises `PeerError`.
 
-    `take` tells whether one more request may be open, and `give_back` ends it.
+    `report` is told of faults of the handler, `fault` of those of the peer; `take` tells whether
+    one more request may be open, and `give_back` ends it.
     """
     stream.frames.size_max_bytes = size_max_bytes + HEAD_SIZE_MAX_BYTES
     writes, to_write = trio.open_memory_channel[bytes](WRITES_QUEUED_MAX)
@@ -170,7 +172,7 @@ async def answer_requests(
 
     async def answer(number: bytes, request: bytes) -> None:
         try:
-            reply = await _reply(handler, stream.peer, request, report)
+            reply = await _reply(handler, stream.peer, request, report, fault)
         finally:
             give_back()
         await writes.send(number + reply)
@@ -188,7 +190,8 @@ async def answer_requests(
                         nursery.start_soon(answer, frame[:start], frame[start:])
                     else:
                         await writes.send(frame[:start] + bytes([_BUSY]))
-            except PeerError:
+            except PeerError as error:
+                fault(error)
                 nursery.cancel_scope.cancel()
     finally:
         await stream.aclose()
@@ -211,13 +214,15 @@ async def _reply(
     peer: str,
     request: bytes,
     report: Callable[[Exception], None],
+    fault: Callable[[PeerError], None],
 ) -> bytes:
     """Return how the request went and the reply."""
     try:
         reply = await handler(peer, request)
         require_frame(reply)
-    except PeerError:
-        return bytes([_FAILED])  # Nobody's fault here.
+    except PeerError as error:
+        fault(error)
+        return bytes([_FAILED])
     except Exception as error:  # noqa: BLE001  (boundary: a fault of the handler)
         report(error)
         return bytes([_FAILED])
