@@ -74,6 +74,9 @@ PEERS_CACHED_MAX: Final = 1024
 """Peer ids that need not be parsed again. Source: twice the peers of a node."""
 APPRAISE_S: Final = 60.0
 """Pause between two looks at what is forgiven. Source: a tenth of its half-life."""
+UNHEARD_MAX: Final = 600
+"""Most frames, between two such looks, of a peer that gossip does not listen to (graylist); who
+sends more is cut off. Source: guess; ten a second, where an honest node sends one or two."""
 
 
 def topic_of(mesh: bytes) -> str:
@@ -143,6 +146,9 @@ class GossipDriver:
         self._judged: dict[bytes, list[Item]] = {}
         """Message -> what is in it, from its verdict until it is delivered a moment later."""
         self._held: dict[str, deque[bytes]] = {}
+        self._unheard: dict[str, int] = {}
+        """Peers that gossip does not listen to -> frames of theirs, since it was last looked."""
+        self._graylist_below = (config or Config()).score.graylist_below
         self._up: dict[str, PeerUp] = {}
         self._unwanted: dict[str, None] = {}
         """Peers that are up and that the machine has no room for, or that do not read."""
@@ -204,8 +210,14 @@ class GossipDriver:
     # --- what comes -------------------------------------------------------------------------
 
     def _receive(self, peer: str, frame: bytes) -> None:
-        if peer not in self._unwanted and not self._is_closed:
-            self._tell(Received(_to_bytes(peer), frame))
+        if peer in self._unwanted or self._is_closed:
+            return
+        if self.mesh.score(_to_bytes(peer)) < self._graylist_below:
+            self._unheard[peer] = self._unheard.get(peer, 0) + 1
+            if self._unheard[peer] > UNHEARD_MAX:
+                now = trio.current_time()
+                self._standing.blame(peer, CUT_AT, "gossip: a flood that nobody hears", now)
+        self._tell(Received(_to_bytes(peer), frame))
 
     def _judge(self, message: Message) -> Verdict:
         """Judge a batch by its bytes. IGNORE: nothing in it is new, or nobody vouches for it."""
@@ -290,6 +302,7 @@ class GossipDriver:
             self._pump()
             if now >= appraise_at:
                 appraise_at = now + APPRAISE_S
+                self._unheard.clear()
                 for peer in self._standing.blamed():
                     self.appraise(peer)
                 for peer in list(self._unwanted):
