@@ -335,7 +335,7 @@ class GossipDriver:
             case Deliver(message):
                 self._deliver(message)
             case Reset(peer, reason):
-                self._warn("a peer sends what is no gossip", peer=_to_text(peer), reason=reason)
+                self._faults.append((_to_text(peer), PENALTY_MALFORMED, f"gossip: {reason}"))
             case Disconnect(peer, reason, is_misbehaving):
                 text = _to_text(peer)
                 self._unwanted[text] = None
