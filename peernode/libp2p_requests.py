@@ -21,6 +21,9 @@ HEAD_SIZE_MAX_BYTES: Final = 10
 """Most bytes before a request or reply: a number and how it went."""
 WRITES_QUEUED_MAX: Final = 16
 """Most frames that wait to be written, a stream. Source: guess; each is in memory anyway."""
+REPLIES_HELD_MAX_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of replies that found no place among those, a stream, above which no further request is
+read: who does not read what it asked for waits. Source: guess; a few blocks of a blob."""
 
 _DONE: Final = 0
 _FAILED: Final = 1
@@ -170,18 +173,30 @@ async def answer_requests(
         except PeerError:
             nursery.cancel_scope.cancel()
 
+    held_bytes = 0
+    fell = trio.Event()
+
     async def answer(number: bytes, request: bytes) -> None:
+        nonlocal held_bytes
         try:
             reply = await _reply(handler, stream.peer, request, report, fault)
+            held_bytes += len(reply)
+            try:
+                await writes.send(number + reply)
+            finally:
+                held_bytes -= len(reply)
+                fell.set()
         finally:
             give_back()
-        await writes.send(number + reply)
 
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write)
             try:
                 while True:
+                    while held_bytes > REPLIES_HELD_MAX_BYTES:
+                        fell = trio.Event()
+                        await fell.wait()
                     frame = await stream.receive()
                     _, start = take_number(frame)
                     if not 0 < len(frame) - start <= size_max_bytes:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 import msgspec
+import trio
 
 from peernode import mesh_invites
 from peernode.calls import Answer, Body, Call, Operation, View
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from peernode.node import Node
 
 
-State: TypeAlias = Literal["self", "up", "down", "evicted"]
+State: TypeAlias = Literal["self", "up", "down", "cut_off", "evicted"]
 
 
 class MakeInvite(Body, frozen=True, kw_only=True):
@@ -137,6 +138,8 @@ def _state(node: "Node", member: Member, peer: str) -> State:
         return "evicted"
     if member.number == node.identity.number:
         return "self"
+    if node.federation is not None and node.federation.standing.is_cut(peer, trio.current_time()):
+        return "cut_off"
     is_up = node.peering is not None and peer in node.peering.network.peers()
     return "up" if is_up else "down"
 

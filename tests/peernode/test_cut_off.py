@@ -2,7 +2,7 @@
 back by itself: whole nodes in memory."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -12,12 +12,19 @@ from gossip import wire_encode
 from gossip.batcher import pack
 from gossip.errors import PeerError
 from gossip.memory_network import MemoryNetwork
+from gossip.sync import Sync
+from gossip.sync_events import SyncConfig
+from gossip.sync_index import item
+from gossip.sync_messages import FRAME_SIZE_MAX_BYTES, PROTOCOL
 from gossip.wire import PEER_ID_PREFIX
 from peernode import join_messages
 from peernode.federation import STANDING_SAVE_S, Federation
 from peernode.gossip_driver import encode_item, topic_of
 from peernode.node import Node
+from peernode.offering import item_of
 from peernode.standing import CUT_AT, CUT_MIN_S
+from storage.places import Class
+from storage.records import decode_record
 from tests.peernode.federated import Federated, genesis, grant, open_federated
 from tests.peernode.meshes import (
     Ether,
@@ -30,6 +37,7 @@ from tests.peernode.meshes import (
     peers,
 )
 from tests.peernode.nodes import Disk, WallClock, settle
+from tests.peernode.test_mesh_nodes import lie, signed_by
 
 GARBAGE = b"\xff\x00garbage"
 
@@ -54,6 +62,7 @@ class Member:
         self.mesh = mesh
         self.name = name
         self.network = mesh.wire.join(peer_id(name))
+        self.keys = keypair(name)
         self._seqno = 1 << 60
         assert mesh.wire.connect(self.network.peer, peer_id("a"))
 
@@ -169,6 +178,31 @@ async def test_a_flood_of_wrong_batches_is_told_a_few_times_and_cut_off(
         assert 0 < len(capsys.readouterr().err.splitlines()) < 20
 
 
+async def test_who_gives_what_is_forged_in_reconciliation_is_cut_off_after_a_few(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It offers in good form and gives other bytes, again and again."""
+    async with open_besieged() as (mesh, hostile):
+        ada = await mesh.sign_up("ada", "a")
+        await ada.post("/project", {"name": "lab"}, 201)
+        forged = signed_by(mesh, hostile.keys, class_=Class.PROJECT)[1:]
+        one = item_of(decode_record(forged))
+        tries = 0
+        while hostile.network.peers():
+            known = [item(f.signed_at, f.id) for f in mesh.nodes["a"].registry.authority]
+            liar = Sync(SyncConfig(), hostile.network.peer, genesis().id, known, [one])
+            with suppress(PeerError):
+                stream = await hostile.network.open_stream(
+                    peer_id("a"), PROTOCOL, size_max_bytes=FRAME_SIZE_MAX_BYTES, timeout_s=1
+                )
+                await lie(stream, liar, forged)
+            tries += 1
+            await trio.sleep(1)
+        assert tries <= 5
+        assert federation(mesh.nodes["a"]).standing.is_cut(peer_id("h"), trio.current_time())
+        assert federation(mesh.nodes["b"]).ingestion.kept > 0
+
+
 # --- cut off ------------------------------------------------------------------------------------
 
 
@@ -244,11 +278,12 @@ async def test_who_is_cut_off_is_taken_back_and_dialled_by_itself(
             federation(one).gossip.appraise(peer_id("b"))
             await trio.sleep(1)
             ether.redial()
-            assert (await peers(one))["2"]["state"] != "up"
+            assert (await peers(one))["2"]["state"] == "cut_off"
+            assert (await peers(other))["1"]["state"] == "down"
             assert ether.networks[peer_id("a")].added == {}
             await trio.sleep(CUT_MIN_S * times - 5)
             ether.redial()
-            assert (await peers(one))["2"]["state"] != "up"
+            assert (await peers(one))["2"]["state"] == "cut_off"
             await trio.sleep(5)
             assert (await peers(one))["2"]["state"] == "up"
         assert await invite(other)

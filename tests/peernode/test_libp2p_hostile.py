@@ -474,6 +474,51 @@ async def test_requests_without_end_are_busy_beyond_a_number() -> None:
         await assert_serves(node, honest)
 
 
+async def test_a_peer_that_asks_and_reads_no_replies_has_so_many_open_and_no_more() -> None:
+    config = replace(QUICK, requests_open_max=8)
+    async with victim(config=config) as (node, honest):
+        asked: list[None] = []
+
+        async def reply(_: str, __: bytes) -> bytes:
+            asked.append(None)
+            return bytes(100_000)
+
+        node.network.serve_requests("/large/1", reply, size_max_bytes=100)
+        async with attached(3, node.network) as deaf:
+            stream = await deaf.open_stream("/large/1", 10)
+            for number in range(1, 1000):
+                await stream.write(frame(varint(number) + b"x"))
+            await until(lambda: len(asked) >= 16)
+            await assert_serves(node, honest)
+            # What a window and a queue hold went out; then its own replies wait, and it with them.
+            assert len(asked) < 100
+
+
+async def test_large_replies_that_nobody_reads_keep_further_requests_from_being_read() -> None:
+    async with victim() as (node, honest):
+        asked: list[None] = []
+
+        async def reply(_: str, __: bytes) -> bytes:
+            asked.append(None)
+            await trio.lowlevel.checkpoint()
+            return bytes(1_000_000)
+
+        node.network.serve_requests("/large/1", reply, size_max_bytes=100)
+        async with attached(3, node.network) as slow:
+            stream = await slow.open_stream("/large/1", 10)
+            for number in range(1, 200):
+                await stream.write(frame(varint(number) + b"x"))
+                await trio.lowlevel.checkpoint()
+            await until(lambda: len(asked) >= 16)
+            await assert_serves(node, honest)
+            assert len(asked) < 100, "and not 200 MB"
+            # Whoever reads after all gets everything.
+            size = 199 * 1_000_000
+            while size > 0:
+                size -= len(await stream.read(1 << 20))
+            assert len(asked) == 199
+
+
 async def test_a_peer_that_reads_no_gossip_loses_it_and_is_cut() -> None:
     config = replace(QUICK, stall_max_s=0.3)
     async with victim(config=config) as (node, honest), attached(3, node.network) as deaf:

@@ -425,9 +425,11 @@ async def test_a_batch_that_is_wrong_changes_nothing_and_costs_its_sender(
         await assert_unmoved(mesh, ada, space, before)
 
 
-def signed_by(mesh: Federated, keys: Keypair, **changes: Any) -> bytes:
-    """Return a record of ada's function, changed and signed with other keys."""
-    record = record_item(mesh)
+def signed_by(
+    mesh: Federated, keys: Keypair, class_: Class = Class.FUNCTION, **changes: Any
+) -> bytes:
+    """Return a record of an object of ada's, changed and signed with other keys."""
+    record = record_item(mesh, class_)
     mesh_id = genesis().id
     body = dataclasses.replace(record.body, hlc=record.body.hlc + 1, signed_at=record.body.hlc + 1)
     body = dataclasses.replace(body, **changes)

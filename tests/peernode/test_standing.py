@@ -1,5 +1,7 @@
 """Penalties add up, are forgiven with time, cut off whoever goes on, and outlive the process."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -12,6 +14,7 @@ from storage.store import Batch, Table
 from tests.peernode.nodes import START_MS, Disk
 
 DAY_MS = 86_400_000
+GOLDEN = Path(__file__).parent / "golden" / "standing_rows.hex"
 
 
 def make() -> tuple[Standing, list[tuple[str, str, float]]]:
@@ -201,3 +204,13 @@ def test_a_row_that_is_none_is_nobodys() -> None:
     disk.submit(Batch(puts=wrong))
     assert StandingRows(disk).load_accounts(0.0, START_MS) == {}
     assert StandingRows(disk).load_scores(START_MS) == ()
+
+
+def test_the_rows_are_as_they_were_written_before() -> None:
+    standing, disk = make()[0], Disk()
+    standing.blame(B, CUT_AT, "everything", 1000.0)
+    score = saved_score(3, misdeeds=2.5, failures=(("topic", 0.25),))
+    StandingRows(disk).save(standing.take_changed(), [score], 1001.0, START_MS)
+    rows = disk.snapshot()[Table.META]
+    written = [f"{key.hex()} {value.hex()}" for key, value in sorted(rows.items())]
+    assert written == GOLDEN.read_text("utf-8").splitlines()
