@@ -72,11 +72,10 @@ class ForeignEnded:
 
     async def answer(self, peer: str, frame: bytes) -> bytes:
         """Return which jobs of the asker are held here. Raises `PeerError`."""
-        with self._members.judged(peer):
-            try:
-                after = codec.decode_struct(frame, ASK_SIZE_MAX_BYTES, _Ask).after
-            except InvalidData as error:
-                raise RemoteProtocolError(f"not a question: {error}") from error
+        try:
+            after = codec.decode_struct(frame, ASK_SIZE_MAX_BYTES, _Ask).after
+        except InvalidData as error:
+            raise RemoteProtocolError(f"not a question: {error}") from error
         member = self._members.require_member(peer)
         found = self._jobs.of_home(member.number, after, PAGE_LENGTH)
         return codec.encode_struct(_Held(tuple(found)))

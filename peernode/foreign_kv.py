@@ -176,8 +176,7 @@ class ForeignKv:
 
     async def answer(self, peer: str, frame: bytes) -> bytes:
         """Return the reply to a question. Raises `PeerError` for one that nobody may ask so."""
-        with self._members.judged(peer):
-            ask = decode_ask(frame)
+        ask = decode_ask(frame)
         member = self._members.require_member(peer)
         await self._node.lives.started.wait()
         with self._serving.working(peer) as is_free:

@@ -89,8 +89,7 @@ class Serving:
 
     async def answer(self, peer: str, frame: bytes) -> bytes:
         """Return the reply to a question. Raises `PeerError` for one that nobody may ask so."""
-        with self._members.judged(peer):
-            ask = messages.decode_ask(frame)
+        ask = messages.decode_ask(frame)
         member = self._members.require_member(peer)
         await self._node.lives.started.wait()
         with self.working(peer) as is_free:
@@ -110,8 +109,7 @@ class Serving:
 
     async def follow(self, stream: Stream) -> None:
         """Answer a question with a view and what follows it."""
-        with self._members.judged(stream.peer):
-            ask = messages.decode_ask(await stream.receive())
+        ask = messages.decode_ask(await stream.receive())
         member = self._members.require_member(stream.peer)
         await self._node.lives.started.wait()
         with self.working(stream.peer) as is_free:
@@ -192,8 +190,7 @@ class Serving:
 
     async def give(self, peer: str, frame: bytes) -> bytes:
         """Return the reply to a request for a thing. Raises `PeerError` as `answer` does."""
-        with self._members.judged(peer):
-            get = decode_request(frame)
+        get = decode_request(frame)
         member = self._members.require_member(peer)
         with self.working(peer) as is_free:
             return encode_fetch(await self._give(get, member) if is_free else Refused("busy"))

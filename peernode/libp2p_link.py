@@ -8,12 +8,13 @@ link's, since whoever talks over it hears of the end by himself.
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
 
 from gossip.errors import PeerClosed, PeerError, PeerUnreachable
-from gossip.network import FrameHandler, RequestHandler, StreamHandler
+from gossip.network import FaultWatcher, FrameHandler, RequestHandler, StreamHandler
 from gossip.wire import PROTOCOL as GOSSIP, RPC_SIZE_MAX_BYTES
 from peernode import libp2p_identify as identify
 from peernode.libp2p_config import Libp2pConfig
@@ -35,10 +36,17 @@ class Services:
     streams: dict[str, tuple[StreamHandler, int]] = field(default_factory=dict)
     strangers: dict[str, None] = field(default_factory=dict)
     """Requests that are answered to everybody."""
+    fault_watchers: list[FaultWatcher] = field(default_factory=list)
 
     def protocols(self) -> list[str]:
         """Return all protocols that a peer may ask for."""
         return [GOSSIP, identify.IDENTIFY, identify.PING, *self.requests, *self.streams]
+
+    def fault(self, peer: str, error: PeerError) -> None:
+        """Tell of a rule that a peer broke, if it is to blame for what happened."""
+        if error.penalty:
+            for watcher in self.fault_watchers:
+                watcher(peer, error)
 
 
 class _Opening:
@@ -64,6 +72,8 @@ class Link:
         """`outer` runs handlers; `tell` hears that the link is up, and that it is not any more."""
         self.connection = connection
         self.peer = connection.peer
+        self.agent = ""
+        """What software the peer says it is."""
         self.is_up = False
         self.was_up_s = 0.0
         """How long the link was up, once it is over."""
@@ -73,6 +83,7 @@ class Link:
         self._outer = outer
         self._tell = tell
         self._decided = trio.Event()
+        self._identified = trio.Event()
         self._up_at = 0.0
         self._nursery: trio.Nursery | None = None
         self._queue: deque[bytes] = deque()
@@ -90,6 +101,7 @@ class Link:
                 self._nursery = nursery
                 nursery.start_soon(self._accept)
                 nursery.start_soon(self._send_gossip)
+                nursery.start_soon(self._identify)
                 await self.connection.run(self._config)
                 self.end()
                 nursery.cancel_scope.cancel()
@@ -158,6 +170,18 @@ class Link:
                 del self._channels[protocol]
             opening.decided.set()
 
+    async def _identify(self) -> None:
+        """Ask what software the peer is, for a short while. Never raises."""
+        await self.connection.started.wait()
+        timeout_s = self._config.identify_timeout_s
+        with suppress(PeerError), trio.move_on_after(timeout_s):
+            stream = await self.connection.open_stream(identify.IDENTIFY, timeout_s)
+            try:
+                self.agent = await identify.ask_agent(stream)
+            finally:
+                await end_stream(stream)
+        self._identified.set()
+
     async def _send_gossip(self) -> None:
         try:
             await self.connection.started.wait()
@@ -165,6 +189,7 @@ class Link:
             stream = FrameStream(
                 self.peer, await self.connection.open_stream(GOSSIP, timeout_s), size_max_bytes=0
             )
+            await self._identified.wait()
             self.is_up, self._up_at = True, trio.current_time()
             self._decided.set()
             self._tell(self, True)
@@ -210,8 +235,8 @@ class Link:
                 timeout_s = self._config.negotiation_timeout_s
                 served = self._services.protocols()
                 await self._serve(stream, await self.connection.agree(stream, served, timeout_s))
-        except PeerError:
-            pass  # Nobody's fault here: the stream is over.
+        except PeerError as error:
+            self._services.fault(self.peer, error)
         except Exception as error:  # noqa: BLE001  (boundary: a fault of ours)
             self._services.report(error)
         finally:
@@ -233,6 +258,7 @@ class Link:
                 reply,
                 size_max_bytes,
                 services.report,
+                lambda error: services.fault(self.peer, error),
                 lambda: self._take_request(protocol),
                 lambda: self._give_back_request(protocol),
             )
@@ -278,5 +304,7 @@ class Link:
             raise PeerClosed(f"{self.peer} is not a peer any more")
         try:
             self._services.frames[0](self.peer, frame)
+        except PeerError as error:
+            self._services.fault(self.peer, error)
         except Exception as error:  # noqa: BLE001  (boundary: a fault of the handler)
             self._services.report(error)

@@ -21,6 +21,9 @@ HEAD_SIZE_MAX_BYTES: Final = 10
 """Most bytes before a request or reply: a number and how it went."""
 WRITES_QUEUED_MAX: Final = 16
 """Most frames that wait to be written, a stream. Source: guess; each is in memory anyway."""
+REPLIES_HELD_MAX_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of replies that found no place among those, a stream, above which no further request is
+read: who does not read what it asked for waits. Source: guess; a few blocks of a blob."""
 
 _DONE: Final = 0
 _FAILED: Final = 1
@@ -152,12 +155,14 @@ async def answer_requests(
     handler: RequestHandler,
     size_max_bytes: int,
     report: Callable[[Exception], None],
+    fault: Callable[[PeerError], None],
     take: Callable[[], bool],
     give_back: Callable[[], None],
 ) -> None:
     """Answer what comes on a stream until it ends. Never raises `PeerError`.
 
-    `take` tells whether one more request may be open, and `give_back` ends it.
+    `report` is told of faults of the handler, `fault` of those of the peer; `take` tells whether
+    one more request may be open, and `give_back` ends it.
     """
     stream.frames.size_max_bytes = size_max_bytes + HEAD_SIZE_MAX_BYTES
     writes, to_write = trio.open_memory_channel[bytes](WRITES_QUEUED_MAX)
@@ -168,18 +173,30 @@ async def answer_requests(
         except PeerError:
             nursery.cancel_scope.cancel()
 
+    held_bytes = 0
+    fell = trio.Event()
+
     async def answer(number: bytes, request: bytes) -> None:
+        nonlocal held_bytes
         try:
-            reply = await _reply(handler, stream.peer, request, report)
+            reply = await _reply(handler, stream.peer, request, report, fault)
+            held_bytes += len(reply)
+            try:
+                await writes.send(number + reply)
+            finally:
+                held_bytes -= len(reply)
+                fell.set()
         finally:
             give_back()
-        await writes.send(number + reply)
 
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write)
             try:
                 while True:
+                    while held_bytes > REPLIES_HELD_MAX_BYTES:
+                        fell = trio.Event()
+                        await fell.wait()
                     frame = await stream.receive()
                     _, start = take_number(frame)
                     if not 0 < len(frame) - start <= size_max_bytes:
@@ -188,7 +205,8 @@ async def answer_requests(
                         nursery.start_soon(answer, frame[:start], frame[start:])
                     else:
                         await writes.send(frame[:start] + bytes([_BUSY]))
-            except PeerError:
+            except PeerError as error:
+                fault(error)
                 nursery.cancel_scope.cancel()
     finally:
         await stream.aclose()
@@ -211,13 +229,15 @@ async def _reply(
     peer: str,
     request: bytes,
     report: Callable[[Exception], None],
+    fault: Callable[[PeerError], None],
 ) -> bytes:
     """Return how the request went and the reply."""
     try:
         reply = await handler(peer, request)
         require_frame(reply)
-    except PeerError:
-        return bytes([_FAILED])  # Nobody's fault here.
+    except PeerError as error:
+        fault(error)
+        return bytes([_FAILED])
     except Exception as error:  # noqa: BLE001  (boundary: a fault of the handler)
         report(error)
         return bytes([_FAILED])

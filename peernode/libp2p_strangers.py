@@ -84,7 +84,11 @@ class Strangers:
 
         frames = FrameStream(connection.peer, stream, size_max_bytes=size_max_bytes)
         report = self._services.report
-        await answer_requests(frames, handler, size_max_bytes, report, take, lambda: None)
+
+        def nothing(*_: PeerError) -> None:
+            """A stranger has no standing, and nothing to give back."""
+
+        await answer_requests(frames, handler, size_max_bytes, report, nothing, take, nothing)
 
     async def ask(
         self, connection: Connection, protocol: str, frame: bytes, reply_size_max_bytes: int

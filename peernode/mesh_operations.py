@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 RESOLVE_TIMEOUT_S: Final = 30.0
 """How long a call waits for the node to go on. Source: guess; its client waits a minute."""
 
-State: TypeAlias = Literal["self", "up", "down", "evicted", "recovering", "cloned"]
+State: TypeAlias = Literal["self", "up", "down", "cut_off", "evicted", "recovering", "cloned"]
 """The last two are this node itself, when it holds back (`lives`)."""
 
 
@@ -158,6 +158,8 @@ def _state(node: "Node", member: Member, peer: str) -> State:
                 return "cloned"
             case Standing.ASKING | Standing.FREE:
                 return "self"
+    if node.federation is not None and node.federation.standing.is_cut(peer, trio.current_time()):
+        return "cut_off"
     is_up = node.peering is not None and peer in node.peering.network.peers()
     return "up" if is_up else "down"
 

@@ -6,11 +6,14 @@ both tell each other where they listen and where they know others to be, so a no
 found again through any third one.  A greeting is one round trip, which is the latency shown.  Both
 show each other the lives they have seen of the other, too (`lives`).
 
-A node that is not a member any more is dropped the moment its eviction is known here.
+A node that is not a member any more is dropped the moment its eviction is known here.  One that
+gave too much that was wrong (`standing`) is cut off: it is neither dialled nor let in, not even as
+a stranger may be, until its time is over; then it is dialled again as if nothing had been.
 
 What it leaves out: what a member is (`membership`), and what else goes over the links.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
@@ -85,6 +88,7 @@ class Peering:
         self._node = node
         self._membership = node.membership
         self._added: dict[bytes, tuple[str, ...]] = {}
+        self._cut_off: dict[str, None] = {}
         self._to_greet, self._arrivals = trio.open_memory_channel[str](DIALLED_MAX)
         self._stale = trio.Event()
         network.serve_requests(
@@ -108,6 +112,7 @@ class Peering:
 
     async def listen(self) -> None:
         """Let others connect. Raises `ConfigError`."""
+        self._cut_and_pardon()
         try:
             await self.network.listen()
         except OSError as error:
@@ -126,15 +131,42 @@ class Peering:
             nursery.start_soon(self._greet_all)
             while True:
                 self._stale = trio.Event()
+                pardon_at = self._cut_and_pardon()
                 self._choose()
-                await self._stale.wait()
+                with trio.move_on_at(pardon_at):
+                    await self._stale.wait()
 
     # --- whom ------------------------------------------------------------------------------
+
+    def look_again(self) -> None:
+        """Choose anew whom to be in touch with, soon."""
+        self._stale.set()
+
+    def _cut_and_pardon(self) -> float:
+        """Cut off whom to have nothing to do with, take others back; return when to look again."""
+        federation = self._node.federation
+        if federation is None:
+            return math.inf
+        cut = federation.standing.cut(trio.current_time())
+        for peer in cut:
+            if peer not in self._cut_off:
+                self._cut_off[peer] = None
+                self.network.cut_off(peer)
+        for peer in [peer for peer in self._cut_off if peer not in cut]:
+            del self._cut_off[peer]
+            federation.gossip.pardon(peer)
+            self.network.take_back(peer)
+            self._node.log.info("a peer is taken back", peer=peer)
+        return min(cut.values(), default=math.inf)
 
     def _choose(self) -> None:
         """Have the network reach the members that this node should be in touch with."""
         own = self._node.identity.keypair.public_key
-        others = [m.public_key for m in self._membership.members() if m.public_key != own]
+        others = [
+            member.public_key
+            for member in self._membership.members()
+            if member.public_key != own and signing.peer_id(member.public_key) not in self._cut_off
+        ]
         if len(others) > DIALLED_MAX:
             # Each node its own choice, so that nobody is everybody's neighbour.
             others.sort(key=lambda key: signing.fingerprint("neighbour", own + key))
@@ -202,10 +234,12 @@ class Peering:
                 reply_size_max_bytes=join_messages.ANSWER_SIZE_MAX_BYTES,
                 timeout_s=GREETING_TIMEOUT_S,
             )
-            greeted = join_messages.decode_greeted(reply)
-            lives.hear(peer, greeted.life, greeted.shown)
-        except (PeerError, InvalidData) as error:
+            greeted = _decode_greeted(reply)
+            self._hear_lives(peer, greeted)
+        except PeerError as error:
             self._node.log.debug("greeting failed", peer_id=peer, error=str(error))
+            if self._node.foreign is not None:
+                self._node.foreign.members.blame(peer, error)
             return
         self.latency_s[peer] = trio.current_time() - started_s
         self.seen_ms[peer] = self._node.clock.wall_ms()
@@ -232,9 +266,21 @@ class Peering:
         if self._membership.is_member(key):
             if self._membership.book.say(key, greeting.addresses):
                 self._stale.set()
-            try:
-                lives.hear(peer, greeting.life, greeting.shown)
-            except InvalidData as error:
-                raise RemoteProtocolError(f"not a life: {error}") from error
+            self._hear_lives(peer, greeting)
         known, life = self._membership.whereabouts(key), await lives.statement()
         return join_messages.encode(Greeted(self.addresses, known, life, lives.shown_to(peer)))
+
+    def _hear_lives(self, peer: str, greeting: Greeting | Greeted) -> None:
+        """Take in what a peer says of lives; raises `RemoteProtocolError`."""
+        try:
+            self._node.lives.hear(peer, greeting.life, greeting.shown)
+        except InvalidData as error:
+            raise RemoteProtocolError(f"not a life: {error}") from error
+
+
+def _decode_greeted(reply: bytes) -> Greeted:
+    """Return what a peer answered to a greeting; raises `RemoteProtocolError`."""
+    try:
+        return join_messages.decode_greeted(reply)
+    except InvalidData as error:
+        raise RemoteProtocolError(f"not an answer to a greeting: {error}") from error

@@ -9,6 +9,13 @@ sender is to blame.  What rests on facts that are not here, or is ahead of our c
 (`peernode.waiting`) and nobody is to blame.  Whether the author *may* write is not asked here: that
 never decides what is kept, only what is seen (`storage.merge`).
 
+A node's admission says how many users it may make (`users_max`), and it keeps to that.  A receiver
+takes in twice as many from it, the new ones of a node's own beyond that from nobody, and each is
+held against that node.  So a dishonest node can have others keep so much and no more.  Up to twice
+the number all nodes come to know the same users, whatever the order; beyond it each knows those
+that reached it first, and nodes go on offering them to each other, until that node is evicted, or
+admitted anew with a higher number.
+
 One call of `take` at a time; its items go to the disk in batches, each in a transaction of its own.
 A fact counts once it is durable, and only then are those looked at that rest on it: so what is on
 the disk is a state by itself at every moment.  An object that was deleted elsewhere gives back its
@@ -31,11 +38,11 @@ from peernode.payloads import check_payload
 from peernode.registry import Entry, Registry
 from peernode.transactions import Transaction, Transactions
 from peernode.waiting import Item, Waiting, name, signed_at, subject
-from storage import hlc, ids, merge, places
+from storage import hlc, ids, merge, places, signing
 from storage.authority import Unverifiable
 from storage.blobs import Release
 from storage.errors import SignatureError
-from storage.facts import FACT_SIZE_MAX_BYTES, Fact, decode_fact
+from storage.facts import FACT_SIZE_MAX_BYTES, Fact, UserKey, decode_fact
 from storage.places import Class
 from storage.records import RECORD_SIZE_MAX_BYTES, Flag, Record, decode_record
 from storage.store import Store, Table
@@ -47,6 +54,8 @@ OFFLOADED_MIN: Final = 16
 """Items from which on a thread checks them. Source: 16 take some 2 ms; a hop takes 0.1."""
 CHECKED_MAX: Final = 65_536
 """Certificates and births remembered as good. Source: as `storage.authority.CHECKED_MAX`."""
+USERS_FACTOR: Final = 2
+"""Times its `users_max` that is taken in of a node's users. Source: security brief, 3.3."""
 EARLY_RETRY_S: Final = 10.0
 """Pause between looks at what is ahead of our clock. Source: a sixth of what may be ahead."""
 
@@ -180,6 +189,7 @@ class Ingestion:
     def _sort(self, batch: list[tuple[Item, str]], refused: list[Refusal]) -> list[Item]:
         """Return what can be kept now; put the rest where it belongs."""
         ready: list[Item] = []
+        making: dict[int, int] = {}
         for item, sender in batch:
             try:
                 is_known = self._is_known(item)
@@ -188,11 +198,36 @@ class Ingestion:
                 continue
             if not is_known:
                 self.waiting.add(item, sender)
+            elif (home := self._overdrawn(item, making)) is not None:
+                refused.append(Refusal(item, home, "its home has made more users than it may"))
             elif not self._is_due(item):
                 self.waiting.add(item, sender, early=True)
             else:
                 ready.append(item)
         return ready
+
+    def _overdrawn(self, item: Item, making: dict[int, int]) -> str | None:
+        """Return the peer that made a user beyond all it may, or `None`.
+
+        `making` counts those of this batch, by home.
+        """
+        if not isinstance(item, Fact) or not isinstance(item.statement, UserKey):
+            return None
+        number, authority = ids.node_number(item.statement.user), self._registry.authority
+        home = authority.node(number)
+        if (
+            home is None
+            or home.users_max is None
+            or number == self._number
+            or item.statement.epoch > 0
+            or item.id in authority
+        ):
+            return None
+        made = authority.users_made_at(number) + making.get(number, 0)
+        if made >= USERS_FACTOR * home.users_max:
+            return signing.peer_id(home.public_key)
+        making[number] = making.get(number, 0) + 1
+        return None
 
     def _is_known(self, item: Item) -> bool:
         """Tell whether all is here that an item rests on; raises `SignatureError`."""

@@ -322,8 +322,9 @@ class SyncDriver:
         now = trio.current_time()
         for refusal in others:
             self._standing.blame(refusal.sender, PENALTY_FORGED, refusal.reason, now)
-        if len(others) < len(refused):
-            return Forged(apply.session, "gives what has somebody else's keys")
+        for refusal in refused:
+            if refusal.sender == apply.peer:
+                return Forged(apply.session, refusal.reason)
         return Applied(apply.session)
 
     def _end(self, talk: _Talk) -> None:

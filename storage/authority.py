@@ -151,6 +151,10 @@ class Authority:
         """Return the ids of all known users, in order. Costs as much as there are users."""
         return self._users.all()
 
+    def users_made_at(self, number: int) -> int:
+        """Return how many users a node has made, those that were deleted too."""
+        return self._users.made_at(number)
+
     def owner(self, project: int) -> int | None:
         """Return the id of the project's owner, or `None` if the project is not known."""
         return self._members.owner(project)

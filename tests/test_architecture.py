@@ -86,8 +86,8 @@ GLOBALS = {
 """Module state that is meant, with its reason."""
 
 BOUNDARIES = {
-    "gossip/memory_network.py:guard": "a handler's fault ends its stream or request, and is told",
-    "gossip/memory_network.py:take_frame": "a fault of a handler loses its frame, and is told",
+    "gossip/memory_node.py:guard": "a handler's fault ends its stream or request, and is told",
+    "gossip/memory_node.py:take_frame": "a fault of a handler loses its frame, and is told",
     "peernode/cli/app.py:run": "what a command does not expect becomes a message and an exit code",
     "peernode/http_connection.py:_answer": "a fault of the application must not end the connection",
     "peernode/http_server.py:_run": "a fault of one connection must not end the server",

@@ -42,7 +42,7 @@ def genesis() -> Fact:
     return facts.found_mesh(keypair("a"), "mesh", START_MS - 1000)
 
 
-def grant(name: str, number: int) -> Fact:
+def grant(name: str, number: int, users_max: int | None = None) -> Fact:
     """Return the founder's word that a node is in, with this number."""
     mesh = genesis().id
     statement = NodeGrant(
@@ -50,7 +50,7 @@ def grant(name: str, number: int) -> Fact:
         public_key=keypair(name).public_key,
         block=None,
         roles=(),
-        users_max=None,
+        users_max=users_max,
         not_before_ms=START_MS - 1000,
         expires_ms=START_MS + YEAR_MS,
         by=facts.FOUNDER_NUMBER,
@@ -233,14 +233,20 @@ class Federated:
 
 @asynccontextmanager
 async def open_federated(
-    count: int = 3, *, connected: bool = True, also: Sequence[str] = (), **settings: Any
+    count: int = 3,
+    *,
+    connected: bool = True,
+    also: Sequence[str] = (),
+    users_max: int | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Federated]:
     """Own nodes "a", "b", ... of one mesh, "a" its founder, each connected to each.
 
-    `also` are let in, and left to the test.
+    `also` are let in, and left to the test.  `users_max` is for all but the founder.
     """
     names, overheard = NAMES[:count], Overheard()
-    grants = [grant(name, number) for number, name in enumerate([*names, *also], 1) if number > 1]
+    numbers = list(enumerate([*names, *also], 1))
+    grants = [grant(name, number, users_max) for number, name in numbers if number > 1]
     async with open_wire(overheard) as wire, trio.open_nursery() as nursery:
         made = Federated(wire, overheard, WallClock(), nursery)
         try:

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from hypothesis import given, strategies as st
 
-from gossip.errors import PeerRefused, RemoteProtocolError
+from gossip.errors import PeerError, PeerRefused, PeerUnreachable, RemoteProtocolError
 from peernode.foreign_kv import (
     METHODS,
     PROTOCOL,
@@ -280,12 +280,20 @@ async def test_who_asks_what_is_no_question_is_cut_off(autojump_clock: Clock) ->
         good = encode(
             Ask(1, "put", int(world.space), b'{"key":"k","value":1}', world.actor("b").certificate)
         )
-        assert isinstance(decode_reply(await world.kv("a").answer(peer_id("b"), good)), Done)
+
+        async def ask(frame: bytes) -> bytes:
+            network = world.mesh.wire._nodes[peer_id("b")]
+            return await network.request(
+                peer_id("a"), PROTOCOL, frame, reply_size_max_bytes=1000, timeout_s=1
+            )
+
+        assert isinstance(decode_reply(await ask(good)), Done)
         for _ in range(17):
-            with pytest.raises(RemoteProtocolError):
-                await world.kv("a").answer(peer_id("b"), b"noise")
-        with pytest.raises(PeerRefused):
-            await world.kv("a").answer(peer_id("b"), good)
+            with pytest.raises(PeerError):
+                await ask(b"noise")
+        await trio.sleep(1)
+        with pytest.raises(PeerUnreachable):
+            await ask(good)
 
 
 @pytest.mark.parametrize(
