@@ -24,6 +24,7 @@ from libp2p.protocol_muxer.multiselect import Multiselect
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE, Transport as Noise
+from libp2p.security.secure_session import SecureSession
 from libp2p.security.security_multistream import SecurityMultistream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, YamuxStream
 
@@ -32,6 +33,7 @@ from gossip.wire import PEER_ID_PREFIX
 from peernode.libp2p_address import Address
 from peernode.libp2p_config import Libp2pConfig
 from peernode.libp2p_patches import GuardedYamux, Negotiated, Substream, TcpStream
+from peernode.libp2p_secured import Secured
 from storage import signing
 
 _CLOSE_TIMEOUT_S: Final = 1.0
@@ -183,11 +185,14 @@ class Connector:
                 name = secured.get_remote_peer()
                 if not (name.to_bytes().startswith(PEER_ID_PREFIX) and wanted in (None, name)):
                     raise PeerClosed(f"{name} is not a peer for us")
+                if not isinstance(secured, SecureSession):
+                    raise PeerClosed(f"{name} speaks no Noise")
+                line = Secured(secured, tcp)
                 if is_ours:
-                    await _ask_for(PROTOCOL_ID, secured)
+                    await _ask_for(PROTOCOL_ID, line)
                 else:
-                    await _agree([PROTOCOL_ID], secured, self._config.handshake_timeout_s)
-                muxer = GuardedYamux(secured, name, is_initiator=is_ours)
+                    await _agree([PROTOCOL_ID], line, self._config.handshake_timeout_s)
+                muxer = GuardedYamux(line, name, is_initiator=is_ours)
                 public_key = name.to_bytes()[len(PEER_ID_PREFIX) :]
                 return Connection(tcp, muxer, public_key, is_ours=is_ours)
         except BaseException:

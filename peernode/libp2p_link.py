@@ -178,13 +178,14 @@ class Link:
             pass
         self.end()
 
-    def _take_queued(self) -> list[bytes]:
+    def _take_queued(self) -> list[tuple[bytes]]:
         """Return some of the frames that wait, at least one."""
-        frames: list[bytes] = []
+        frames: list[tuple[bytes]] = []
         size = 0
         while self._queue and size < WRITE_SIZE_BYTES:
-            frames.append(self._queue.popleft())
-            size += len(frames[-1])
+            frame = self._queue.popleft()
+            frames.append((frame,))
+            size += len(frame)
         self._queued_bytes -= size
         if not self._queue:
             self._queued = trio.Event()

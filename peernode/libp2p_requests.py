@@ -6,7 +6,7 @@ says how it went, and the reply.  Numbers are the asking side's, each used once 
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
@@ -21,6 +21,9 @@ HEAD_SIZE_MAX_BYTES: Final = 10
 """Most bytes before a request or reply: a number and how it went."""
 WRITES_QUEUED_MAX: Final = 16
 """Most frames that wait to be written, a stream. Source: guess; each is in memory anyway."""
+
+Parts: TypeAlias = tuple[bytes, ...]
+"""A frame that is not put together yet."""
 
 _DONE: Final = 0
 _FAILED: Final = 1
@@ -50,7 +53,7 @@ class RequestChannel:
         self._wanted = 0
         self._last = 0
         self._open: dict[int, _Open] = {}
-        self._writes, self._to_write = trio.open_memory_channel[bytes](WRITES_QUEUED_MAX)
+        self._writes, self._to_write = trio.open_memory_channel[Parts](WRITES_QUEUED_MAX)
         self._idle = trio.Event()
         self.is_over = False
         """No new requests: the stream has ended, or too many of its requests were given up."""
@@ -76,7 +79,7 @@ class RequestChannel:
             frames.size_max_bytes, reply_size_max_bytes + HEAD_SIZE_MAX_BYTES
         )
         try:
-            await self._writes.send(varint(number) + frame)
+            await self._writes.send((varint(number), frame))
         except BaseException as error:
             # Never written: no reply will come.
             del self._open[number]
@@ -160,7 +163,7 @@ async def answer_requests(
     `take` tells whether one more request may be open, and `give_back` ends it.
     """
     stream.frames.size_max_bytes = size_max_bytes + HEAD_SIZE_MAX_BYTES
-    writes, to_write = trio.open_memory_channel[bytes](WRITES_QUEUED_MAX)
+    writes, to_write = trio.open_memory_channel[Parts](WRITES_QUEUED_MAX)
 
     async def write() -> None:
         try:
@@ -173,7 +176,7 @@ async def answer_requests(
             reply = await _reply(handler, stream.peer, request, report)
         finally:
             give_back()
-        await writes.send(number + reply)
+        await writes.send((number, *reply))
 
     try:
         async with trio.open_nursery() as nursery:
@@ -187,22 +190,24 @@ async def answer_requests(
                     if take():
                         nursery.start_soon(answer, frame[:start], frame[start:])
                     else:
-                        await writes.send(frame[:start] + bytes([_BUSY]))
+                        await writes.send((frame[:start], bytes([_BUSY])))
             except PeerError:
                 nursery.cancel_scope.cancel()
     finally:
         await stream.aclose()
 
 
-async def _write_all(stream: FrameStream, frames: trio.MemoryReceiveChannel[bytes]) -> None:
+async def _write_all(stream: FrameStream, frames: trio.MemoryReceiveChannel[Parts]) -> None:
     """Write frames as they come, and together those that are there already."""
     async for frame in frames:
         together = [frame]
-        while sum(map(len, together)) < WRITE_SIZE_BYTES:
+        size_bytes = sum(map(len, frame))
+        while size_bytes < WRITE_SIZE_BYTES:
             try:
                 together.append(frames.receive_nowait())
             except (trio.WouldBlock, trio.EndOfChannel):
                 break
+            size_bytes += sum(map(len, together[-1]))
         await stream.send_all(together)
 
 
@@ -211,14 +216,14 @@ async def _reply(
     peer: str,
     request: bytes,
     report: Callable[[Exception], None],
-) -> bytes:
+) -> Parts:
     """Return how the request went and the reply."""
     try:
         reply = await handler(peer, request)
         require_frame(reply)
     except PeerError:
-        return bytes([_FAILED])  # Nobody's fault here.
+        return (bytes([_FAILED]),)  # Nobody's fault here.
     except Exception as error:  # noqa: BLE001  (boundary: a fault of the handler)
         report(error)
-        return bytes([_FAILED])
-    return bytes([_DONE]) + reply
+        return (bytes([_FAILED]),)
+    return bytes([_DONE]), reply

@@ -1,6 +1,6 @@
 """Frames over a stream of libp2p: the seam's `Stream`, which is also pubsub's way of writing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from gossip.errors import PeerClosed, RemoteProtocolError
@@ -42,15 +42,15 @@ class FrameStream:
     async def send(self, frame: bytes) -> None:
         """Send a frame; returns when there is room for another."""
         require_frame(frame)
-        await self.send_all([frame])
+        await self.send_all([(frame,)])
 
-    async def send_all(self, frames: list[bytes]) -> None:
-        """Send several frames in one go. Raises `PeerClosed`."""
+    async def send_all(self, frames: Sequence[Sequence[bytes]]) -> None:
+        """Send several frames in one go, each in as many parts as it has. Raises `PeerClosed`."""
         if self._is_over:
             raise PeerClosed(f"the stream with {self._peer} is over")
         parts: list[bytes] = []
         for frame in frames:
-            parts += varint(len(frame)), frame
+            parts += varint(sum(map(len, frame))), *frame
         is_whole = False
         try:
             with translated(self._peer):
