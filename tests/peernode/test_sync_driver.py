@@ -96,8 +96,9 @@ async def test_what_two_bring_at_once_is_checked_once(
 ) -> None:
     async with open_federated(3, connected=False) as mesh:
         mesh.join("a", "b")
-        for name in ("ada", "bob", "eve"):
-            await mesh.sign_up(name, "a")
+        ada = await mesh.sign_up("ada", "a")
+        for number in range(20):
+            await ada.post("/project", {"name": f"project{number}"}, 201)
         await trio.sleep(20)
         checked: list[bytes] = []
         ingestion = driver(mesh, "c")._ingestion
