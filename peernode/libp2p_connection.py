@@ -34,6 +34,7 @@ from peernode.libp2p_address import Address
 from peernode.libp2p_config import Libp2pConfig
 from peernode.libp2p_patches import GuardedYamux, Negotiated, Substream, TcpStream
 from peernode.libp2p_secured import Secured
+from peernode.traffic import LINE, PINGS, Traffic
 from storage import signing
 
 _CLOSE_TIMEOUT_S: Final = 1.0
@@ -146,11 +147,12 @@ class Connection:
 class Connector:
     """Makes connections, with one node's key."""
 
-    def __init__(self, seed: bytes, config: Libp2pConfig) -> None:
+    def __init__(self, seed: bytes, config: Libp2pConfig, traffic: Traffic) -> None:
         pair = create_new_key_pair(seed)
         noise = Noise(libp2p_keypair=pair, noise_privkey=create_noise_key().private_key)
         self._security = SecurityMultistream({NOISE: noise})
         self._config = config
+        self._traffic = traffic
         self.peer = signing.peer_id(pair.public_key.to_bytes())
         self.identity = pair.public_key.serialize()
         """The public key as libp2p writes it."""
@@ -173,7 +175,7 @@ class Connector:
 
     async def _upgrade(self, stream: trio.SocketStream, wanted: ID | None) -> Connection:
         """Agree on Noise and Yamux. `wanted` is whom we dialled."""
-        tcp = TcpStream(stream)
+        tcp = TcpStream(stream, self._traffic.of(LINE))
         is_ours = wanted is not None
         try:
             with translated(str(wanted or tcp.get_remote_address())):
@@ -192,7 +194,8 @@ class Connector:
                     await _ask_for(PROTOCOL_ID, line)
                 else:
                     await _agree([PROTOCOL_ID], line, self._config.handshake_timeout_s)
-                muxer = GuardedYamux(line, name, is_initiator=is_ours)
+                pings = self._traffic.of(PINGS)
+                muxer = GuardedYamux(line, name, pings, is_initiator=is_ours)
                 public_key = name.to_bytes()[len(PEER_ID_PREFIX) :]
                 return Connection(tcp, muxer, public_key, is_ours=is_ours)
         except BaseException:

@@ -45,6 +45,7 @@ from gossip.network import (
 from peernode.libp2p_address import Address, parse_address, reachable
 from peernode.libp2p_config import AGENT, Libp2pConfig
 from peernode.libp2p_supervisor import ADDRESSES_MAX, Supervisor
+from peernode.traffic import Traffic
 from storage import signing
 
 if TYPE_CHECKING:
@@ -198,6 +199,11 @@ class Libp2pNetwork:
         for link in list(self._links.values()):
             if not self._services.allowed(link.connection.public_key):
                 link.end()
+
+    @property
+    def traffic(self) -> Traffic:
+        """What went over its connections."""
+        return self._services.traffic
 
     def latency_s(self, peer: str) -> float | None:
         """Return the round trip time to a peer that is up, as measured lately."""
@@ -360,11 +366,13 @@ async def open_libp2p_network(
     libp2p_patches.silence_logs()
     config = config or Libp2pConfig()
     address = parse_address(listened)
-    connector = Connector(seed, config)
+    traffic = Traffic()
+    connector = Connector(seed, config, traffic)
     services = Services(
         lambda error: report(connector.peer, error),
         allowed,
         Identity(connector.identity, AGENT),
+        traffic=traffic,
     )
     async with trio.open_nursery() as nursery:
         network = Libp2pNetwork(

@@ -44,6 +44,7 @@ from libp2p.stream_muxer.yamux.yamux import (
 )
 
 from peernode.libp2p_frames import Pieces
+from peernode.traffic import Count
 
 READ_SIZE_BYTES: Final = 256 * 1024
 """How much is asked of a socket at once. Source: four of the largest Noise messages."""
@@ -76,8 +77,9 @@ def silence_logs() -> None:
 class TcpStream(ReadWriteCloser):
     """A socket, for Noise. Knows when it last heard something."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, count: Count) -> None:
         self.stream = stream
+        self._count = count
         self.heard_at = trio.current_time()
         self._buffer = bytearray()
 
@@ -94,6 +96,7 @@ class TcpStream(ReadWriteCloser):
             if not data:
                 break
             self.heard_at = trio.current_time()
+            self._count.received_bytes += len(data)
             buffer += data
         taken = bytes(memoryview(buffer)[:n])
         del buffer[:n]
@@ -101,6 +104,7 @@ class TcpStream(ReadWriteCloser):
 
     async def write(self, data: bytes) -> None:
         """Write all bytes."""
+        self._count.sent_bytes += len(data)
         try:
             await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -159,11 +163,14 @@ class _Buffers(dict[int, Pieces]):
 class GuardedYamux(Yamux):
     """Yamux that survives cancelled writers and peers that ignore their window."""
 
-    def __init__(self, line: ISecureConn, peer: ID, *, is_initiator: bool) -> None:
+    def __init__(self, line: ISecureConn, peer: ID, pings: Count, *, is_initiator: bool) -> None:
         super().__init__(line, peer, is_initiator=is_initiator)
+        self._pings = pings
         self.stream_buffers = _Buffers()  # type: ignore[assignment]
 
     async def _write_frame(self, data: bytes) -> None:
+        if data[1] == TYPE_PING:
+            self._pings.sent_bytes += len(data)
         async with self._write_lock:
             with trio.CancelScope(shield=True):
                 await self.secured_conn.write(data)
