@@ -170,9 +170,7 @@ async def test_bytes_are_counted_by_what_they_are_for() -> None:
         one.add_peer(other.peer, other.addresses())
         await until(one.peers)
         said = bytes(50_000)
-        await one.request(
-            other.peer, "/echo/1", said, reply_size_max_bytes=100_000, timeout_s=PATIENCE_S
-        )
+        await one.request(other.peer, "/echo/1", said, reply_size_max_bytes=100_000, timeout_s=20)
         for node in (one, other):
             counts = node.traffic.counts
             for count in (counts["/echo/1"], counts[LINE]):
