@@ -143,7 +143,7 @@ async def _open_network(config: Config, door_keeper: DoorKeeper) -> AsyncIterato
     async with open_libp2p_network(
         secrets.seed, config.p2p, door_keeper.allowed, chance, report=door_keeper.report
     ) as network:
-        yield Seams(secrets=secrets, network=network, chance=chance)
+        yield Seams(secrets=secrets, network=network, traffic=network.traffic, chance=chance)
 
 
 def _write_address(path: Path, url: str, process: int) -> None:

@@ -162,12 +162,13 @@ class ForeignBlobs:
             top = Block(root, 0, 0, row.size_bytes)
             pieces = reading.pieces(top, 0, first_byte, first_byte + length_bytes)
             try:
-                first_piece = await anext(pieces, b"")
-                yield b""
-                if first_piece:
-                    yield first_piece
-                async for piece in pieces:
-                    yield piece
+                with self._cache.reading(entry):
+                    first_piece = await anext(pieces, b"")
+                    yield b""
+                    if first_piece:
+                        yield first_piece
+                    async for piece in pieces:
+                        yield piece
             finally:
                 await pieces.aclose()
                 reading.close()
@@ -210,9 +211,9 @@ class ForeignBlobs:
             raise self._asking.unreachable(_CLASS, blob, self._members.numbers(tuple(unreached)))
         raise missing(_CLASS, blob, self._members.numbers(tuple(asked)))
 
-    async def read(self, cid: Cid) -> bytes:
+    async def read(self, entry: Entry, cid: Cid) -> bytes:
         """Return a block that is here; raises `BlobError`."""
-        return await self._cache.read(cid)
+        return await self._cache.read(entry, cid)
 
     def complete(self, entry: Entry) -> None:
         """Take note that all of a content is here."""
@@ -252,7 +253,7 @@ class _Reading:
         entry, cid = self._entry, block.cid
         if entry.has(cid):
             try:
-                return await self._blobs.read(cid)
+                return await self._blobs.read(entry, cid)
             except BlobError:
                 entry.lost(cid)  # The disk lied: it is fetched again.
         if self._is_part:
@@ -270,7 +271,7 @@ class _Reading:
                 self._blobs.complete(entry)
                 continue
             await entry.changed()
-        return await self._blobs.read(cid)
+        return await self._blobs.read(entry, cid)
 
     async def pieces(
         self, block: Block, at: int, first: int, end: int

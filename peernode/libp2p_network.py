@@ -48,6 +48,7 @@ from peernode.libp2p_address import Address, parse_address, reachable
 from peernode.libp2p_arrivals import Arrivals
 from peernode.libp2p_config import AGENT, Libp2pConfig
 from peernode.libp2p_supervisor import ADDRESSES_MAX, Supervisor
+from peernode.traffic import Traffic
 from storage import signing
 
 if TYPE_CHECKING:
@@ -215,6 +216,11 @@ class Libp2pNetwork:
             if not self._services.allowed(link.connection.public_key):
                 link.end()
 
+    @property
+    def traffic(self) -> Traffic:
+        """What went over its connections."""
+        return self._services.traffic
+
     def latency_s(self, peer: str) -> float | None:
         """Return the round trip time to a peer that is up, as measured lately."""
         link = self._up.get(peer)
@@ -377,11 +383,13 @@ async def open_libp2p_network(
     libp2p_patches.silence_logs()
     config = config or Libp2pConfig()
     address = parse_address(listened)
-    connector = Connector(seed, config)
+    traffic = Traffic()
+    connector = Connector(seed, config, traffic)
     services = Services(
         lambda error: report(connector.peer, error),
         allowed,
         Identity(connector.identity, AGENT),
+        traffic=traffic,
     )
     async with trio.open_nursery() as nursery:
         network = Libp2pNetwork(

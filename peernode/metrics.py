@@ -53,6 +53,27 @@ class _Collector:
         yield CounterMetricFamily(
             "peernode_store_batches", "Batches committed", store.committed_batches
         )
+        yield from _of_mesh(node)
+
+
+def _of_mesh(node: "Node") -> Iterator[Metric]:
+    status = node.mesh_status()
+    if status is None:
+        return
+    yield GaugeMetricFamily("peernode_mesh_peers", "Nodes with a link", len(status.peers))
+    yield GaugeMetricFamily("peernode_mesh_records", "Records known and offered", status.records)
+    yield CounterMetricFamily(
+        "peernode_mesh_sessions", "Reconciliations that ended well", status.sessions
+    )
+    traffic = CounterMetricFamily(
+        "peernode_mesh_bytes",
+        "Bytes said to other nodes and heard; `line` is all of it, encrypted",
+        labels=["kind", "direction"],
+    )
+    for kind, count in node.traffic.counts.items():
+        traffic.add_metric([kind, "sent"], count.sent_bytes)
+        traffic.add_metric([kind, "received"], count.received_bytes)
+    yield traffic
 
 
 def render(node: "Node") -> bytes:

@@ -38,6 +38,7 @@ from peernode.rate_limits import Anonymous, Config as RateConfig, Logins
 from peernode.registry import Registry
 from peernode.sessions import Sessions
 from peernode.spaces import Spaces
+from peernode.traffic import Traffic
 from peernode.transactions import Transactions
 from peernode.vault import Config as VaultConfig, Vault
 from peernode.workers import Workers
@@ -83,6 +84,8 @@ class Seams:
     """`None`: files in the data directory."""
     network: PeerNetwork | None = None
     """`None`: a node by itself."""
+    traffic: Traffic = field(default_factory=Traffic)
+    """What the network counts."""
     chance: random.Random = field(default_factory=random.Random)
     """For choices among peers."""
 
@@ -95,6 +98,7 @@ class Node:
         self.log = Log(config.log_level)
         self.clock = seams.clock
         self.entropy = seams.entropy
+        self.traffic = seams.traffic
         self.store = store
         self.version = importlib.metadata.version("peernode")
         self._nursery = nursery

@@ -27,6 +27,7 @@ here, which only the facts can say.
 """
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -252,16 +253,19 @@ def sign_record(
     return decode_record(codec.encode_struct(envelope))
 
 
-def decode_record(data: bytes) -> Record:
+def decode_record(
+    data: bytes, decode: Callable[[bytes], Certificate] = certificates.decode_certificate
+) -> Record:
     """Return the record in `data`; its signatures are not checked yet (`Record.verify`).
 
-    Raises `InvalidData`'s subclasses, and nothing else.
+    `decode` may remember certificates: one stands in thousands of records.  Raises `InvalidData`'s
+    subclasses, and nothing else.
     """
     envelope = codec.decode_struct(data, RECORD_SIZE_MAX_BYTES, Envelope)
     fields = codec.decode_struct(envelope.body, RECORD_SIZE_MAX_BYTES, _BodyFields)
     certificate = None
     if envelope.certificate is not None:
-        certificate = certificates.decode_certificate(envelope.certificate)
+        certificate = decode(envelope.certificate)
     body = _body(fields)
     record = Record(
         body,

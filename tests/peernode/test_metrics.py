@@ -2,6 +2,8 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from peernode.traffic import LINE
+from tests.peernode.federated import open_federated
 from tests.peernode.nodes import Lab, exchange, settle
 
 NAMES = {
@@ -55,3 +57,16 @@ async def test_labels_are_of_a_closed_list(lab: Lab) -> None:
         await lab.ada.http.get(path)
     names = {name for name in await figures(lab) if name.startswith("peernode_api_answers")}
     assert not any("evil" in name or "script" in name or "/a/" in name for name in names)
+
+
+async def test_what_goes_between_nodes_is_told_by_its_kind(lab: Lab) -> None:
+    """Only a node in a mesh has these; names and kinds are fixed as above."""
+    assert not any("mesh" in name for name in await figures(lab))
+    async with open_federated(2) as mesh:
+        node = mesh.nodes["a"]
+        node.traffic.of(LINE).sent_bytes = 7
+        text = (await exchange(node.api, "GET", "/metrics")).body.decode()
+    assert 'peernode_mesh_bytes_total{direction="sent",kind="line"} 7.0' in text
+    assert "peernode_mesh_peers 1.0" in text
+    assert "peernode_mesh_records 0.0" in text
+    assert "peernode_mesh_sessions_total" in text
