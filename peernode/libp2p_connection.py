@@ -167,6 +167,16 @@ class Connector:
             return await self._upgrade(stream, ID.from_string(peer))
         raise PeerTimeout(f"{address} did not answer in {self._config.dial_timeout_s} s")
 
+    async def dial_any(self, peer: str, addresses: Iterable[Address]) -> Connection:
+        """Connect to a peer at the first of its addresses that will do. Raises `PeerError`."""
+        reason: PeerError = PeerUnreachable(f"no address of {peer} is known")
+        for address in addresses:
+            try:
+                return await self.dial(address, peer)
+            except PeerError as error:
+                reason = error
+        raise reason
+
     async def accept(self, stream: trio.SocketStream) -> Connection:
         """Let somebody connect. Raises `PeerTimeout` or `PeerClosed`."""
         with trio.move_on_after(self._config.handshake_timeout_s):

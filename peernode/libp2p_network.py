@@ -253,7 +253,7 @@ class Libp2pNetwork:
             )
         parsed = [parse_address(each) for each in addresses][:ADDRESSES_MAX]
         with trio.move_on_after(timeout_s):
-            connection = await self._dial(peer, parsed)
+            connection = await self._connector.dial_any(peer, parsed)
             return await self._strangers.ask(connection, protocol, frame, reply_size_max_bytes)
         raise PeerTimeout(f"{peer} did not reply in {timeout_s} s")
 
@@ -303,22 +303,12 @@ class Libp2pNetwork:
         linked = (link.connection.host for link in self._links.values())
         return [*linked, *self._supervisor.hosts()]
 
-    async def _dial(self, peer: str, addresses: Sequence[Address]) -> "Connection":
-        """Connect to one of a peer's addresses. Raises `PeerError`."""
-        reason: PeerError = PeerUnreachable(f"no address of {peer} is known")
-        for address in addresses:
-            try:
-                return await self._connector.dial(address, peer)
-            except PeerError as error:
-                reason = error
-        raise reason
-
     async def _connect(self, peer: str, addresses: Sequence[Address]) -> "Link | None":
         """Return a link to a peer that has been dialled, if it came about."""
         if peer in self._cut_off or not self._services.allowed(signing.parse_peer_id(peer)):
             return None
         try:
-            connection = await self._dial(peer, addresses)
+            connection = await self._connector.dial_any(peer, addresses)
         except PeerError:
             return None
         link = self._adopt(connection)
