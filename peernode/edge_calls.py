@@ -5,16 +5,16 @@ functions, and may read the blobs that its input names; it never acts with the o
 whoever handed it in.  Writes come in two kinds: those that must not wait are done when they are
 called for (`call`); all others travel with the result and become part of the batch that makes the
 job succeeded (`prepare`), so that an attempt that fails, or is replaced, leaves nothing behind.
+
+What blobs are to a job is in `edge_blobs`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import msgspec
 
 from peernode import access
-from peernode.content import BlobRow
 from peernode.edge_arguments import (
     BlobAppend,
     BlobBegin,
@@ -28,6 +28,7 @@ from peernode.edge_arguments import (
     KvPut,
     UploadId,
 )
+from peernode.edge_blobs import EdgeBlobs
 from peernode.job_rows import Request
 from peernode.json_bodies import BODY_SIZE_MAX_BYTES
 from peernode.permissions import Actor
@@ -36,12 +37,9 @@ from peernode.schemas import check_input
 from peernode.space_limits import check_json, check_key, check_ttl, check_value
 from peernode.spaces import Space
 from peernode.transactions import Transaction
-from storage import cid, ids
-from storage.blobs import Content, Release, Upload
-from storage.cid import Cid
+from storage import ids
 from storage.errors import BlobError, BlobTooLarge
 from storage.places import Class
-from storage.store import Table
 from worker import protocol
 
 if TYPE_CHECKING:
@@ -55,25 +53,6 @@ KEYS_MAX: Final = 1000
 """Keys in one answer."""
 
 
-@dataclass(slots=True)
-class _Draft:
-    """A blob that a job is writing, or has written and not kept yet."""
-
-    blob: int
-    upload: Upload
-    media_type: str
-    name: str
-    finished: Content | None = None
-
-
-@dataclass(slots=True)
-class _Drafts:
-    """The drafts of one attempt."""
-
-    fence: int
-    drafts: dict[int, _Draft] = field(default_factory=dict)
-
-
 def _actor(job: int, request: Request) -> Actor:
     return Actor(kind="job", user=request.caller, job=job, project=request.project)
 
@@ -83,8 +62,7 @@ class EdgeCalls:
 
     def __init__(self, node: "Node") -> None:
         self._node = node
-        self._drafts: dict[int, _Drafts] = {}
-        """Job -> what its present attempt has begun."""
+        self._blobs = blobs = EdgeBlobs(node)
         self._operations: Mapping[
             str, tuple[type[Any], Callable[[Actor, Request, int, Any], Awaitable[object]]]
         ] = {
@@ -94,11 +72,11 @@ class EdgeCalls:
             "kv.put": (KvPut, self._kv_put),
             "kv.delete": (KvKey, self._kv_delete),
             "kv.increment": (KvIncrement, self._kv_increment),
-            "blob.stat": (BlobId, self._blob_stat),
-            "blob.read": (BlobRead, self._blob_read),
-            "blob.begin": (BlobBegin, self._blob_begin),
-            "blob.append": (BlobAppend, self._blob_append),
-            "blob.finish": (UploadId, self._blob_finish),
+            "blob.stat": (BlobId, blobs.stat),
+            "blob.read": (BlobRead, blobs.read),
+            "blob.begin": (BlobBegin, blobs.begin),
+            "blob.append": (BlobAppend, blobs.append),
+            "blob.finish": (UploadId, blobs.finish),
             "job.call": (JobCall, self._job_call),
         }
 
@@ -121,11 +99,7 @@ class EdgeCalls:
 
     def forget(self, job: int, fence: int) -> None:
         """Drop what the attempt began and did not keep."""
-        held = self._drafts.get(job)
-        if held is not None and held.fence == fence:
-            del self._drafts[job]
-            for draft in held.drafts.values():
-                draft.upload.close()
+        self._blobs.forget(job, fence)
 
     # --- buffered writes --------------------------------------------------------------------
 
@@ -164,42 +138,13 @@ class EdgeCalls:
                     )
                 case protocol.BlobKeep(blob):
                     if blob not in dropped:
-                        self._keep(transaction, job, request, blob)
+                        self._blobs.keep(transaction, job, request, blob)
                 case protocol.BlobDelete(blob):
-                    if self._finished(job, blob) is None:
-                        self._delete(transaction, actor, request, blob)
+                    if not self._blobs.finished(job, blob):
+                        self._blobs.delete(transaction, actor, request, blob)
                 case _:
                     assert_never(write)
         return transaction
-
-    def _finished(self, job: int, blob: int) -> _Draft | None:
-        held = self._drafts.get(job)
-        draft = held.drafts.get(blob) if held else None
-        return None if draft is None or draft.finished is None else draft
-
-    def _keep(self, transaction: Transaction, job: int, request: Request, blob: int) -> None:
-        draft = self._finished(job, blob)
-        if draft is None or draft.finished is None:
-            raise Problem("not_found", f"the job has written no blob {blob}")
-        if transaction.get(Table.BLOBS, ids.key(blob)) is not None:
-            return  # Said twice: its bytes are referred to once.
-        row = BlobRow(
-            cid=bytes(draft.finished.cid),
-            size_bytes=draft.finished.size_bytes,
-            media_type=draft.media_type,
-            name=draft.name,
-            project=request.project,
-            owner=request.caller,
-            created_ms=self._node.clock.wall_ms(),
-        )
-        self._node.content.check_quota(row.project, row.size_bytes, transaction)
-        self._node.content.put(transaction, blob, row, draft.finished)
-
-    def _delete(self, transaction: Transaction, actor: Actor, request: Request, blob: int) -> None:
-        row = self._row(actor, request, blob, "delete")
-        release: Release | None = self._node.content.delete(transaction, blob)
-        assert row is not None
-        transaction.after.append(lambda: self._node.spawn(self._node.content.sweep, release))
 
     # --- calls ------------------------------------------------------------------------------
 
@@ -277,87 +222,6 @@ class EdgeCalls:
 
         return {"value": await self._node.transactions.run(body)}
 
-    def _row(self, actor: Actor, request: Request, blob: int, verb: str) -> BlobRow:
-        row = self._node.content.row(blob) if 0 < blob < ids.ID_END else None
-        granted = blob in request.granted
-        if row is None or not access.may(
-            actor,
-            verb,
-            self._node.content.target(self._node, actor, row, blob, granted=granted),
-        ):
-            raise Problem("not_found", f"there is no blob {blob} that this job may {verb}")
-        return row
-
-    async def _blob_stat(
-        self, actor: Actor, request: Request, fence: int, arguments: BlobId
-    ) -> object:
-        row = self._row(actor, request, arguments.blob, "get")
-        return {
-            "cid": cid.text(Cid(row.cid)),
-            "size_bytes": row.size_bytes,
-            "media_type": row.media_type,
-            "name": row.name,
-        }
-
-    async def _blob_read(
-        self, actor: Actor, request: Request, fence: int, arguments: BlobRead
-    ) -> object:
-        row = self._row(actor, request, arguments.blob, "content")
-        if not 0 <= arguments.length <= protocol.CHUNK_SIZE_MAX_BYTES or arguments.offset < 0:
-            raise Problem(
-                "invalid_field",
-                "blob.read: too many bytes at once",
-                limit=protocol.CHUNK_SIZE_MAX_BYTES,
-            )
-        return await self._node.content.read_piece(row.cid, arguments.offset, arguments.length)
-
-    def _draft(self, job: int, fence: int, upload: int) -> _Draft:
-        held = self._drafts.get(job)
-        draft = held.drafts.get(upload) if held and held.fence == fence else None
-        if draft is None or draft.finished is not None:
-            raise Problem("not_found", f"there is no upload {upload}")
-        return draft
-
-    async def _blob_begin(
-        self, actor: Actor, request: Request, fence: int, arguments: BlobBegin
-    ) -> object:
-        held = self._drafts.get(actor.job)
-        if held is None or held.fence != fence:
-            if held is not None:
-                self.forget(actor.job, held.fence)
-            held = self._drafts[actor.job] = _Drafts(fence)
-        if len(held.drafts) >= UPLOADS_MAX:
-            raise Problem("too_large", "too many blobs in one job", limit=UPLOADS_MAX)
-        blob = self._node.ids.next()
-        held.drafts[blob] = _Draft(
-            blob, self._node.content.begin(), arguments.media_type, arguments.name
-        )
-        return {"upload": blob}
-
-    async def _blob_append(
-        self, actor: Actor, request: Request, fence: int, arguments: BlobAppend
-    ) -> object:
-        draft = self._draft(actor.job, fence, arguments.upload)
-        try:
-            await self._node.content.offload(draft.upload.write, arguments.data)
-        except ValueError:  # It failed before, or the attempt is over.
-            raise _upload_over(arguments.upload) from None
-        return {}
-
-    async def _blob_finish(
-        self, actor: Actor, request: Request, fence: int, arguments: UploadId
-    ) -> object:
-        draft = self._draft(actor.job, fence, arguments.upload)
-        try:
-            draft.finished = await self._node.content.offload(draft.upload.finish)
-        except ValueError:
-            raise _upload_over(arguments.upload) from None
-        return {
-            "blob": draft.blob,
-            "cid": cid.text(draft.finished.cid),
-            "size_bytes": draft.finished.size_bytes,
-        }
-
     async def _job_call(
         self, actor: Actor, request: Request, fence: int, arguments: JobCall
     ) -> object:
@@ -389,11 +253,8 @@ class EdgeCalls:
             arguments.input,
             blobs=[],
             granted=request.granted,
+            passes=request.passes,
             terms=b"{}",
             parent=actor.job,
         )
         return {"job": str(job)}
-
-
-def _upload_over(upload: int) -> Problem:
-    return Problem("not_found", f"the upload {upload} is over")
