@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 import msgspec
 
 from peernode import access
+from peernode.calls import Body, Call
+from peernode.classes import kv_bodies as kv
 from peernode.edge_arguments import (
     BlobAppend,
     BlobBegin,
@@ -43,6 +45,7 @@ from storage.places import Class
 from worker import protocol
 
 if TYPE_CHECKING:
+    from peernode.foreign_kv import Method
     from peernode.node import Node
 
 UPLOADS_MAX: Final = 64
@@ -115,7 +118,7 @@ class EdgeCalls:
                     spaces.write(
                         transaction,
                         actor,
-                        self._space(actor, space, "key_put"),
+                        self._buffered(actor, space, "key_put"),
                         check_key(key),
                         check_value(value),
                         check_ttl(ttl_s),
@@ -124,7 +127,7 @@ class EdgeCalls:
                     spaces.write(
                         transaction,
                         actor,
-                        self._space(actor, space, "key_delete"),
+                        self._buffered(actor, space, "key_delete"),
                         check_key(key),
                         None,
                     )
@@ -132,7 +135,7 @@ class EdgeCalls:
                     spaces.increment(
                         transaction,
                         actor,
-                        self._space(actor, space, "key_increment"),
+                        self._buffered(actor, space, "key_increment"),
                         check_key(key),
                         by,
                     )
@@ -149,19 +152,31 @@ class EdgeCalls:
     # --- calls ------------------------------------------------------------------------------
 
     def _space(self, actor: Actor, space: int, verb: str) -> Space:
+        """Return a namespace in which the job may do `verb`; raises `Problem`."""
         found = self._node.spaces.get(space)
         target = access.target(self._node, actor, "kv", space, found.project if found else 0)
         if found is None or not access.may(actor, verb, target):
             raise Problem("not_found", f"there is no namespace {space}")
+        return found
+
+    def _buffered(self, actor: Actor, space: int, verb: str) -> Space:
+        """Return a namespace to which a job may write with its end; raises `Problem`."""
+        found = self._space(actor, space, verb)
         if self._node.spaces.is_elsewhere(found):
-            home, name = ids.node_number(space), found.name
-            # A job has no certificate to show there, and its writes are one batch with its end.
             raise Problem(
                 "misdirected",
-                f"namespace {name!r} is cas and kept by node {home}: only jobs of that node use it",
-                hint="run the job there, or use a namespace that is local or global without cas",
+                f"namespace {found.name!r} is cas and kept by node {ids.node_number(space)}, "
+                "which cannot write in one batch with the end of a job here",
+                hint="write at once, with edge.kv(NAME).now, or run the job there",
             )
         return found
+
+    async def _at_home(self, actor: Actor, method: "Method", space: Space, body: Body) -> Any:
+        """Return what the home of a `cas` namespace answers to a call about a key there."""
+        assert self._node.foreign is not None
+        call = Call(actor, [], {}, object_id=space.id)
+        call.body = body
+        return (await self._node.foreign.kv.ask(call, method, space)).value
 
     async def _kv_open(
         self, actor: Actor, request: Request, fence: int, arguments: KvOpen
@@ -171,11 +186,22 @@ class EdgeCalls:
             raise Problem(
                 "not_found", f"there is no namespace {arguments.name!r} of this function or project"
             )
-        return {"space": found.id, "scope": found.scope, "mode": found.mode}
+        opened: dict[str, object] = {"space": found.id, "scope": found.scope, "mode": found.mode}
+        if self._node.spaces.is_elsewhere(found):
+            opened["home"] = ids.node_number(found.id)
+        return opened
 
     async def _kv_get(self, actor: Actor, request: Request, fence: int, arguments: KvKey) -> object:
-        space = self._space(actor, arguments.space, "key_get")
-        held = self._node.spaces.read(space, check_key(arguments.key))
+        space, key = self._space(actor, arguments.space, "key_get"), check_key(arguments.key)
+        if self._node.spaces.is_elsewhere(space):
+            try:
+                found = await self._at_home(actor, "get", space, kv.Get(key=arguments.key))
+            except Problem as problem:
+                if _is_missing_key(problem):
+                    return None
+                raise
+            return {"value": bytes(found.value), "version": int(found.version)}
+        held = self._node.spaces.read(space, key)
         return None if held is None else {"value": held.value, "version": held.version}
 
     async def _kv_list(
@@ -184,6 +210,10 @@ class EdgeCalls:
         space = self._space(actor, arguments.space, "key_list")
         prefix = check_key(arguments.prefix) if arguments.prefix else b""
         after = check_key(arguments.cursor) if arguments.cursor else b""
+        if self._node.spaces.is_elsewhere(space):
+            page = kv.ListKeys(prefix=arguments.prefix, limit=KEYS_MAX, cursor=arguments.cursor)
+            found = await self._at_home(actor, "list", space, page)
+            return {"keys": found.items, "cursor": found.next}
         keys, more = self._node.spaces.keys(space, prefix, after, KEYS_MAX)
         texts = [key.decode("utf-8", "replace") for key in keys]
         return {"keys": texts, "cursor": texts[-1] if more else None}
@@ -191,11 +221,19 @@ class EdgeCalls:
     async def _kv_put(self, actor: Actor, request: Request, fence: int, arguments: KvPut) -> object:
         check_json(arguments.value)
         value, key = check_value(arguments.value), check_key(arguments.key)
-        ttl_s = check_ttl(arguments.ttl_s)
+        ttl_s, if_version = check_ttl(arguments.ttl_s), arguments.if_version
+        space = self._space(actor, arguments.space, "key_put")
+        if self._node.spaces.is_elsewhere(space):
+            put = kv.Put(
+                key=arguments.key, value=msgspec.Raw(value), if_version=if_version, ttl_s=ttl_s
+            )
+            return {"version": int((await self._at_home(actor, "put", space, put)).version)}
 
         def body(transaction: Transaction) -> int:
             space = self._space(actor, arguments.space, "key_put")
-            return self._node.spaces.write(transaction, actor, space, key, value, ttl_s)
+            return self._node.spaces.put(
+                transaction, actor, space, key, value, if_version=if_version, ttl_s=ttl_s
+            )
 
         return {"version": await self._node.transactions.run(body)}
 
@@ -203,6 +241,14 @@ class EdgeCalls:
         self, actor: Actor, request: Request, fence: int, arguments: KvKey
     ) -> object:
         key = check_key(arguments.key)
+        space = self._space(actor, arguments.space, "key_delete")
+        if self._node.spaces.is_elsewhere(space):
+            try:
+                await self._at_home(actor, "delete", space, kv.Delete(key=arguments.key))
+            except Problem as problem:
+                if not _is_missing_key(problem):
+                    raise
+            return {}
 
         def body(transaction: Transaction) -> None:
             space = self._space(actor, arguments.space, "key_delete")
@@ -215,6 +261,10 @@ class EdgeCalls:
         self, actor: Actor, request: Request, fence: int, arguments: KvIncrement
     ) -> object:
         key = check_key(arguments.key)
+        space = self._space(actor, arguments.space, "key_increment")
+        if self._node.spaces.is_elsewhere(space):
+            step = kv.Increment(key=arguments.key, by=arguments.by)
+            return {"value": (await self._at_home(actor, "increment", space, step)).value}
 
         def body(transaction: Transaction) -> int:
             space = self._space(actor, arguments.space, "key_increment")
@@ -258,3 +308,7 @@ class EdgeCalls:
             parent=actor.job,
         )
         return {"job": str(job)}
+
+
+def _is_missing_key(problem: Problem) -> bool:
+    return (problem.code, problem.field) == ("not_found", "key")

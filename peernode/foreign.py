@@ -75,7 +75,7 @@ class Foreign:
         self.sources = ForeignSources(node, self.cache, self.members, asking, self.driver, config)
         passes = Passes(node, self.members)
         self.serving = Serving(node, network, self.members, self.jobs, self.blobs, passes, config)
-        self.kv = ForeignKv(node, network, self.members, self.serving, config)
+        self.kv = ForeignKv(node, network, self.members, passes, self.serving, config)
         network.watch(self.sources.peer_changed)
 
     def is_elsewhere(self, id: int) -> bool:
