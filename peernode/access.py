@@ -23,6 +23,7 @@ __all__ = [
     "find",
     "listed_projects",
     "may",
+    "meet",
     "parse_reference",
     "readable_blob",
     "readable_blobs",
@@ -120,12 +121,24 @@ def callable_version(
     return found
 
 
+async def meet(node: "Node", actor: Actor, class_name: str, id: int) -> None:
+    """Return once an object that was just made at another node is known here, if there is one.
+
+    Raises the `Problem` `unreachable` if that node cannot be asked.
+    """
+    foreign = node.foreign
+    if foreign is not None and foreign.objects.is_unknown(class_name, id):
+        await foreign.objects.meet(class_name, id, actor)
+
+
 async def ready_version(
     node: "Node", actor: Actor, function: str, number: int | None
 ) -> FunctionVersion:
     """Return as `callable_version` does, once the version's source is here."""
     if node.foreign is not None:
-        await node.foreign.sources.ready(parse_reference(function, "function"), number)
+        identifier = parse_reference(function, "function")
+        await meet(node, actor, "function", identifier)
+        await node.foreign.sources.ready(identifier, number)
     return callable_version(node, actor, function, number)
 
 

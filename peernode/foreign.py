@@ -16,6 +16,7 @@ ask is answered by `foreign_serving`.
 | a blob's attributes | its home | signed, a day | from here, or a neighbour, `Stale` |
 | a blob's bytes | its home, then neighbours | block by block | from here, or neighbours |
 | keys of a `cas` namespace | its home | no | `home_unreachable` |
+| a user, project, function or namespace not known here yet | its home | as ever | `unreachable` |
 | a function's source | its home, then neighbours | for as long as the function | from neighbours |
 
 What it leaves out: lists (a node lists its own), changes but for `cancel` and such keys, and who
@@ -39,6 +40,7 @@ from peernode.foreign_config import Config
 from peernode.foreign_jobs import ForeignJobs
 from peernode.foreign_kv import ForeignKv
 from peernode.foreign_members import Members
+from peernode.foreign_objects import ForeignObjects
 from peernode.foreign_passes import Passes
 from peernode.foreign_serving import Serving
 from peernode.foreign_sources import ForeignSources
@@ -76,6 +78,7 @@ class Foreign:
         passes = Passes(node, self.members)
         self.serving = Serving(node, network, self.members, self.jobs, self.blobs, passes, config)
         self.kv = ForeignKv(node, network, self.members, passes, self.serving, config)
+        self.objects = ForeignObjects(node, network, self.members, asking, self.serving, config)
         network.watch(self.sources.peer_changed)
 
     def is_elsewhere(self, id: int) -> bool:

@@ -177,6 +177,10 @@ class Authority:
         """Return the ids of the projects where the user has a role, in order."""
         return self._members.of_user(user)
 
+    def about(self, subject: int) -> list[Fact]:
+        """Return all facts, known or not, about a user or a project."""
+        return [*self._users.about(subject), *self._members.about(subject)]
+
     def last_grants_by(self, user: int) -> list[tuple[Member, Fact]]:
         """Return the last grants that `user` signed and nothing revokes, disowned or not."""
         return self._members.last_by(user)

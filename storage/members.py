@@ -110,6 +110,15 @@ class Members:
         projects = sorted(self._named_in.get(user, ()))
         return [project for project in projects if self.role(project, user) is not None]
 
+    def about(self, project: int) -> list[Fact]:
+        """Return all facts about a project: its owners, grants and revocations."""
+        grants = self._grants.get(project, {})
+        return [
+            *(fact for _, fact in self._owners.get(project, ())),
+            *(fact for user in grants for _, fact in grants[user]),
+            *(fact for user in grants for _, fact in self._revokes.get((project, user), ())),
+        ]
+
     def last_by(self, user: int) -> list[tuple[Member, Fact]]:
         """Return the last grants that `user` signed and nothing revokes, of all projects.
 
