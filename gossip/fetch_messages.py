@@ -58,6 +58,8 @@ class Kind(IntEnum):
     """The state of a job, signed by its home; without a name."""
     RECORD = 4
     """A record; its name is its rid, and its id that of its object."""
+    ATTRIBUTES = 5
+    """The attributes of a blob, signed by its home; without a name."""
 
 
 class Thing(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

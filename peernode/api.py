@@ -166,6 +166,8 @@ class Api:
                 decoder = self._decoders[operation.body]
                 call.body = decode_body(decoder, call.raw or b"{}")
             foreign, handler = self._node.foreign, operation.handler
+            if foreign and spec and foreign.objects.is_unknown(spec.name, call.object_id):
+                await foreign.objects.meet(spec.name, call.object_id, actor)
             if operation.elsewhere and foreign and foreign.is_elsewhere(call.object_id):
                 handler = operation.elsewhere
             return await handler(self._node, call)

@@ -101,7 +101,7 @@ async def open_daemon(config: Config) -> AsyncIterator[tuple[Node, str]]:
                 )
             )
         address_file = config.data / ADDRESS_FILE
-        _write_address(address_file, url, os.getpid())
+        _write_address(address_file, url, node.identity.peer_id)
         try:
             if config.slots:
                 nursery.start_soon(_run_local_worker, node, door.port)
@@ -146,9 +146,10 @@ async def _open_network(config: Config, door_keeper: DoorKeeper) -> AsyncIterato
         yield Seams(secrets=secrets, network=network, traffic=network.traffic, chance=chance)
 
 
-def _write_address(path: Path, url: str, process: int) -> None:
+def _write_address(path: Path, url: str, peer_id: str) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"url": url, "pid": process}), "utf-8")
+    text = json.dumps({"url": url, "pid": os.getpid(), "peer_id": peer_id})
+    temporary.write_text(text, "utf-8")
     temporary.replace(path)
 
 

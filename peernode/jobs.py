@@ -68,6 +68,7 @@ class Jobs:
         blobs: list[list[object]],
         granted: list[int],
         terms: bytes,
+        passes: list[list[object]] | None = None,
         parent: int = 0,
         claim: Claim | None = None,
     ) -> tuple[int, bool]:
@@ -79,18 +80,8 @@ class Jobs:
         self._admit(version.project, new=early)
         now_ms, job = self._clock.wall_ms(), self._ids.next()
         key = ids.key(job)
-        request = Request(
-            version.function,
-            version.version,
-            version.project,
-            caller,
-            parent,
-            now_ms,
-            input_json,
-            blobs,
-            granted,
-            terms,
-        )
+        asked = version.function, version.version, version.project, caller, parent
+        request = Request(*asked, now_ms, input_json, blobs, granted, terms, passes or [])
         row = job_rows.encode_request(request)
         puts: list[Put] = [
             (Table.JOBS, key, row),

@@ -19,6 +19,7 @@ from peernode import names, sweeper
 from peernode.api import Api, App
 from peernode.attachments import Attachments
 from peernode.calls import Call, number
+from peernode.carrying import Carrying
 from peernode.classes import CLASSES
 from peernode.committer import Committer
 from peernode.config import Config
@@ -155,6 +156,7 @@ class Node:
         self.logins = Logins(RateConfig(login_address_rate_per_minute=config.login_rate_per_minute))
         self.registry.watch(self._object_changed)
         self.anonymous = Anonymous(RateConfig())
+        self.carrying = Carrying(self)
         self.workers = Workers(store, self.transactions, seams.clock, seams.entropy)
         self.federation = self._join_mesh(seams)
         self._make_jobs(config, seams)
@@ -352,6 +354,7 @@ async def open_node(config: Config, seams: Seams | None = None) -> AsyncIterator
             async with node.dispatch.running():
                 node.lives.begin()
                 nursery.start_soon(sweeper.run, node)
+                nursery.start_soon(node.carrying.run)
                 if node.foreign is not None:
                     nursery.start_soon(node.foreign.run)
                 if node.federation is not None:

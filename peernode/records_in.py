@@ -286,7 +286,8 @@ class Ingestion:
         table = _table(record)
         row = transaction.get(table, record.store_key)
         held = None if row is None else decode_record(row)
-        if not merge.beats(record, held):
+        # One that is disowned never counts again, and neither does any that it would replace.
+        if not merge.beats(record, held) or self._registry.authority.is_disowned(record):
             return False
         if table is Table.ENTRIES:
             keep_entry(transaction, record)

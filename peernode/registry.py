@@ -285,6 +285,11 @@ class Registry:
         for slot in self._slots if owner is None else self._of_owner.get(owner, ()):
             yield from self._slots[slot].values()
 
+    def of_slot(self, slot: bytes) -> list[Record]:
+        """Return the records of an object that count."""
+        held = self._slots.get(slot, {}).values()
+        return [record for record in held if self.authority.admissible(record)]
+
     def learn(self, fact: Fact) -> None:
         """Have a fact count, which is durable now and known to rest on others that are."""
         if fact.id in self.authority:

@@ -18,7 +18,7 @@ from peernode.permissions import EVERYTHING, Target, check_scopes
 from peernode.problems import Problem, not_found
 from peernode.registry import Entry, UserAttributes, encode_attributes
 from peernode.sweeper import VAULT_EXPIRY_KIND
-from peernode.timestamps import rfc3339
+from peernode.timestamps import parse_rfc3339, rfc3339
 from peernode.transactions import Transaction
 from peernode.vault import Seeds
 from storage import facts, ids, records, signing
@@ -220,12 +220,17 @@ async def rotate(node: "Node", call: Call) -> Answer:
     """Replace a user's key and answer with a token by the new one."""
     body: Rotate = call.body
     entry = find(node, call, "rotate")
+    since_ms = _since_ms(body)
     opened = node.vault.row(entry.id)
     seeds = await open_vault(node, call, entry.id, body.password)
     fresh = Seeds(seeds.next_key, node.entropy.token_bytes(SEED_SIZE_BYTES))
     vault_row = await node.slowly(node.vault.seal, body.password, fresh)
     keypair = signing.Keypair.from_seed(fresh.key)
     next_key = signing.Keypair.from_seed(fresh.next_key)
+    carry = prepared = None
+    if body.strict:
+        carry = node.carrying.plan(entry.id, keypair, since_ms)
+        prepared = await node.carrying.prepare(carry)
 
     def change(transaction: Transaction) -> None:
         chain = node.registry.user(entry.id)
@@ -249,9 +254,26 @@ async def rotate(node: "Node", call: Call) -> Answer:
         node.registry.write(transaction, record, born=True)
         transaction.put(*node.vault.put(entry.id, vault_row))
         forget_tokens(transaction, entry.id)
+        if carry is not None and prepared is not None:
+            node.carrying.begin(transaction, carry, prepared)
 
     await node.transactions.run(change)
+    await node.carrying.finished(entry.id)
     return await _issue(node, entry.id, fresh, None, None, None)
+
+
+def _since_ms(body: Rotate) -> int | None:
+    """Return since when nothing is carried over, in ms; raises a `Problem` that names the field."""
+    if body.since is None:
+        return None
+    if not body.strict:
+        raise Problem("invalid_field", "since: goes with strict", field="since")
+    try:
+        return parse_rfc3339(body.since)
+    except ValueError:
+        raise Problem(
+            "invalid_field", "since: a time such as 2026-11-30T12:00:00Z", field="since"
+        ) from None
 
 
 async def revoke(node: "Node", call: Call) -> Answer:

@@ -53,6 +53,7 @@ async def open_spaces(directory: Path) -> AsyncIterator[FakeNode]:
         node.spaces["local"] = Space(values={"a": b'{"x":1}', "n": b"5", "b1": b"1", "b2": b"2"})
         node.spaces["shared"] = Space(scope="global")
         node.spaces["exact"] = Space(scope="global", mode="cas")
+        node.spaces["far"] = Space(scope="global", mode="cas", home=7, values={"k": b"1"})
         yield node
 
 
@@ -147,12 +148,29 @@ async def test_now_does_not_wait(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_keys_of_another_node_are_read_and_written_now_at_a_version(tmp_path: Path) -> None:
+    async with open_spaces(tmp_path) as node:
+        finished = await node.run(
+            function(
+                "far = edge.kv('far')",
+                "seen = [far.version('none'), far.version('k'), far['k'], far.get('z')]",
+                "written = far.now.put('k', 2, if_version=seen[1])",
+                "return [*seen, written, far['k'], far.now.increment('k')]",
+            )
+        )
+        assert finished.payload == b'["0","1",1,null,"2",2,3]'
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("edge.kv('local')['z']", "KeyError: 'z'"),
         ("edge.kv('nowhere')", "NotFound: edge.kv('nowhere'): not_found"),
         ("edge.kv('shared').increment('n', 1)", "would lose increments"),
+        ("edge.kv('far')['k'] = 1", "node 7 keeps these keys"),
+        ("del edge.kv('far')['k']", "use edge.kv('far').now"),
+        ("edge.kv('far').increment('k')", "use edge.kv('far').now"),
         ("edge.kv('local').increment('a', 1)\n    edge.kv('local')['a']", "not a whole number"),
         ("edge.kv('local').increment('n', 0.5)", "a step is a whole number"),
         ("edge.kv('local')['k' * 257] = 1", "1 to 256 bytes"),
