@@ -18,6 +18,7 @@ import trio
 from peernode import http_server
 from peernode.config import Config, ConfigError
 from peernode.identity import load_secrets
+from peernode.libp2p_config import Libp2pConfig
 from peernode.libp2p_network import open_libp2p_network
 from peernode.local_worker import LocalWorker
 from peernode.node import Node, Seams, open_node
@@ -137,7 +138,12 @@ async def _open_network(config: Config, door_keeper: DoorKeeper) -> AsyncIterato
     secrets = load_secrets(config.data, entropy)
     chance = random.Random(entropy.token_bytes(32))
     async with open_libp2p_network(
-        secrets.seed, config.p2p, door_keeper.allowed, chance, report=door_keeper.report
+        secrets.seed,
+        config.p2p,
+        door_keeper.allowed,
+        chance,
+        report=door_keeper.report,
+        config=Libp2pConfig(announced=config.announced),
     ) as network:
         yield Seams(secrets=secrets, network=network, chance=chance)
 
