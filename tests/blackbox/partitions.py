@@ -1,0 +1,392 @@
+"""A mesh whose lines break while it is used at every node, and what has to hold afterwards.
+
+A round is a seed: everybody writes, the lines break by a plan, writing goes on, the lines are up
+again, and soon after
+
+* every node shows the same: users, projects and their members, functions, namespaces, keys and
+  values, nodes, byte for byte, and counts the same facts and records;
+* what a node has said it did is there, unless somebody else has changed it since;
+* every job that was accepted has ended once, and every node answers for it in the same words.
+"""
+
+import enum
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.blackbox.conftest import ECHO
+from tests.blackbox.daemon import PASSWORD, Person, expect
+from tests.blackbox.lines import CUT, HOLE, UP, Lines, Resident, Step, between
+from tests.blackbox.test_mesh import eventually, invite, join, peernode
+
+ONE_MAX_S = 30.0
+"""After this long all nodes show the same, or they never will."""
+ANSWER_MAX_S = 20.0
+"""Whatever the lines do, a question is answered by then: a home has 10 s, its neighbours 5."""
+LOOK_AGAIN_S = 0.25
+PAUSE_S = 0.03
+"""Between two calls of who uses a node: the machine is for all of them."""
+HOT_KEYS = 3
+OWN_KEYS = 4
+MISSING = {200, 404}
+COUNTS = ("peernode_mesh_facts", "peernode_mesh_records", "peernode_mesh_waiting")
+PEERS = "peernode_mesh_peers"
+
+
+class Trouble(enum.Enum):
+    """What becomes of the lines."""
+
+    HALVES = "halves"
+    HOLE = "hole"
+    ONE_WAY = "one way"
+    FLAPPING = "flapping"
+
+
+def plan(trouble: Trouble, names: Sequence[str], rng: random.Random) -> list[Step]:
+    """Return what is to happen, mending not included."""
+    half = rng.sample(names, rng.randint(1, len(names) - 1))
+    rest = [name for name in names if name not in half]
+    match trouble:
+        case Trouble.HALVES:
+            return [(0.2, CUT, between(half, rest)), (rng.uniform(3, 4), CUT, [])]
+        case Trouble.HOLE:
+            return [(0.2, HOLE, between(half, rest)), (rng.uniform(3, 5), HOLE, [])]
+        case Trouble.ONE_WAY:
+            ways = [(a, b) for a in half for b in rest]
+            return [(0.2, HOLE, ways), (rng.uniform(3, 5), HOLE, [])]
+        case Trouble.FLAPPING:
+            steps: list[Step] = []
+            pairs = between(names, names)
+            for _ in range(rng.randint(20, 30)):
+                some = rng.sample(pairs, rng.randint(1, len(pairs)))
+                line = rng.choices((CUT, UP, HOLE), (5, 5, 1))[0]
+                steps.append((rng.uniform(0.05, 0.3), line, some))
+            return steps
+
+
+@dataclass
+class Promises:
+    """What nodes have said in a round."""
+
+    jobs: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Job -> who handed it in, and its input."""
+    made: dict[str, str] = field(default_factory=dict)
+    """Path of an object -> its name."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """Key that one node alone writes -> its last value; `None`: deleted."""
+    faults: list[BaseException] = field(default_factory=list)
+
+
+class Town:
+    """Nodes, somebody at home at each, and what all of them share."""
+
+    def __init__(self, lines: Lines, nodes: Mapping[str, Resident]) -> None:
+        self.lines = lines
+        self.nodes = nodes
+        self.people: dict[str, Person] = {}
+        self.rounds = 0
+        self._clients: dict[tuple[str, str], httpx.Client] = {}
+        self._operators: dict[str, httpx.Client] = {}
+
+    def settle(self) -> None:
+        """Make a user at each node who is known at all, and a project of theirs."""
+        numbers = [node.node_id for node in self.nodes.values()]
+        for name, node in self.nodes.items():
+            self.people[name] = person = node.sign_up(f"user-{name}")
+            with node.client() as client:
+                body = {"password": PASSWORD, "audience": numbers}
+                answer = client.post(f"/user/{person.name}/login", json=body)
+                person.token = expect(answer)["token"]
+        self.connect()
+        self.become_one()
+        first = next(iter(self.nodes))
+        owner = self.people[first]
+        self.guest = self.nodes[first].sign_up("guest").id
+        self.project = owner.project("shared")
+        for name in list(self.nodes)[1:]:
+            body = {"user": self.people[name].id, "role": "admin"}
+            expect(owner.http.post(f"/project/{self.project}/add_member", json=body))
+        body = {"owner": {"project": self.project}, "name": "shared", "scope": "global"}
+        self.space = expect(owner.http.post("/kv", json=body), 201)["id"]
+        self.echo = owner.deploy(self.project, "echo", ECHO)
+        self.become_one()
+
+    def connect(self) -> None:
+        """Make new clients, at the start and whenever a node has started again."""
+        for name, node in self.nodes.items():
+            self._operators[name] = node.operator()
+            for who, person in self.people.items():
+                self._clients[who, name] = node.client(person.token)
+            self.people[name].http = self._clients[name, name]
+
+    def client(self, who: str, at: str) -> httpx.Client:
+        """Return a client of one's user at another's node."""
+        return self._clients[who, at]
+
+    # --- what a node shows ----------------------------------------------------------------
+
+    def counts(self, name: str) -> dict[str, float]:
+        """Return how many peers a node has, facts and records it offers, and how many wait."""
+        text = self._operators[name].get("/metrics").text
+        lines = (line.split() for line in text.splitlines() if not line.startswith("#"))
+        found = {line[0]: float(line[1]) for line in lines}
+        return {name: found[name] for name in (*COUNTS, PEERS)}
+
+    def view(self, name: str) -> dict[str, Any]:
+        """Return all that a node shows of what every node has to show alike."""
+        operator = self._operators[name]
+        shown: dict[str, Any] = {"counts": self.counts(name)}
+        for class_name in ("user", "project", "function", "kv"):
+            shown[class_name] = listed(operator, f"/{class_name}")
+        nodes = expect(operator.get("/mesh/peers"))["items"]
+        shown["nodes"] = [
+            [node["node_id"], node["peer_id"], node["state"] == "evicted"] for node in nodes
+        ]
+        # What an operator may not read, members may.
+        client = self._clients[next(iter(self.nodes)), name]
+        for space in [space["id"] for space in shown["kv"]]:
+            keys = expect(client.post(f"/kv/{space}/list", json={"limit": 500}))["items"]
+            shown[f"keys of {space}"] = [
+                expect(client.post(f"/kv/{space}/get", json={"key": key})) for key in keys
+            ]
+        return shown
+
+    def become_one(self, within_s: float = ONE_MAX_S) -> dict[str, Any]:
+        """Return what all nodes show, as soon as it is the same and all are in touch."""
+        ends_s = time.monotonic() + within_s
+        while True:
+            views: dict[str, Any] = {}
+            counts = {name: self.counts(name) for name in self.nodes}
+            alike = {tuple(found.values()) for found in counts.values()}
+            are_up = all(found[PEERS] == len(self.nodes) - 1 for found in counts.values())
+            if (are_up and len(alike) == 1) or time.monotonic() > ends_s:
+                try:
+                    views = {name: self.view(name) for name in self.nodes}
+                except AssertionError as error:  # A key that was listed is deleted by now, say.
+                    views = {"error": error}
+                texts = (
+                    {json.dumps(view, sort_keys=True) for view in views.values()}
+                    if ("error" not in views)
+                    else set()
+                )
+                if are_up and len(texts) == 1:
+                    return next(iter(views.values()))
+            assert time.monotonic() < ends_s, f"not one: {counts} {difference(views)}"
+            time.sleep(LOOK_AGAIN_S)
+
+    # --- a round ----------------------------------------------------------------------------
+
+    def round(self, trouble: Trouble, seed: int, *, admits: bool = False) -> None:
+        """Use all nodes while their lines break; see that all is well afterwards."""
+        self.rounds += 1
+        rng, promises, over = random.Random(seed), Promises(), threading.Event()
+        threads = [
+            threading.Thread(
+                target=self._guarded, args=(work, name, n, rng.random(), promises, over)
+            )
+            for n, name in enumerate(self.nodes)
+            for work in (self._write, self._ask)
+        ]
+        harm = self._harm()
+        broken = self.lines.play(plan(trouble, list(self.nodes), rng))
+        for thread in threads:
+            thread.start()
+        if admits:
+            self._admit(rng)
+        assert broken.wait(60)
+        self.lines.mend()
+        mended_s = time.monotonic()
+        assert self._harm() > harm, "nothing was broken"
+        over.set()
+        for thread in threads:
+            thread.join()
+        if promises.faults:
+            raise promises.faults[0]
+        assert promises.jobs
+        assert promises.made
+        shown = self.become_one(ONE_MAX_S - (time.monotonic() - mended_s))
+        self._check(promises, shown)
+
+    def _harm(self) -> int:
+        return self.lines.broken.total() + self.lines.swallowed.total()
+
+    def _admit(self, rng: random.Random) -> None:
+        """Let a node in at one side, which never starts, and shut it out again at the same."""
+        name = rng.choice(list(self.nodes))
+        node = self.nodes[name]
+        joiner = node.data.parent / f"joiner-{self.rounds}"
+        done = peernode("join", invite(node), "--data", str(joiner), "--json")
+        number = json.loads(done.stdout)["node_id"]
+        if rng.random() < 0.5:
+            expect(self._operators[name].post("/mesh/evict", json={"node": number}))
+
+    def _guarded(
+        self,
+        work: Callable[[str, random.Random, Promises, threading.Event], None],
+        name: str,
+        number: int,
+        seed: float,
+        promises: Promises,
+        over: threading.Event,
+    ) -> None:
+        try:
+            work(name, random.Random(f"{seed} {number}"), promises, over)
+        except (AssertionError, httpx.HTTPError, ValueError, KeyError) as error:
+            promises.faults.append(error)
+
+    def _write(
+        self, name: str, rng: random.Random, promises: Promises, over: threading.Event
+    ) -> None:
+        """Change things at a node until the round is over."""
+        http, count = self._clients[name, name], 0
+        while not over.wait(PAUSE_S):
+            count += 1
+            mark = f"{name}-{self.rounds}-{count}"
+            match rng.randrange(11):
+                case 0 | 1 | 2:
+                    key = f"own-{name}-{rng.randrange(OWN_KEYS)}"
+                    self._put(http, key, mark)
+                    promises.values[key] = mark
+                case 3:
+                    key = f"own-{name}-{rng.randrange(OWN_KEYS)}"
+                    self._delete(http, key)
+                    promises.values[key] = None
+                case 4:
+                    self._put(http, f"hot-{rng.randrange(HOT_KEYS)}", [mark, rng.random()])
+                case 5:
+                    self._delete(http, f"hot-{rng.randrange(HOT_KEYS)}")
+                case 6 | 7:
+                    body = {"function": self.echo, "input": mark}
+                    job = expect(http.post("/job", json=body), 202)["id"]
+                    promises.jobs[job] = name, mark
+                case 8:
+                    self._make(http, "project", {"name": mark}, promises)
+                case 9:
+                    owner = {"owner": {"project": self.project}, "scope": "global"}
+                    self._make(http, "kv", {"name": mark, **owner}, promises)
+                case _:
+                    self._change(http, rng, mark, promises)
+
+    def _change(
+        self, http: httpx.Client, rng: random.Random, mark: str, promises: Promises
+    ) -> None:
+        """Do what others may be doing to the same thing."""
+        match rng.randrange(4):
+            case 0:
+                source = f"{ECHO}# {mark}\n"
+                expect(http.post(f"/function/{self.echo}", json={"source": source}))
+            case 1:
+                body = {"project": self.project, "name": mark, "runtime": "python", "source": ECHO}
+                self._make(http, "function", body, promises)
+            case 2:
+                body = {"user": self.guest, "role": rng.choice(("viewer", "developer"))}
+                expect(http.post(f"/project/{self.project}/add_member", json=body))
+            case _:
+                answer = http.post(
+                    f"/project/{self.project}/remove_member", json={"user": self.guest}
+                )
+                assert answer.status_code in MISSING, answer.text
+
+    def _ask(
+        self, name: str, rng: random.Random, promises: Promises, over: threading.Event
+    ) -> None:
+        """Ask a node for jobs of others: the answer may be that nobody knows, but it comes."""
+        while not over.wait(PAUSE_S):
+            others = [(job, who) for job, (who, _) in list(promises.jobs.items()) if who != name]
+            if not others:
+                continue
+            job, who = rng.choice(others)
+            started_s = time.monotonic()
+            answer = self._clients[who, name].get(f"/job/{job}")
+            assert answer.status_code in (200, 404, 503, 504), answer.text
+            took_s = time.monotonic() - started_s
+            assert took_s < ANSWER_MAX_S, f"{took_s:.1f} s for {answer.status_code}"
+
+    def _put(self, http: httpx.Client, key: str, value: Any) -> None:
+        expect(http.post(f"/kv/{self.space}/put", json={"key": key, "value": value}))
+
+    def _delete(self, http: httpx.Client, key: str) -> None:
+        answer = http.post(f"/kv/{self.space}/delete", json={"key": key})
+        assert answer.status_code in MISSING, answer.text
+
+    def _make(self, http: httpx.Client, class_name: str, body: Any, promises: Promises) -> None:
+        made = expect(http.post(f"/{class_name}", json=body), 201)
+        promises.made[f"/{class_name}/{made['id']}"] = body["name"]
+
+    def _check(self, promises: Promises, shown: Mapping[str, Any]) -> None:
+        """Hold all nodes to what each has said; they show the same."""
+        for path, called in promises.made.items():
+            _, class_name, made = path.split("/")
+            found = [one["name"] for one in shown[class_name] if one["id"] == made]
+            assert found == [called], path
+        values = {one["key"]: one["value"] for one in shown[f"keys of {self.space}"]}
+        for key, value in promises.values.items():
+            assert values.get(key) == value, key
+        for job, (who, mark) in promises.jobs.items():
+            answers = [self._answer(self._clients[who, name], job) for name in self.nodes]
+            assert all(answer == answers[0] for answer in answers), answers
+            assert (answers[0]["state"], answers[0]["result"]) == ("succeeded", mark)
+            states = [change["state"] for change in answers[0]["history"]]
+            assert states.count("succeeded") == 1
+            assert states[-1] == "succeeded"
+        for name in self.nodes:
+            with self.nodes[name].operator() as operator:
+                ours = [job["id"] for job in listed(operator, "/job")]
+            accepted = [job for job, (who, _) in promises.jobs.items() if who == name]
+            assert set(accepted) <= set(ours)
+            assert len(set(ours)) == len(ours)
+
+    def _answer(self, client: httpx.Client, job: str) -> Any:
+        """Return a job, once a node answers for it: a dead link may pass for one for a while."""
+
+        def look() -> Any:
+            answer = client.get(f"/job/{job}", params={"wait": 30})
+            return expect(answer) if answer.status_code != 504 else None
+
+        return eventually(look, ONE_MAX_S)
+
+
+def listed(client: httpx.Client, path: str) -> list[Any]:
+    """Return all objects of a list."""
+    found: list[Any] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = expect(client.get(path, params={"limit": 500, "cursor": cursor}))
+        found += page["items"]
+        cursor = page["next"]
+    return found
+
+
+def difference(views: Mapping[str, Any]) -> str:
+    """Return where views differ, for who has to find out why."""
+    if "error" in views or not views:
+        return str(views)
+    lines = []
+    for part in sorted({part for view in views.values() for part in view}):
+        texts = {name: json.dumps(view.get(part)) for name, view in views.items()}
+        if len(set(texts.values())) > 1:
+            lines += [f"{part} at {name}: {text[:1500]}" for name, text in texts.items()]
+    return "\n".join(lines)
+
+
+@contextmanager
+def open_town(place: Path, count: int, *, workers: int = 1) -> Iterator[Town]:
+    """Own a mesh of nodes, each let in by the one before."""
+    with Lines() as lines, ExitStack() as stack:
+        nodes: dict[str, Resident] = {}
+        for name in "abcde"[:count]:
+            node = lines.node(place / name, workers=workers)
+            if nodes:
+                join(list(nodes.values())[-1], node)
+            nodes[name] = stack.enter_context(node)
+        town = Town(lines, nodes)
+        town.settle()
+        yield town
