@@ -6,6 +6,7 @@ again, and soon after
 * every node shows the same: users, projects and their members, functions, namespaces, keys and
   values, nodes, byte for byte, and counts the same facts and records;
 * what a node has said it did is there, unless somebody else has changed it since;
+* an exact counter counts what was acknowledged, and nothing that was not asked for;
 * every job that was accepted has ended once, and every node answers for it in the same words.
 """
 
@@ -22,6 +23,7 @@ from typing import Any
 
 import httpx
 
+from tests.blackbox import stepped_node
 from tests.blackbox.conftest import ECHO
 from tests.blackbox.daemon import PASSWORD, Person, expect
 from tests.blackbox.lines import CUT, HOLE, UP, Lines, Resident, Step, between
@@ -82,6 +84,10 @@ class Promises:
     """Path of an object -> its name."""
     values: dict[str, Any] = field(default_factory=dict)
     """Key that one node alone writes -> its last value; `None`: deleted."""
+    blobs: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    """Blob -> whose it is, and its content."""
+    increments: list[bool] = field(default_factory=list)
+    """Of the counter, by whether they were acknowledged."""
     faults: list[BaseException] = field(default_factory=list)
 
 
@@ -92,6 +98,7 @@ class Town:
         self.lines = lines
         self.nodes = nodes
         self.people: dict[str, Person] = {}
+        self.first = next(iter(nodes))
         self.rounds = 0
         self._clients: dict[tuple[str, str], httpx.Client] = {}
         self._operators: dict[str, httpx.Client] = {}
@@ -107,15 +114,17 @@ class Town:
                 person.token = expect(answer)["token"]
         self.connect()
         self.become_one()
-        first = next(iter(self.nodes))
-        owner = self.people[first]
-        self.guest = self.nodes[first].sign_up("guest").id
+        owner = self.people[self.first]
+        self.guest = self.nodes[self.first].sign_up("guest").id
         self.project = owner.project("shared")
         for name in list(self.nodes)[1:]:
             body = {"user": self.people[name].id, "role": "admin"}
             expect(owner.http.post(f"/project/{self.project}/add_member", json=body))
         body = {"owner": {"project": self.project}, "name": "shared", "scope": "global"}
         self.space = expect(owner.http.post("/kv", json=body), 201)["id"]
+        exact = {**body, "name": "exact", "mode": "cas"}
+        self.exact = expect(owner.http.post("/kv", json=exact), 201)["id"]
+        self.counted = self.count(owner.http)
         self.echo = owner.deploy(self.project, "echo", ECHO)
         self.become_one()
 
@@ -127,9 +136,18 @@ class Town:
                 self._clients[who, name] = node.client(person.token)
             self.people[name].http = self._clients[name, name]
 
+    def use(self, name: str, person: Person) -> None:
+        """Have a node's user call it as this person from now on."""
+        self._clients[name, name] = person.http
+
     def client(self, who: str, at: str) -> httpx.Client:
         """Return a client of one's user at another's node."""
         return self._clients[who, at]
+
+    def count(self, http: httpx.Client) -> int:
+        """Add one to the counter and return what it is then."""
+        answer = http.post(f"/kv/{self.exact}/increment", json={"key": "n", "by": 1})
+        return int(expect(answer)["value"])
 
     # --- what a node shows ----------------------------------------------------------------
 
@@ -151,7 +169,7 @@ class Town:
             [node["node_id"], node["peer_id"], node["state"] == "evicted"] for node in nodes
         ]
         # What an operator may not read, members may.
-        client = self._clients[next(iter(self.nodes)), name]
+        client = self._clients[self.first, name]
         for space in [space["id"] for space in shown["kv"]]:
             keys = expect(client.post(f"/kv/{space}/list", json={"limit": 500}))["items"]
             shown[f"keys of {space}"] = [
@@ -193,25 +211,28 @@ class Town:
                 target=self._guarded, args=(work, name, n, rng.random(), promises, over)
             )
             for n, name in enumerate(self.nodes)
-            for work in (self._write, self._ask)
+            for work in (self._write, self._ask, self._add)
         ]
         harm = self._harm()
         broken = self.lines.play(plan(trouble, list(self.nodes), rng))
         for thread in threads:
             thread.start()
-        if admits:
-            self._admit(rng)
-        assert broken.wait(60)
-        self.lines.mend()
-        mended_s = time.monotonic()
-        assert self._harm() > harm, "nothing was broken"
-        over.set()
-        for thread in threads:
-            thread.join()
+        try:
+            if admits:
+                self._admit(rng)
+            assert broken.wait(60)
+            self.lines.mend()
+            mended_s = time.monotonic()
+            assert self._harm() > harm, "nothing was broken"
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join()
         if promises.faults:
             raise promises.faults[0]
         assert promises.jobs
         assert promises.made
+        assert any(promises.increments)
         shown = self.become_one(ONE_MAX_S - (time.monotonic() - mended_s))
         self._check(promises, shown)
 
@@ -220,7 +241,7 @@ class Town:
 
     def _admit(self, rng: random.Random) -> None:
         """Let a node in at one side, which never starts, and shut it out again at the same."""
-        name = rng.choice(list(self.nodes))
+        name = rng.choice(list(self.nodes)[:2])  # Who came in last has few numbers to give.
         node = self.nodes[name]
         joiner = node.data.parent / f"joiner-{self.rounds}"
         done = peernode("join", invite(node), "--data", str(joiner), "--json")
@@ -250,7 +271,7 @@ class Town:
         while not over.wait(PAUSE_S):
             count += 1
             mark = f"{name}-{self.rounds}-{count}"
-            match rng.randrange(11):
+            match rng.randrange(12):
                 case 0 | 1 | 2:
                     key = f"own-{name}-{rng.randrange(OWN_KEYS)}"
                     self._put(http, key, mark)
@@ -272,6 +293,11 @@ class Town:
                 case 9:
                     owner = {"owner": {"project": self.project}, "scope": "global"}
                     self._make(http, "kv", {"name": mark, **owner}, promises)
+                case 10:
+                    content = rng.randbytes(rng.choice((100, 100_000)))
+                    body = {"project": self.project}
+                    blob = expect(http.post("/blob", params=body, content=content), 201)["id"]
+                    promises.blobs[blob] = name, content
                 case _:
                     self._change(http, rng, mark, promises)
 
@@ -305,10 +331,23 @@ class Town:
                 continue
             job, who = rng.choice(others)
             started_s = time.monotonic()
-            answer = self._clients[who, name].get(f"/job/{job}")
+            wait_s = rng.choice((0, 0, 3))
+            answer = self._clients[who, name].get(f"/job/{job}", params={"wait": wait_s})
             assert answer.status_code in (200, 404, 503, 504), answer.text
             took_s = time.monotonic() - started_s
-            assert took_s < ANSWER_MAX_S, f"{took_s:.1f} s for {answer.status_code}"
+            assert took_s < ANSWER_MAX_S + wait_s, f"{took_s:.1f} s for {answer.status_code}"
+
+    def _add(
+        self, name: str, rng: random.Random, promises: Promises, over: threading.Event
+    ) -> None:
+        """Add to the counter, which one node has and no other may guess."""
+        while not over.wait(2 * PAUSE_S):
+            started_s = time.monotonic()
+            path, body = f"/kv/{self.exact}/increment", {"key": "n", "by": 1}
+            answer = self._clients[name, name].post(path, json=body)
+            assert answer.status_code in (200, 503), answer.text
+            assert time.monotonic() - started_s < ANSWER_MAX_S
+            promises.increments.append(answer.status_code == 200)
 
     def _put(self, http: httpx.Client, key: str, value: Any) -> None:
         expect(http.post(f"/kv/{self.space}/put", json={"key": key, "value": value}))
@@ -330,13 +369,20 @@ class Town:
         values = {one["key"]: one["value"] for one in shown[f"keys of {self.space}"]}
         for key, value in promises.values.items():
             assert values.get(key) == value, key
+        was, self.counted = self.counted, self.count(self._clients[self.first, self.first])
+        added = self.counted - was - 1
+        assert sum(promises.increments) <= added <= len(promises.increments)
         for job, (who, mark) in promises.jobs.items():
-            answers = [self._answer(self._clients[who, name], job) for name in self.nodes]
-            assert all(answer == answers[0] for answer in answers), answers
-            assert (answers[0]["state"], answers[0]["result"]) == ("succeeded", mark)
-            states = [change["state"] for change in answers[0]["history"]]
+            params = {"wait": 30}
+            first, *others = self._answers(who, f"/job/{job}", **params)
+            assert all(answer.json() == first.json() for answer in others)
+            found = first.json()
+            assert (found["state"], found["result"]) == ("succeeded", mark)
+            states = [change["state"] for change in found["history"]]
             assert states.count("succeeded") == 1
             assert states[-1] == "succeeded"
+        for blob, (who, content) in promises.blobs.items():
+            assert all(a.content == content for a in self._answers(who, f"/blob/{blob}/content"))
         for name in self.nodes:
             with self.nodes[name].operator() as operator:
                 ours = [job["id"] for job in listed(operator, "/job")]
@@ -344,14 +390,18 @@ class Town:
             assert set(accepted) <= set(ours)
             assert len(set(ours)) == len(ours)
 
-    def _answer(self, client: httpx.Client, job: str) -> Any:
-        """Return a job, once a node answers for it: a dead link may pass for one for a while."""
+    def _answers(self, who: str, path: str, **params: float) -> list[httpx.Response]:
+        """Return what each node answers, once it does: a dead link passes for one for a while."""
 
-        def look() -> Any:
-            answer = client.get(f"/job/{job}", params={"wait": 30})
-            return expect(answer) if answer.status_code != 504 else None
+        def look(client: httpx.Client) -> httpx.Response | None:
+            answer = client.get(path, params=params)
+            assert answer.status_code in (200, 504), answer.text
+            return answer if answer.status_code == 200 else None
 
-        return eventually(look, ONE_MAX_S)
+        return [
+            eventually(lambda client=self._clients[who, name]: look(client), ONE_MAX_S)
+            for name in self.nodes
+        ]
 
 
 def listed(client: httpx.Client, path: str) -> list[Any]:
@@ -378,12 +428,19 @@ def difference(views: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def open_town(place: Path, count: int, *, workers: int = 1) -> Iterator[Town]:
-    """Own a mesh of nodes, each let in by the one before."""
+def open_town(
+    place: Path, count: int, *, workers: int = 1, clocked: bool = False
+) -> Iterator[Town]:
+    """Own a mesh of nodes, each let in by the one before.
+
+    If `clocked`, each goes by the file `clock-NAME` (see `stepped_node`).
+    """
     with Lines() as lines, ExitStack() as stack:
         nodes: dict[str, Resident] = {}
         for name in "abcde"[:count]:
             node = lines.node(place / name, workers=workers)
+            if clocked:
+                node.command[1:4] = [stepped_node.__file__, str(place / f"clock-{name}")]
             if nodes:
                 join(list(nodes.values())[-1], node)
             nodes[name] = stack.enter_context(node)

@@ -11,7 +11,7 @@ import pytest
 from tests.blackbox.partitions import Trouble, open_town
 
 ROUNDS = min(1000, int(os.environ.get("TORTURE_ROUNDS", "20")))
-ROUNDS_OF_A_TOWN = 10
+ROUNDS_OF_A_TOWN = 4
 
 
 @pytest.mark.torture
