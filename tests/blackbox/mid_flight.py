@@ -16,7 +16,8 @@ import httpx
 
 from tests.blackbox.daemon import Daemon, Person, expect
 from tests.blackbox.lines import UP, Line, Lines
-from tests.blackbox.test_mesh import at, eventually, join, shown, space
+from tests.blackbox.partitions import let_in
+from tests.blackbox.test_mesh import at, eventually, shown, space
 
 Victim: TypeAlias = Literal["giver", "taker"]
 
@@ -70,7 +71,7 @@ def kill_in_sync(place: Path, victim: Victim, seed: int) -> None:
         total = figure(giver, "peernode_mesh_records")
         assert total >= RECORDS
 
-        join(giver, taker)
+        let_in(giver, taker.data)
         lines.set(Line(rate_bytes_s=RECORDS_RATE_BYTES_S), ("giver", "taker"))
         stack.enter_context(taker)
         first = figure(taker, "peernode_mesh_records")
@@ -127,7 +128,7 @@ def kill_in_fetch(place: Path, victim: Victim, seed: int) -> None:
         stack.enter_context(giver)
         ada = giver.sign_up("ada")
         blob = ada.blob(content, project=ada.project("large"))
-        join(giver, taker)
+        let_in(giver, taker.data)
         stack.enter_context(taker)
         there = at(taker, giver, ada)
         assert shown(there, f"/blob/{blob['id']}")["cid"] == blob["cid"]

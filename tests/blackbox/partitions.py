@@ -11,6 +11,7 @@ again, and soon after
 """
 
 import enum
+import itertools
 import json
 import random
 import threading
@@ -25,12 +26,14 @@ import httpx
 
 from tests.blackbox import stepped_node
 from tests.blackbox.conftest import ECHO
-from tests.blackbox.daemon import PASSWORD, Person, expect
+from tests.blackbox.daemon import PASSWORD, Daemon, Person, expect
 from tests.blackbox.lines import CUT, HOLE, UP, Lines, Resident, Step, between
-from tests.blackbox.test_mesh import eventually, invite, join, peernode
+from tests.blackbox.test_mesh import eventually, invite, peernode
 
 ONE_MAX_S = 30.0
 """After this long all nodes show the same, or they never will."""
+SETTLED_MAX_S = 120.0
+"""Before anything is broken nothing is measured."""
 ANSWER_MAX_S = 20.0
 """Whatever the lines do, a question is answered by then: a home has 10 s, its neighbours 5."""
 LOOK_AGAIN_S = 0.25
@@ -50,6 +53,8 @@ class Trouble(enum.Enum):
     HOLE = "hole"
     ONE_WAY = "one way"
     FLAPPING = "flapping"
+    DEATH = "death"
+    """In one half a node is killed, and starts again before the halves find each other."""
 
 
 def plan(trouble: Trouble, names: Sequence[str], rng: random.Random) -> list[Step]:
@@ -57,7 +62,7 @@ def plan(trouble: Trouble, names: Sequence[str], rng: random.Random) -> list[Ste
     half = rng.sample(names, rng.randint(1, len(names) - 1))
     rest = [name for name in names if name not in half]
     match trouble:
-        case Trouble.HALVES:
+        case Trouble.HALVES | Trouble.DEATH:
             return [(0.2, CUT, between(half, rest)), (rng.uniform(3, 4), CUT, [])]
         case Trouble.HOLE:
             return [(0.2, HOLE, between(half, rest)), (rng.uniform(3, 5), HOLE, [])]
@@ -113,9 +118,9 @@ class Town:
                 answer = client.post(f"/user/{person.name}/login", json=body)
                 person.token = expect(answer)["token"]
         self.connect()
-        self.become_one()
+        self.become_one(SETTLED_MAX_S)
         owner = self.people[self.first]
-        self.guest = self.nodes[self.first].sign_up("guest").id
+        self._invite_guest(numbers)
         self.project = owner.project("shared")
         for name in list(self.nodes)[1:]:
             body = {"user": self.people[name].id, "role": "admin"}
@@ -126,15 +131,29 @@ class Town:
         self.exact = expect(owner.http.post("/kv", json=exact), 201)["id"]
         self.counted = self.count(owner.http)
         self.echo = owner.deploy(self.project, "echo", ECHO)
-        self.become_one()
+        self.become_one(SETTLED_MAX_S)
+
+    def _invite_guest(self, numbers: list[str]) -> None:
+        """Make a user who comes and goes as a member, and writes wherever that is possible."""
+        guest = self.nodes[self.first].sign_up("guest")
+        with self.nodes[self.first].client() as client:
+            body = {"password": PASSWORD, "audience": numbers}
+            token = expect(client.post("/user/guest/login", json=body))["token"]
+        self.guest = guest.id
+        self.people["guest"] = Person(guest.id, "guest", token, guest.http)
+        self.connect()
 
     def connect(self) -> None:
         """Make new clients, at the start and whenever a node has started again."""
-        for name, node in self.nodes.items():
-            self._operators[name] = node.operator()
-            for who, person in self.people.items():
-                self._clients[who, name] = node.client(person.token)
-            self.people[name].http = self._clients[name, name]
+        for name in self.nodes:
+            self._connect(name)
+
+    def _connect(self, name: str) -> None:
+        node = self.nodes[name]
+        self._operators[name] = node.operator()
+        for who, person in self.people.items():
+            self._clients[who, name] = node.client(person.token)
+        self.people[name].http = self._clients[name, name]
 
     def use(self, name: str, person: Person) -> None:
         """Have a node's user call it as this person from now on."""
@@ -157,6 +176,12 @@ class Town:
         lines = (line.split() for line in text.splitlines() if not line.startswith("#"))
         found = {line[0]: float(line[1]) for line in lines}
         return {name: found[name] for name in (*COUNTS, PEERS)}
+
+    def state(self, at: str, name: str) -> str:
+        """Return what a node says of another."""
+        number = self.nodes[name].node_id
+        items = expect(self._operators[at].get("/mesh/peers"))["items"]
+        return next(str(item["state"]) for item in items if item["node_id"] == number)
 
     def view(self, name: str) -> dict[str, Any]:
         """Return all that a node shows of what every node has to show alike."""
@@ -205,29 +230,45 @@ class Town:
     def round(self, trouble: Trouble, seed: int, *, admits: bool = False) -> None:
         """Use all nodes while their lines break; see that all is well afterwards."""
         self.rounds += 1
-        rng, promises, over = random.Random(seed), Promises(), threading.Event()
-        threads = [
-            threading.Thread(
-                target=self._guarded, args=(work, name, n, rng.random(), promises, over)
-            )
-            for n, name in enumerate(self.nodes)
-            for work in (self._write, self._ask, self._add)
-        ]
+        rng, promises = random.Random(seed), Promises()
+        over = {name: threading.Event() for name in self.nodes}
+        threads = {
+            name: [
+                threading.Thread(
+                    target=self._guarded, args=(work, name, rng.random(), promises, over[name])
+                )
+                for work in (self._write, self._ask, self._add)
+            ]
+            for name in self.nodes
+        }
+
+        def stop(name: str) -> None:
+            over[name].set()
+            for thread in threads[name]:
+                thread.join()
+
+        self._doom()
         harm = self._harm()
         broken = self.lines.play(plan(trouble, list(self.nodes), rng))
-        for thread in threads:
+        for thread in itertools.chain(*threads.values()):
             thread.start()
         try:
             if admits:
                 self._admit(rng)
+            if trouble is Trouble.DEATH:
+                name = rng.choice(list(self.nodes))
+                eventually(lambda: name in [who for who, _ in list(promises.jobs.values())])
+                stop(name)
+                self.nodes[name].kill()
+                self.nodes[name].start()
+                self._connect(name)
             assert broken.wait(60)
             self.lines.mend()
             mended_s = time.monotonic()
             assert self._harm() > harm, "nothing was broken"
         finally:
-            over.set()
-            for thread in threads:
-                thread.join()
+            for name in self.nodes:
+                stop(name)
         if promises.faults:
             raise promises.faults[0]
         assert promises.jobs
@@ -235,6 +276,21 @@ class Town:
         assert any(promises.increments)
         shown = self.become_one(ONE_MAX_S - (time.monotonic() - mended_s))
         self._check(promises, shown)
+
+    def _doom(self) -> None:
+        """Make what somebody may delete while others still use it."""
+        owner, mark = self.people[self.first], f"doomed-{self.rounds}"
+        self.doomed = {"project": owner.project(mark)}
+        for name in list(self.nodes)[1:]:
+            body = {"user": self.people[name].id, "role": "admin"}
+            expect(owner.http.post(f"/project/{self.doomed['project']}/add_member", json=body))
+        body = {"owner": {"project": self.project}, "name": mark, "scope": "global"}
+        self.doomed["kv"] = expect(owner.http.post("/kv", json=body), 201)["id"]
+        self.doomed["function"] = owner.deploy(self.project, mark, ECHO)
+
+    def part_with(self, name: str) -> None:
+        """Have a node be none of this town any more."""
+        self.nodes = {each: node for each, node in self.nodes.items() if each != name}
 
     def _harm(self) -> int:
         return self.lines.broken.total() + self.lines.swallowed.total()
@@ -244,8 +300,7 @@ class Town:
         name = rng.choice(list(self.nodes)[:2])  # Who came in last has few numbers to give.
         node = self.nodes[name]
         joiner = node.data.parent / f"joiner-{self.rounds}"
-        done = peernode("join", invite(node), "--data", str(joiner), "--json")
-        number = json.loads(done.stdout)["node_id"]
+        number = let_in(node, joiner)
         if rng.random() < 0.5:
             expect(self._operators[name].post("/mesh/evict", json={"node": number}))
 
@@ -253,13 +308,12 @@ class Town:
         self,
         work: Callable[[str, random.Random, Promises, threading.Event], None],
         name: str,
-        number: int,
         seed: float,
         promises: Promises,
         over: threading.Event,
     ) -> None:
         try:
-            work(name, random.Random(f"{seed} {number}"), promises, over)
+            work(name, random.Random(seed), promises, over)
         except (AssertionError, httpx.HTTPError, ValueError, KeyError) as error:
             promises.faults.append(error)
 
@@ -271,7 +325,7 @@ class Town:
         while not over.wait(PAUSE_S):
             count += 1
             mark = f"{name}-{self.rounds}-{count}"
-            match rng.randrange(12):
+            match rng.randrange(14):
                 case 0 | 1 | 2:
                     key = f"own-{name}-{rng.randrange(OWN_KEYS)}"
                     self._put(http, key, mark)
@@ -298,14 +352,31 @@ class Town:
                     body = {"project": self.project}
                     blob = expect(http.post("/blob", params=body, content=content), 201)["id"]
                     promises.blobs[blob] = name, content
+                case 11:
+                    self._ruin(http, rng, mark)
                 case _:
-                    self._change(http, rng, mark, promises)
+                    self._change(name, rng, mark, promises)
 
-    def _change(
-        self, http: httpx.Client, rng: random.Random, mark: str, promises: Promises
-    ) -> None:
+    def _ruin(self, http: httpx.Client, rng: random.Random, mark: str) -> None:
+        """Use what is to be deleted, or delete it."""
+        paths = {kind: f"/{kind}/{made}" for kind, made in self.doomed.items()}
+        match rng.randrange(6):
+            case 0 | 1:
+                body = {"key": rng.choice("xyz"), "value": mark}
+                answer = http.post(f"{paths['kv']}/put", json=body)
+            case 2:
+                body = {"owner": {"project": self.doomed["project"]}, "name": mark}
+                answer = http.post("/kv", json={**body, "scope": "global"})
+            case 3:
+                answer = http.post(paths["function"], json={"source": f"{ECHO}# {mark}\n"})
+            case _:
+                answer = http.delete(paths[rng.choice(list(paths))])
+        assert answer.status_code in (200, 201, 204, 403, 404), answer.text
+
+    def _change(self, name: str, rng: random.Random, mark: str, promises: Promises) -> None:
         """Do what others may be doing to the same thing."""
-        match rng.randrange(4):
+        http = self._clients[name, name]
+        match rng.randrange(5):
             case 0:
                 source = f"{ECHO}# {mark}\n"
                 expect(http.post(f"/function/{self.echo}", json={"source": source}))
@@ -315,6 +386,10 @@ class Town:
             case 2:
                 body = {"user": self.guest, "role": rng.choice(("viewer", "developer"))}
                 expect(http.post(f"/project/{self.project}/add_member", json=body))
+            case 3:
+                body = {"key": f"guest-{rng.randrange(HOT_KEYS)}", "value": mark}
+                answer = self._clients["guest", name].post(f"/kv/{self.space}/put", json=body)
+                assert answer.status_code in (200, 403, 404), answer.text
             case _:
                 answer = http.post(
                     f"/project/{self.project}/remove_member", json={"user": self.guest}
@@ -404,6 +479,12 @@ class Town:
         ]
 
 
+def let_in(inviter: Daemon, joiner: Path) -> str:
+    """Have the node of a directory, which is stopped, join; return its number."""
+    done = peernode("join", invite(inviter), "--data", str(joiner), "--json")
+    return str(json.loads(done.stdout)["node_id"])
+
+
 def listed(client: httpx.Client, path: str) -> list[Any]:
     """Return all objects of a list."""
     found: list[Any] = []
@@ -442,7 +523,7 @@ def open_town(
             if clocked:
                 node.command[1:4] = [stepped_node.__file__, str(place / f"clock-{name}")]
             if nodes:
-                join(list(nodes.values())[-1], node)
+                let_in(list(nodes.values())[-1], node.data)
             nodes[name] = stack.enter_context(node)
         town = Town(lines, nodes)
         town.settle()
