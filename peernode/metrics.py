@@ -53,15 +53,23 @@ class _Collector:
         yield CounterMetricFamily(
             "peernode_store_batches", "Batches committed", store.committed_batches
         )
-        yield from _of_mesh(node)
+        yield from _mesh(node)
 
 
-def _of_mesh(node: "Node") -> Iterator[Metric]:
+def _mesh(node: "Node") -> Iterator[Metric]:
+    """Yield what this node has to do with others; nothing if it knows of none."""
     status = node.mesh_status()
     if status is None:
         return
-    yield GaugeMetricFamily("peernode_mesh_peers", "Nodes with a link", len(status.peers))
-    yield GaugeMetricFamily("peernode_mesh_records", "Records known and offered", status.records)
+    yield GaugeMetricFamily("peernode_mesh_peers", "Peers that are up", len(status.peers))
+    yield GaugeMetricFamily("peernode_mesh_facts", "Facts offered to others", status.facts)
+    yield GaugeMetricFamily("peernode_mesh_records", "Records offered to others", status.records)
+    yield GaugeMetricFamily(
+        "peernode_mesh_waiting", "What waits for facts or for its time", status.waiting
+    )
+    yield CounterMetricFamily(
+        "peernode_mesh_kept", "Facts and records of others that were kept", status.kept
+    )
     yield CounterMetricFamily(
         "peernode_mesh_sessions", "Reconciliations that ended well", status.sessions
     )

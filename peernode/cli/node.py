@@ -16,6 +16,10 @@ def up(
         str | None, typer.Option(metavar="HOST:PORT", help="HTTP API [127.0.0.1:8440].")
     ] = None,
     p2p: Annotated[str | None, typer.Option(metavar="MULTIADDR", help="For other nodes.")] = None,
+    announce: Annotated[
+        str | None,
+        typer.Option(metavar="MULTIADDR,...", help="Where others reach it, if not at --p2p."),
+    ] = None,
     signup: Annotated[
         str | None, typer.Option(metavar="open|invite", help="Who may make users [invite].")
     ] = None,
@@ -42,6 +46,7 @@ def up(
         "data": data,
         "http": http,
         "p2p": p2p,
+        "announce": announce,
         "signup": signup,
         "workers": workers,
         "tls": tls,
