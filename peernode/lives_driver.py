@@ -48,7 +48,7 @@ from peernode.lives import (
 )
 from peernode.problems import Problem
 from storage import ids, signing
-from storage.errors import StoreError
+from storage.errors import StoreError, StoreFull
 from storage.reservation import RESERVATION_MS
 from storage.store import Batch, Put, Store, Table
 
@@ -107,12 +107,15 @@ class LivesDriver:
             floor_boot=kept[0][0] if gone else 0,
         )
         life = self._machine.say(self._above_ms)
-        node.store.apply(
-            Batch(
-                puts=[_row((boot, nonce, life.at_ms))],
-                deletes=[_row(before)[:2] for before in gone],
-            )
+        batch = Batch(
+            puts=[_row((boot, nonce, life.at_ms))],
+            deletes=[_row(before)[:2] for before in gone],
         )
+        try:
+            node.store.apply(batch)
+        except StoreFull as error:
+            # Whoever makes room needs a node for it. The next life asks about this one.
+            node.log.warning("this start is not written down", error=str(error))
         self._signed = life_statements.sign(node.identity.keypair, node.identity.mesh, life)
         self._signed_at = trio.current_time()
         if self._machine.state is State.FREE:
