@@ -104,6 +104,8 @@ async def open_daemon(config: Config) -> AsyncIterator[tuple[Node, str]]:
         _write_address(address_file, url, os.getpid())
         try:
             if config.slots:
+                if node.lives.opened.is_set():
+                    await node.local_worker()  # It is there from the ready line on.
                 nursery.start_soon(_run_local_worker, node, door.port)
             yield node, url
         finally:
