@@ -68,7 +68,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     change that gossip lost is somewhere else by then, at some hundred bytes a look."""
     greeting_interval_s: float = 30.0
     """How often a peer that is up is greeted. Source: guess; some 30 bytes a second for each peer.
-    A node whose directory was put back as it was is held back for two of them."""
+    A node whose directory was put back as it was is held back for two of them; at less than half of
+    the longest pause between dials, one that runs elsewhere may be taken for one that is over."""
     drain_s: float = 10.0
     """How long a stopping node lets running calls and jobs end. Source: systemd's habits."""
     lease_s: float = 30.0

@@ -108,6 +108,8 @@ async def open_daemon(config: Config, clock: Clock) -> AsyncIterator[tuple[Node,
         _write_address(address_file, url, node.identity.peer_id)
         try:
             if config.slots:
+                if node.lives.opened.is_set():
+                    await node.local_worker()  # It is there from the ready line on.
                 nursery.start_soon(_run_local_worker, node, door.port)
             yield node, url
         finally:

@@ -27,7 +27,7 @@ from peernode.foreign_jobs import ForeignJobs
 from peernode.foreign_members import Members
 from storage import codec, ids
 from storage.cid import raw_leaf
-from storage.errors import InvalidData
+from storage.errors import InvalidData, StorageError
 from storage.store import Table
 
 if TYPE_CHECKING:
@@ -122,9 +122,11 @@ class ForeignEnded:
     async def _outcome(self, peer: str, job: int) -> bytes | None:
         identity = self._node.identity
         request = self._node.store.get(Table.JOBS, ids.key(job))
-        outcome = await self._driver.fetch(
-            Thing(Kind.SNAPSHOT, job, b""), b"", [Provider(peer)], self._config.find_timeout_s
-        )
+        thing, timeout_s = Thing(Kind.SNAPSHOT, job, b""), self._config.find_timeout_s
+        try:
+            outcome = await self._driver.fetch(thing, b"", [Provider(peer)], timeout_s)
+        except StorageError:
+            return None  # As if the peer had not had it.
         if request is None or not isinstance(outcome, Found):
             return None
         snapshot = job_snapshots.verify(

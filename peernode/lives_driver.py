@@ -18,7 +18,7 @@ tokens that were revoked, local namespaces, blobs, and jobs handed in since.
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
 
@@ -47,7 +47,7 @@ from peernode.lives import (
     Up,
 )
 from peernode.problems import Problem
-from storage import ids, signing
+from storage import hlc, ids, signing
 from storage.errors import StoreError, StoreFull
 from storage.reservation import RESERVATION_MS
 from storage.store import Batch, Put, Store, Table
@@ -249,6 +249,8 @@ class LivesDriver:
                         node.peering.hurry(peer)
                 case Adopt():
                     self._adopting = effect
+                case _:
+                    assert_never(effect)
         self._wake.set()
 
     def _open(self) -> None:
@@ -277,8 +279,9 @@ class LivesDriver:
         node, self._adopting = self._node, None
         await self._take_back_jobs()
         nonce = node.entropy.token_bytes(NONCE_SIZE_BYTES)
-        # Since a life was signed last it may have given out more.
-        floor_ms = adopt.floor_ms + int(1000 * self._quiet_s) + RESERVATION_MS
+        # Since a life was signed last it may have given out more; others take it a minute ahead.
+        since_ms = min(int(1000 * node.config.greeting_interval_s), hlc.AHEAD_MAX_MS // 2)
+        floor_ms = adopt.floor_ms + since_ms + RESERVATION_MS
         floor_ms = max(floor_ms, *map(ids.created_ms, self._own_ids()))
         generation = mesh_invites.generation(node.store) + 1
         puts: list[Put] = [
@@ -299,6 +302,7 @@ class LivesDriver:
                 node.log.warning("cannot go on yet", error=str(error))
                 await trio.sleep(STORE_RETRY_S)
         node.jobs.begin(adopt.boot)
+        self._signed_at = -math.inf
         node.log.warning("recovered", boot=adopt.boot, lives=len(adopt.past))
         self._tell(Adopted(nonce))
 

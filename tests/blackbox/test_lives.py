@@ -27,13 +27,16 @@ pytestmark = pytest.mark.slow
 
 ONCE = "import os\n\ndef handler(input):\n    return os.urandom(8).hex()\n"
 """Returns something else each time that it runs."""
-SOON = {"PEERNODE_GREETING_INTERVAL_S": "0.5"}
+SOON_S = 0.5
+SELDOM_S = 30.0
+"""As nodes do it."""
 
 
-def make(data: Path, port: int, workers: int = 0, *, soon: bool = True) -> Daemon:
-    """Return a node, not started yet, that greets often, or as seldom as nodes do."""
+def make(data: Path, port: int, workers: int = 0, greeting_s: float = SOON_S) -> Daemon:
+    """Return a node, not started yet, that greets so often."""
     address = ["--p2p", f"/ip4/127.0.0.1/tcp/{port}"]
-    return Daemon(data, workers=workers, arguments=address, environment=SOON if soon else {})
+    environment = {"PEERNODE_GREETING_INTERVAL_S": str(greeting_s)}
+    return Daemon(data, workers=workers, arguments=address, environment=environment)
 
 
 def status(node: Daemon) -> str:
@@ -60,9 +63,9 @@ class World:
     space: str
     job: str
 
-    def node(self, *, soon: bool = True) -> Daemon:
+    def node(self, greeting_s: float = SOON_S) -> Daemon:
         """Return the node of what is in the home's directory, with a worker."""
-        return make(self.home, self.port, workers=1, soon=soon)
+        return make(self.home, self.port, 1, greeting_s)
 
     def put_back(self, backup: Path) -> None:
         """Put the home's directory back as it was."""
@@ -129,7 +132,7 @@ def test_a_node_that_was_put_back_does_nothing_twice(world: World, tmp_path: Pat
     shutil.copytree(world.home, backup)
     done = live_on(world)
     world.put_back(backup)
-    with world.node(soon=False) as a:
+    with world.node(SELDOM_S) as a:
         http = a.client(world.token)
         # From the first call on: it waits for its peer's greeting before it answers.
         problem = refused(http.post("/project", json={"name": "x"}), 503, "recovering")
@@ -161,7 +164,8 @@ def test_of_two_copies_that_run_at_once_neither_goes_on_until_the_operator_says_
     world: World, tmp_path: Path
 ) -> None:
     shutil.copytree(world.home, tmp_path / "twin")
-    with world.node() as a, make(tmp_path / "twin", free_port()) as twin:
+    second = make(tmp_path / "twin", free_port(), greeting_s=SELDOM_S)
+    with world.node(SELDOM_S) as a, second as twin:
         for node in (a, twin):
             in_status(node, "cloned")
             http = node.client(world.token)
