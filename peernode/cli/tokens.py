@@ -30,7 +30,11 @@ def with_token(client: Client, policy: Policy) -> Client:
             found = at_home.token_for(str(client.health()["node_id"]))
         token = str(found["token"])
         there = Client(client.url, token, policy=policy)
-        there.prove()
+        try:
+            there.prove()
+        except BaseException:
+            there.close()
+            raise
     except ClientError as error:
         output.note(f"no token for {client.url} from {home}: {error}")
         return client

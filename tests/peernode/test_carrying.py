@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from peernode.carrying import ROW
+from peernode.carrying import RETRY_S, ROW
 from peernode.node import Node
 from storage import codec, facts, hlc, records
 from storage.facts import Member, Role
@@ -164,7 +164,7 @@ async def test_a_full_disk_delays_what_is_carried_and_loses_nothing(
         begun = next(past for past in disk.past if is_pending(past))
         begun.fill()
         async with reopen(lab, begun) as again:
-            await trio.sleep(60)
+            await trio.sleep(RETRY_S * 5.5)
             assert is_pending(begun)
             body = {"password": PASSWORD, "strict": True}
             login = {"password": PASSWORD}
