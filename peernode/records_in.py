@@ -169,10 +169,11 @@ class Ingestion:
         return refused
 
     async def retry_early(self) -> list[Refusal]:
-        """Look again at what was ahead of our clock."""
+        """Take what was ahead of our clock and is not any more."""
         refused = []
-        for item, sender in self.waiting.take_early():
-            refused += await self.take([item], sender)
+        due = self.waiting.take_early(lambda item: not self._timestamps.is_ahead(signed_at(item)))
+        for sender, items in due.items():
+            refused += await self.take(items, sender)
         return refused
 
     # --- deciding -------------------------------------------------------------------------

@@ -86,13 +86,18 @@ class HybridClock:
         self._last = timestamp
         return timestamp
 
-    def observe(self, timestamp: int) -> Observation:
-        """Merge a timestamp from elsewhere, unless it is too far ahead of both clocks."""
+    def is_ahead(self, timestamp: int) -> bool:
+        """Tell whether a timestamp from elsewhere is too far ahead of both clocks."""
         time_ms = timestamp >> COUNTER_BITS
-        if time_ms > max(self._wall_ms() + AHEAD_MAX_MS, self._last >> COUNTER_BITS):
+        return time_ms > max(self._wall_ms() + AHEAD_MAX_MS, self._last >> COUNTER_BITS)
+
+    def observe(self, timestamp: int) -> Observation:
+        """Merge a timestamp from elsewhere, unless it is too far ahead."""
+        if self.is_ahead(timestamp):
             return Observation.DEFER
         if timestamp > self._last:
             self._last = timestamp
+            time_ms = timestamp >> COUNTER_BITS
             if time_ms >= self._reservation.due_ms:
                 self._reservation.request(time_ms)
         return Observation.MERGED
