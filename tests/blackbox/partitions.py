@@ -27,9 +27,10 @@ import httpx
 from tests.blackbox import stepped_node
 from tests.blackbox.conftest import ECHO
 from tests.blackbox.daemon import PASSWORD, Daemon, Person, expect
-from tests.blackbox.lines import CUT, HOLE, UP, Lines, Resident, Step, between
+from tests.blackbox.lines import CUT, HOLE, UP, Line, Lines, Resident, Step, between
 from tests.blackbox.test_mesh import eventually, invite, peernode
 
+SLOW = Line(delay_s=0.3, rate_bytes_s=200_000)
 ONE_MAX_S = 30.0
 """After this long all nodes show the same, or they never will."""
 SETTLED_MAX_S = 120.0
@@ -74,7 +75,7 @@ def plan(trouble: Trouble, names: Sequence[str], rng: random.Random) -> list[Ste
             pairs = between(names, names)
             for _ in range(rng.randint(20, 30)):
                 some = rng.sample(pairs, rng.randint(1, len(pairs)))
-                line = rng.choices((CUT, UP, HOLE), (5, 5, 1))[0]
+                line = rng.choices((CUT, UP, SLOW, HOLE), (5, 4, 2, 1))[0]
                 steps.append((rng.uniform(0.05, 0.3), line, some))
             return steps
 
