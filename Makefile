@@ -11,6 +11,8 @@ SHELL := /bin/bash
 
 # A name or path of the Python to use, if not the first of the list in the set-up below.
 PYTHON ?=
+# How many processes run the tests: half of a test's time is spent waiting for real processes.
+TESTS_AT_ONCE ?= 2
 BIN := .venv/bin
 PACKAGES := gossip peernode simulations storage worker
 
@@ -29,7 +31,7 @@ demo: .venv/installed ## the whole story on this machine, with one node and with
 	@$(BIN)/peernode demo --nodes 3
 
 test: lint ## lint, then every test but the long ones (under 10 minutes on 2 cores)
-	@$(BIN)/python -m pytest -q -m "not torture"
+	@$(BIN)/python -m pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "not torture"
 
 torture: .venv/installed ## the long tests: crashes, full disks, lost workers; seeded and bounded
 	@$(BIN)/python -m pytest -q -m torture

@@ -72,7 +72,7 @@ class Members:
     def providers(self, id: int) -> list[Provider]:
         """Return whom to ask for something: its home first, then who is up."""
         home = self.home_peer(id)
-        if home is None:
+        if home is None or home == self._network.peer:
             return self.neighbours()
         return [Provider(home, is_home=True), *self.neighbours(home)]
 

@@ -22,6 +22,7 @@ from peernode.libp2p_connection import Connection, end_stream
 from peernode.libp2p_patches import Substream
 from peernode.libp2p_requests import RequestChannel, answer_requests
 from peernode.libp2p_stream import WRITE_SIZE_BYTES, FrameStream
+from peernode.traffic import Traffic
 
 
 @dataclass(slots=True)
@@ -37,6 +38,7 @@ class Services:
     strangers: dict[str, None] = field(default_factory=dict)
     """Requests that are answered to everybody."""
     fault_watchers: list[FaultWatcher] = field(default_factory=list)
+    traffic: Traffic = field(default_factory=Traffic)
 
     def protocols(self) -> list[str]:
         """Return all protocols that a peer may ask for."""
@@ -153,13 +155,15 @@ class Link:
             stream = await self.connection.open_stream(protocol, timeout_s)
         except PeerClosed as error:
             raise PeerUnreachable(str(error)) from error
-        return FrameStream(self.peer, stream, size_max_bytes=size_max_bytes)
+        count = self._services.traffic.of(protocol)
+        return FrameStream(self.peer, stream, size_max_bytes=size_max_bytes, count=count)
 
     async def _run_channel(self, protocol: str, opening: _Opening) -> None:
         try:
             timeout_s = self._config.negotiation_timeout_s
             stream = await self.connection.open_stream(protocol, timeout_s)
-            frames = FrameStream(self.peer, stream, size_max_bytes=0)
+            count = self._services.traffic.of(protocol)
+            frames = FrameStream(self.peer, stream, size_max_bytes=0, count=count)
             opening.channel = RequestChannel(frames, self._config.requests_open_max)
             opening.decided.set()
             await opening.channel.run()
@@ -187,7 +191,10 @@ class Link:
             await self.connection.started.wait()
             timeout_s = self._config.negotiation_timeout_s
             stream = FrameStream(
-                self.peer, await self.connection.open_stream(GOSSIP, timeout_s), size_max_bytes=0
+                self.peer,
+                await self.connection.open_stream(GOSSIP, timeout_s),
+                size_max_bytes=0,
+                count=self._services.traffic.of(GOSSIP),
             )
             await self._identified.wait()
             self.is_up, self._up_at = True, trio.current_time()
@@ -203,13 +210,14 @@ class Link:
             pass
         self.end()
 
-    def _take_queued(self) -> list[bytes]:
+    def _take_queued(self) -> list[tuple[bytes]]:
         """Return some of the frames that wait, at least one."""
-        frames: list[bytes] = []
+        frames: list[tuple[bytes]] = []
         size = 0
         while self._queue and size < WRITE_SIZE_BYTES:
-            frames.append(self._queue.popleft())
-            size += len(frames[-1])
+            frame = self._queue.popleft()
+            frames.append((frame,))
+            size += len(frame)
         self._queued_bytes -= size
         if not self._queue:
             self._queued = trio.Event()
@@ -245,6 +253,7 @@ class Link:
 
     async def _serve(self, stream: Substream, protocol: str) -> None:
         services = self._services
+        count = services.traffic.of(protocol)
         if protocol == GOSSIP:
             await self._hear_gossip(stream)
         elif protocol == identify.IDENTIFY:
@@ -254,7 +263,7 @@ class Link:
         elif protocol in services.requests:
             reply, size_max_bytes = services.requests[protocol]
             await answer_requests(
-                FrameStream(self.peer, stream, size_max_bytes=size_max_bytes),
+                FrameStream(self.peer, stream, size_max_bytes=size_max_bytes, count=count),
                 reply,
                 size_max_bytes,
                 services.report,
@@ -264,7 +273,7 @@ class Link:
             )
         else:
             talk, size_max_bytes = services.streams[protocol]
-            await talk(FrameStream(self.peer, stream, size_max_bytes=size_max_bytes))
+            await talk(FrameStream(self.peer, stream, size_max_bytes=size_max_bytes, count=count))
 
     def _take_request(self, protocol: str) -> bool:
         """Tell whether one more request may be open."""
@@ -289,7 +298,8 @@ class Link:
         size_max_bytes = RPC_SIZE_MAX_BYTES
         if self._services.frames is not None:
             size_max_bytes = self._services.frames[1]
-        frames = FrameStream(self.peer, stream, size_max_bytes=size_max_bytes)
+        count = self._services.traffic.of(GOSSIP)
+        frames = FrameStream(self.peer, stream, size_max_bytes=size_max_bytes, count=count)
         try:
             while True:
                 for frame in await frames.receive_all():

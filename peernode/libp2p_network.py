@@ -48,6 +48,7 @@ from peernode.libp2p_address import Address, parse_address, reachable
 from peernode.libp2p_arrivals import Arrivals
 from peernode.libp2p_config import AGENT, Libp2pConfig
 from peernode.libp2p_supervisor import ADDRESSES_MAX, Supervisor
+from peernode.traffic import Traffic
 from storage import signing
 
 if TYPE_CHECKING:
@@ -215,6 +216,11 @@ class Libp2pNetwork:
             if not self._services.allowed(link.connection.public_key):
                 link.end()
 
+    @property
+    def traffic(self) -> Traffic:
+        """What went over its connections."""
+        return self._services.traffic
+
     def latency_s(self, peer: str) -> float | None:
         """Return the round trip time to a peer that is up, as measured lately."""
         link = self._up.get(peer)
@@ -247,7 +253,7 @@ class Libp2pNetwork:
             )
         parsed = [parse_address(each) for each in addresses][:ADDRESSES_MAX]
         with trio.move_on_after(timeout_s):
-            connection = await self._dial(peer, parsed)
+            connection = await self._connector.dial_any(peer, parsed)
             return await self._strangers.ask(connection, protocol, frame, reply_size_max_bytes)
         raise PeerTimeout(f"{peer} did not reply in {timeout_s} s")
 
@@ -297,22 +303,12 @@ class Libp2pNetwork:
         linked = (link.connection.host for link in self._links.values())
         return [*linked, *self._supervisor.hosts()]
 
-    async def _dial(self, peer: str, addresses: Sequence[Address]) -> "Connection":
-        """Connect to one of a peer's addresses. Raises `PeerError`."""
-        reason: PeerError = PeerUnreachable(f"no address of {peer} is known")
-        for address in addresses:
-            try:
-                return await self._connector.dial(address, peer)
-            except PeerError as error:
-                reason = error
-        raise reason
-
     async def _connect(self, peer: str, addresses: Sequence[Address]) -> "Link | None":
         """Return a link to a peer that has been dialled, if it came about."""
         if peer in self._cut_off or not self._services.allowed(signing.parse_peer_id(peer)):
             return None
         try:
-            connection = await self._dial(peer, addresses)
+            connection = await self._connector.dial_any(peer, addresses)
         except PeerError:
             return None
         link = self._adopt(connection)
@@ -377,11 +373,13 @@ async def open_libp2p_network(
     libp2p_patches.silence_logs()
     config = config or Libp2pConfig()
     address = parse_address(listened)
-    connector = Connector(seed, config)
+    traffic = Traffic()
+    connector = Connector(seed, config, traffic)
     services = Services(
         lambda error: report(connector.peer, error),
         allowed,
         Identity(connector.identity, AGENT),
+        traffic=traffic,
     )
     async with trio.open_nursery() as nursery:
         network = Libp2pNetwork(

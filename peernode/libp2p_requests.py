@@ -6,7 +6,7 @@ says how it went, and the reply.  Numbers are the asking side's, each used once 
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
@@ -24,6 +24,9 @@ WRITES_QUEUED_MAX: Final = 16
 REPLIES_HELD_MAX_BYTES: Final = 4 * 1024 * 1024
 """Bytes of replies that found no place among those, a stream, above which no further request is
 read: who does not read what it asked for waits. Source: guess; a few blocks of a blob."""
+
+Parts: TypeAlias = tuple[bytes, ...]
+"""A frame that is not put together yet."""
 
 _DONE: Final = 0
 _FAILED: Final = 1
@@ -53,7 +56,7 @@ class RequestChannel:
         self._wanted = 0
         self._last = 0
         self._open: dict[int, _Open] = {}
-        self._writes, self._to_write = trio.open_memory_channel[bytes](WRITES_QUEUED_MAX)
+        self._writes, self._to_write = trio.open_memory_channel[Parts](WRITES_QUEUED_MAX)
         self._idle = trio.Event()
         self.is_over = False
         """No new requests: the stream has ended, or too many of its requests were given up."""
@@ -79,7 +82,7 @@ class RequestChannel:
             frames.size_max_bytes, reply_size_max_bytes + HEAD_SIZE_MAX_BYTES
         )
         try:
-            await self._writes.send(varint(number) + frame)
+            await self._writes.send((varint(number), frame))
         except BaseException as error:
             # Never written: no reply will come.
             del self._open[number]
@@ -165,7 +168,7 @@ async def answer_requests(
     one more request may be open, and `give_back` ends it.
     """
     stream.frames.size_max_bytes = size_max_bytes + HEAD_SIZE_MAX_BYTES
-    writes, to_write = trio.open_memory_channel[bytes](WRITES_QUEUED_MAX)
+    writes, to_write = trio.open_memory_channel[Parts](WRITES_QUEUED_MAX)
 
     async def write() -> None:
         try:
@@ -180,11 +183,12 @@ async def answer_requests(
         nonlocal held_bytes
         try:
             reply = await _reply(handler, stream.peer, request, report, fault)
-            held_bytes += len(reply)
+            size_bytes = sum(map(len, reply))
+            held_bytes += size_bytes
             try:
-                await writes.send(number + reply)
+                await writes.send((number, *reply))
             finally:
-                held_bytes -= len(reply)
+                held_bytes -= size_bytes
                 fell.set()
         finally:
             give_back()
@@ -204,7 +208,7 @@ async def answer_requests(
                     if take():
                         nursery.start_soon(answer, frame[:start], frame[start:])
                     else:
-                        await writes.send(frame[:start] + bytes([_BUSY]))
+                        await writes.send((frame[:start], bytes([_BUSY])))
             except PeerError as error:
                 fault(error)
                 nursery.cancel_scope.cancel()
@@ -212,15 +216,17 @@ async def answer_requests(
         await stream.aclose()
 
 
-async def _write_all(stream: FrameStream, frames: trio.MemoryReceiveChannel[bytes]) -> None:
+async def _write_all(stream: FrameStream, frames: trio.MemoryReceiveChannel[Parts]) -> None:
     """Write frames as they come, and together those that are there already."""
     async for frame in frames:
         together = [frame]
-        while sum(map(len, together)) < WRITE_SIZE_BYTES:
+        size_bytes = sum(map(len, frame))
+        while size_bytes < WRITE_SIZE_BYTES:
             try:
                 together.append(frames.receive_nowait())
             except (trio.WouldBlock, trio.EndOfChannel):
                 break
+            size_bytes += sum(map(len, together[-1]))
         await stream.send_all(together)
 
 
@@ -230,15 +236,15 @@ async def _reply(
     request: bytes,
     report: Callable[[Exception], None],
     fault: Callable[[PeerError], None],
-) -> bytes:
+) -> Parts:
     """Return how the request went and the reply."""
     try:
         reply = await handler(peer, request)
         require_frame(reply)
     except PeerError as error:
         fault(error)
-        return bytes([_FAILED])
+        return (bytes([_FAILED]),)
     except Exception as error:  # noqa: BLE001  (boundary: a fault of the handler)
         report(error)
-        return bytes([_FAILED])
-    return bytes([_DONE]) + reply
+        return (bytes([_FAILED]),)
+    return bytes([_DONE]), reply

@@ -22,6 +22,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "unknown_class": (404, "No such class"),
     "unknown_method": (404, "No such method"),
     "method_not_allowed": (405, "This call is not defined here"),
+    "key_lost": (409, "The user's key is lost"),
     "conflict": (409, "The object's state does not allow this"),
     "name_taken": (409, "The name is taken"),
     "version_mismatch": (409, "The key has another version"),
@@ -47,6 +48,8 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "internal": (500, "The node has a fault"),
     "overloaded": (503, "The node is busy"),
     "draining": (503, "The node is stopping"),
+    "recovering": (503, "The node finds out what it has done"),
+    "cloned": (503, "The node runs twice"),
     "home_unreachable": (503, "The node that keeps this cannot be reached"),
     "unreachable": (504, "The nodes that could answer cannot be reached"),
     "storage_full": (507, "The node's disk is full"),
@@ -59,11 +62,15 @@ RETRYABLE: Final = frozenset(
         "quota_exceeded",
         "overloaded",
         "draining",
+        "recovering",
         "home_unreachable",
         "unreachable",
         "storage_full",
     }
 )
+
+FENCED: Final = frozenset({"recovering", "cloned"})
+"""What a node answers that does not know what it has done, and so does nothing."""
 
 
 class Problem(Exception):

@@ -35,12 +35,13 @@ from peernode import names
 from peernode.content import Content
 from peernode.entries import keep_entry
 from peernode.payloads import check_payload
-from peernode.registry import Entry, FunctionAttributes, Registry
+from peernode.registry import Entry, Registry
 from peernode.transactions import Transaction, Transactions
 from peernode.waiting import Item, Waiting, name, signed_at, subject
 from storage import hlc, ids, merge, places, signing
 from storage.authority import Unverifiable
 from storage.blobs import Release
+from storage.certificates import Certificate, decode_certificate
 from storage.errors import SignatureError
 from storage.facts import FACT_SIZE_MAX_BYTES, Fact, UserKey, decode_fact
 from storage.places import Class
@@ -53,7 +54,9 @@ BATCH_ITEMS_MAX: Final = 128
 OFFLOADED_MIN: Final = 16
 """Items from which on a thread checks them. Source: 16 take some 2 ms; a hop takes 0.1."""
 CHECKED_MAX: Final = 65_536
-"""Certificates and births remembered as good. Source: as `storage.authority.CHECKED_MAX`."""
+"""Births remembered as good. Source: as `storage.authority.CHECKED_MAX`."""
+CERTIFICATES_MAX: Final = 4096
+"""Certificates remembered as good. Source: guess; 12 MiB of the largest."""
 USERS_FACTOR: Final = 2
 """Times its `users_max` that is taken in of a node's users. Source: security brief, 3.3."""
 EARLY_RETRY_S: Final = 10.0
@@ -69,19 +72,21 @@ class Checker:
     def __init__(self, mesh: bytes) -> None:
         self._mesh = mesh
         self._good: dict[tuple[bytes, bytes], None] = {}
+        self._certificates: dict[bytes, Certificate] = {}
+        """Good ones, by their bytes."""
 
     def check(self, stratum: Stratum, encoded: bytes) -> Item:
         """Return what `encoded` is, its signatures good. Raises `InvalidData`'s subclasses only."""
         if stratum is Stratum.FACTS:
             return decode_fact(encoded, self._mesh)
-        record = decode_record(encoded)
+        record = decode_record(encoded, self._certificate)
         check_payload(record)
         record.verify_author(self._mesh)
-        if record.certificate is not None:
-            key = record.certificate.encoded, b""
-            if key not in self._good:
-                record.certificate.verify(self._mesh)
-                self._remember(key)
+        if record.certificate is not None and record.certificate.encoded not in self._certificates:
+            record.certificate.verify(self._mesh)
+            if len(self._certificates) >= CERTIFICATES_MAX:
+                self._certificates.clear()
+            self._certificates[record.certificate.encoded] = record.certificate
         if record.birth is not None:
             key = (
                 record.birth.public_key + record.birth.signature,
@@ -95,6 +100,9 @@ class Checker:
     def check_all(self, items: Iterable[tuple[Stratum, bytes]]) -> list[Item]:
         """Return what all of them are; raises as `check` for the first that is none."""
         return [self.check(stratum, encoded) for stratum, encoded in items]
+
+    def _certificate(self, encoded: bytes) -> Certificate:
+        return self._certificates.get(encoded) or decode_certificate(encoded)
 
     def _remember(self, key: tuple[bytes, bytes]) -> None:
         if len(self._good) >= CHECKED_MAX:
@@ -178,10 +186,11 @@ class Ingestion:
         return refused
 
     async def retry_early(self) -> list[Refusal]:
-        """Look again at what was ahead of our clock."""
+        """Take what was ahead of our clock and is not any more."""
         refused = []
-        for item, sender in self.waiting.take_early():
-            refused += await self.take([item], sender)
+        due = self.waiting.take_early(lambda item: not self._timestamps.is_ahead(signed_at(item)))
+        for sender, items in due.items():
+            refused += await self.take(items, sender)
         return refused
 
     # --- deciding -------------------------------------------------------------------------
@@ -278,7 +287,8 @@ class Ingestion:
         table = _table(record)
         row = transaction.get(table, record.store_key)
         held = None if row is None else decode_record(row)
-        if not merge.beats(record, held):
+        # One that is disowned never counts again, and neither does any that it would replace.
+        if not merge.beats(record, held) or self._registry.authority.is_disowned(record):
             return False
         if table is Table.ENTRIES:
             keep_entry(transaction, record)
@@ -303,21 +313,10 @@ class Ingestion:
             self._release_name(transaction, entry)
 
     def _release_name(self, transaction: Transaction, entry: Entry) -> None:
-        authority, place = self._registry.authority, entry.place
-        owner = place.owner
-        match place.class_:
-            case Class.USER:
-                chain = authority.user(place.id)
-                named, owner = chain.current.name if chain else "", self._number
-                transaction.delete(Table.VAULT, ids.key(place.id))
-            case Class.PROJECT:
-                named, owner = entry.attributes.name, authority.owner(place.id) or 0
-            case Class.KV_SPACE:
-                named, owner = entry.attributes.name, entry.attributes.function or owner
-            case _:
-                attributes: FunctionAttributes = entry.attributes
-                named = attributes.name
-        names.release(transaction, place.class_, owner, named, place.id)
+        if entry.place.class_ is Class.USER:
+            transaction.delete(Table.VAULT, ids.key(entry.id))
+        held = names.of_entry(self._registry.authority, entry, self._number)
+        names.release(transaction, *held, entry.id)
 
 
 def _table(record: Record) -> Table:

@@ -81,6 +81,11 @@ class Users:
         """Return how many users a node has made, counting one twice that it gave two first keys."""
         return self._made.get(number, 0)
 
+    def about(self, user: int) -> list[Fact]:
+        """Return all facts about a user's keys, by epoch."""
+        found = self._keys.get(user, {})
+        return [fact for epoch in sorted(found) for _, fact in found[epoch]]
+
     def is_known(self, key: UserKey, fact: Fact) -> bool:
         """Tell whether the key is, or could be, the next one of the user's chain at its epoch."""
         if key.epoch == 0:

@@ -29,7 +29,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "cbor2": ("storage/codec.py", "worker/runtimes/python_child.py"),
     "google": ("gossip/wire.py",),
     "httptools": ("peernode/http_*.py",),
-    "httpx": ("peernode/client/*.py", "worker/egress.py"),
+    "httpx": ("peernode/client/*.py", "worker/egress.py", "worker/egress_transport.py"),
+    "httpcore": ("worker/egress_transport.py",),
     "jsonschema": ("peernode/schemas.py",),
     "libp2p": ("peernode/libp2p_*.py",),
     "lmdb": ("storage/lmdb_store.py",),
@@ -108,6 +109,8 @@ MACHINES = (
     "gossip/[!mn]*.py",
     "gossip/mesh*.py",
     "gossip/message_cache.py",
+    "peernode/life_statements.py",
+    "peernode/lives.py",
     "worker/events.py",
     "worker/scheduler*.py",
 )

@@ -21,6 +21,7 @@ from peernode.workers import prove
 from storage.clock import Clock, Entropy, SystemClock, SystemEntropy
 from storage.signing import SEED_SIZE_BYTES, Keypair
 from worker.agent import Config, run_agent
+from worker.egress_addresses import Network
 from worker.link import Link, LinkRefused
 from worker.offer import measure_offer
 from worker.process_tree import become_subreaper
@@ -76,7 +77,13 @@ def link_factory(url: str, credentials: Credentials, clock: Clock) -> Callable[[
 
 
 def attach(
-    url: str, worker: int, token: str, slots: int, directory: Path, labels: dict[str, str]
+    url: str,
+    worker: int,
+    token: str,
+    slots: int,
+    directory: Path,
+    labels: dict[str, str],
+    egress_networks: tuple[Network, ...] = (),
 ) -> int:
     """Be a worker of the node until told to stop; return the exit code."""
     clock = SystemClock()
@@ -84,7 +91,7 @@ def attach(
     connect = link_factory(url, credentials, clock)
     offer = measure_offer(slots, directory, labels)
     become_subreaper()
-    config = Config(directory=directory, adopts_orphans=True)
+    config = Config(directory=directory, adopts_orphans=True, egress_networks=egress_networks)
     refusals: list[LinkRefused] = []
 
     async def run() -> None:

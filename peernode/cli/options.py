@@ -46,8 +46,22 @@ def operator(data: Path | None, url: str | None) -> "Client":
     from peernode.client import Client, Policy
 
     token = operator_token(data)
-    found = json.loads(_read(data, "node.json"))["url"] if url is None else url
-    return Client(found, token, policy=Policy(attempts_max=ATTEMPTS_MAX))
+    address = json.loads(_read(data, "node.json")) if url is None else {"url": url}
+    key = _key(str(address.get("peer_id", "")))
+    return Client(str(address["url"]), token, key=key, policy=Policy(attempts_max=ATTEMPTS_MAX))
+
+
+def _key(peer_id: str) -> str:
+    """Return a node's public key in hex, if its peer id was kept."""
+    if not peer_id:
+        return ""
+    from storage.errors import InvalidData
+    from storage.signing import parse_peer_id
+
+    try:
+        return parse_peer_id(peer_id).hex()
+    except InvalidData:
+        return ""
 
 
 def operator_token(data: Path) -> str:

@@ -27,15 +27,26 @@ def attach(
     directory: Annotated[
         Path | None, typer.Option(help="For key, scratch and cache [~/.cache/peernode/worker].")
     ] = None,
+    egress_networks: Annotated[
+        str,
+        typer.Option(metavar="NETWORK,...", help="Private networks that functions may reach."),
+    ] = "",
 ) -> None:
     """Lend this machine to a node, in the foreground."""
     from peernode.cli import attach as process
+    from worker.egress_addresses import parse_networks
 
     where, worker = attach_url(url, token)
     base = os.environ.get("XDG_CACHE_HOME", "")
     place = (Path(base) if base else Path.home() / ".cache") / "peernode" / "worker"
     labels = options.pairs(label, "--label")
-    raise typer.Exit(process.attach(where, worker, token, slots, directory or place, labels))
+    try:
+        networks = parse_networks(egress_networks)
+    except ValueError as error:
+        raise typer.BadParameter(f"--egress-networks: {error}") from None
+    raise typer.Exit(
+        process.attach(where, worker, token, slots, directory or place, labels, networks)
+    )
 
 
 def attach_url(url: str, token: str) -> tuple[str, int]:

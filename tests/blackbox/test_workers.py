@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -90,7 +91,9 @@ def test_a_worker_that_makes_no_sense_is_not_made(operator, body, field):
 def test_the_local_worker_is_there(operator):
     local = [one for one in expect(operator.get("/worker"))["items"] if one["local"]]
     assert len(local) == 1
-    offer = local[0]["offer"]
+    path, deadline_s = f"/worker/{local[0]['id']}", time.monotonic() + 20
+    while (offer := expect(operator.get(path, params={"wait": 1}))["offer"]) is None:
+        assert time.monotonic() < deadline_s, "the local worker did not attach"
     assert offer["slots"] == 2
     assert "python" in offer["runtimes"]
     assert offer["memory_bytes"] > 0

@@ -4,7 +4,7 @@ Every frame that goes over the wire is kept, so that a test can say what never l
 """
 
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -156,6 +156,7 @@ class Federated:
     disks: dict[str, Disk] = field(default_factory=dict)
     tokens: dict[str, dict[str, str]] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
+    _starts: Iterator[int] = field(default_factory=itertools.count)
     _running: dict[str, tuple[trio.Event, trio.Event]] = field(default_factory=dict)
 
     @property
@@ -167,7 +168,7 @@ class Federated:
         network = TappedNetwork(self.wire.join(peer_id(name)), self.frames)
         seams = Seams(
             clock=clock or self.clock,
-            entropy=SeededEntropy(f"{name}{len(self.disks[name].submitted)}"),
+            entropy=SeededEntropy(f"{name}/{next(self._starts)}"),
             offload=inline,
             store=self.disks[name],
             secrets=secrets(name),

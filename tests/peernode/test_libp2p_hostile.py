@@ -17,6 +17,7 @@ from peernode.libp2p_config import Libp2pConfig
 from peernode.libp2p_connection import Connection, Connector
 from peernode.libp2p_network import Libp2pNetwork
 from peernode.libp2p_patches import Substream
+from peernode.traffic import Traffic
 from storage import signing
 from tests.peernode.libp2p_world import (
     QUICK,
@@ -103,7 +104,7 @@ async def attached(number: int, network: Libp2pNetwork) -> AsyncIterator[Connect
 
 
 async def dial(number: int, network: Libp2pNetwork) -> Connection:
-    connector = Connector(seed(number), QUICK)
+    connector = Connector(seed(number), QUICK, Traffic())
     return await connector.dial(parse_address(network.addresses()[0]), network.peer)
 
 

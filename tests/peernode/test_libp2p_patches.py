@@ -17,6 +17,7 @@ from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, Mux
 
 from peernode import libp2p_patches
 from peernode.libp2p_patches import GuardedYamux, Negotiated, Substream, TcpStream
+from peernode.traffic import Count
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,8 +55,8 @@ async def muxers() -> AsyncIterator[tuple[GuardedYamux, GuardedYamux, Line]]:
     one, other = trio.testing.memory_stream_pair()
     line = Line(one)
     async with trio.open_nursery() as nursery:
-        ours = GuardedYamux(line, NOBODY, is_initiator=True)
-        theirs = GuardedYamux(Line(other), NOBODY, is_initiator=False)
+        ours = GuardedYamux(line, NOBODY, Count(), is_initiator=True)
+        theirs = GuardedYamux(Line(other), NOBODY, Count(), is_initiator=False)
         nursery.start_soon(ours.start)
         nursery.start_soon(theirs.start)
         await ours.event_started.wait()
@@ -77,7 +78,7 @@ async def tcp_pair() -> tuple[trio.SocketStream, TcpStream]:
     client = await trio.open_tcp_stream(*address)
     server = await listeners[0].accept()
     await listeners[0].aclose()
-    return client, TcpStream(server)
+    return client, TcpStream(server, Count())
 
 
 # --- sockets ------------------------------------------------------------------------------------
