@@ -37,7 +37,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "input_mismatch": (422, "The input does not match the function's schema"),
     "would_lose_updates": (422, "This namespace cannot do that safely"),
     "rate_limited": (429, "Too many requests"),
-    "quota_exceeded": (429, "The project's quota is used up"),
+    "quota_exceeded": (429, "A quota is used up"),
     "headers_too_large": (431, "The header is too large"),
     "request_timeout": (408, "The request came too slowly"),
     "target_too_long": (414, "The request target is too long"),

@@ -16,6 +16,7 @@ from gossip.mesh_events import (
     Effect,
     Exchange,
     Judge,
+    Pardon,
     Publish,
     Received,
     Reopened,
@@ -581,6 +582,23 @@ def test_a_peer_whose_score_is_hopeless_is_disconnected_whenever_it_comes_back()
     pipe.say(Disconnected(p(0)))
     pipe.later(1800.0)
     assert only(pipe.say(Connected(p(0), outbound=True)), Disconnect)
+
+
+def test_a_peer_that_is_pardoned_begins_anew_but_for_what_the_application_thinks() -> None:
+    pipe = subscribed(2)
+    pipe.say(Received(p(0), b"\x0a" + b"\xff" * 10))
+    pipe.say(Disconnected(p(0)))
+    pipe.say(Appraise(p(0), -40.0))
+    assert pipe.say(Pardon(p(0))) == []
+    came = pipe.say(Connected(p(0), outbound=True))
+    assert not any(isinstance(effect, Disconnect) for effect in came)
+    assert pipe.mesh.score(p(0)) == -40
+    pipe.say(Received(p(1), b"\x0a" + b"\xff" * 10))
+    pipe.say(Disconnected(p(1)))
+    pipe.say(Pardon(p(1)))
+    assert pipe.mesh.statistics().scores_retained == 0
+    assert pipe.say(Pardon(p(7))) == [], "nobody knows it"
+    pipe.mesh.check()
 
 
 def test_what_a_graylisted_peer_sends_is_not_looked_at() -> None:

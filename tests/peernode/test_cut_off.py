@@ -257,6 +257,21 @@ async def test_what_gossip_holds_against_a_peer_outlives_a_restart(
 # --- taken back ---------------------------------------------------------------------------------
 
 
+async def test_whom_gossip_put_out_begins_anew_with_half_of_what_it_had(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_besieged() as (mesh, hostile):
+        for number in range(1000):
+            hostile.say(GARBAGE + number.to_bytes(2, "big"))
+        await trio.sleep(CUT_MIN_S + 5)
+        machine = federation(mesh.nodes["a"]).gossip.mesh
+        assert mesh.wire.connect(hostile.network.peer, peer_id("a"))
+        await trio.sleep(1)
+        assert -CUT_AT / 2 - 1 < machine.score(PEER_ID_PREFIX + hostile.keys.public_key) < -30
+        await trio.sleep(300)
+        assert hostile.network.peers() == [peer_id("a")]
+
+
 @asynccontextmanager
 async def open_pair(ether: Ether, clock: WallClock) -> AsyncIterator[tuple[Node, Node]]:
     disk = Disk()
@@ -273,9 +288,7 @@ async def test_who_is_cut_off_is_taken_back_and_dialled_by_itself(
     async with open_ether() as ether, open_pair(ether, WallClock()) as (one, other):
         assert (await peers(one))["2"]["state"] == "up"
         for times in (1, 2):
-            # What gossip has against it is dealt with, too.
-            federation(one).gossip._faults.append((peer_id("b"), CUT_AT, "gossip"))
-            federation(one).gossip.appraise(peer_id("b"))
+            cut(one, "b")
             await trio.sleep(1)
             ether.redial()
             assert (await peers(one))["2"]["state"] == "cut_off"

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import trio
 
-from gossip import sync_messages, wire_encode
+from gossip import fetch_messages, sync_messages, wire_encode
 from gossip.errors import PeerError, PeerUnreachable
 from gossip.wire import PEER_ID_PREFIX, PROTOCOL as GOSSIP
 from peernode import join_messages
@@ -114,20 +114,23 @@ async def assert_put_out(besieged: Besieged, hostile: Libp2pNetwork) -> None:
     await until(lambda: besieged.network.arrivals.begun >= begun + 2)
     assert hostile.peer not in besieged.network.peers()
     with pytest.raises(PeerError):
-        await greet(hostile, besieged)
+        await ask(hostile, besieged)
     async with open_member(HONEST, besieged) as honest:
-        assert join_messages.decode_greeted(await greet(honest, besieged))
+        assert await ask(honest, besieged)
         assert not besieged.is_cut(HONEST)
 
 
-async def greet(network: Libp2pNetwork, besieged: Besieged) -> bytes:
-    return await network.request(
+async def ask(network: Libp2pNetwork, besieged: Besieged) -> fetch_messages.Reply:
+    """Return what the node says to a question of a member, about a blob that is not there."""
+    get = fetch_messages.Get(fetch_messages.VERSION, fetch_messages.Kind.BLOB, 1, b"", 0, 0, b"")
+    frame = await network.request(
         besieged.network.peer,
-        join_messages.PEERS_PROTOCOL,
-        join_messages.encode(join_messages.Greeting(())),
-        reply_size_max_bytes=join_messages.ANSWER_SIZE_MAX_BYTES,
+        fetch_messages.PROTOCOL,
+        fetch_messages.encode(get),
+        reply_size_max_bytes=1000,
         timeout_s=10,
     )
+    return fetch_messages.decode_reply(frame)
 
 
 def rpc(*controls: bytes) -> bytes:
@@ -274,7 +277,7 @@ async def test_who_comes_and_goes_without_end_is_let_in_a_few_times() -> None:
                 for _ in range(4):
                     nursery.start_soon(knock, besieged)
         assert besieged.network.arrivals.refused > 300
-        assert join_messages.decode_greeted(await greet(honest, besieged))
+        assert await ask(honest, besieged)
 
 
 async def knock(besieged: Besieged) -> None:
