@@ -113,7 +113,11 @@ class Blocks:
             try:
                 _write(incoming, data, is_synced=is_synced)
                 with self._lock:  # So that quarantine cannot take this file for the corrupt one.
-                    incoming.rename(path)
+                    if is_synced or not self._is_good(cid, len(data)):
+                        incoming.rename(path)
+                    else:
+                        # It may be an upload's, and synced: its reference will rely on that.
+                        incoming.unlink()
             except BaseException:
                 incoming.unlink(missing_ok=True)
                 raise
@@ -182,6 +186,11 @@ class Blocks:
                 return path.read_bytes()
             except FileNotFoundError:
                 return None
+
+    def _is_good(self, cid: Cid, size_bytes: int) -> bool:
+        """Tell whether the file of a block is there, and right."""
+        path = self._path(cid)
+        return _size_bytes(path) == size_bytes and cids.matches(cid, path.read_bytes())
 
     def _sweep(self, candidates: Sequence[Cid]) -> int:
         removed = 0

@@ -12,7 +12,7 @@ from storage.blocks import Config
 from storage.cid import Cid, raw_leaf
 from storage.errors import BlockMissing, StoreFull
 from storage.memory_store import MemoryStore
-from storage.store import Table
+from storage.store import Batch, Table
 
 ROOT = raw_leaf(b"some content")
 LARGE = [bytes([at]) * 100_000 for at in range(20)]
@@ -21,6 +21,10 @@ SMALL = b"a block that is a row"
 
 async def inline(call: Callable[..., Any], *arguments: Any) -> Any:
     return call(*arguments)
+
+
+def block_files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("bafk*") if path.is_file()]
 
 
 class World:
@@ -112,6 +116,25 @@ async def test_what_cannot_be_made_durable_is_lost_and_takes_no_room(
     assert (world.lost, world.kept, world.parts.of(ROOT)) == ([cid], [], [])
     with pytest.raises(BlockMissing):
         world.blobs.read_block(cid)
+
+
+async def test_a_file_that_an_upload_has_synced_is_not_replaced_by_one_that_is_not(
+    world: World, tmp_path: Path
+) -> None:
+    with world.blobs.begin() as upload:
+        upload.write(LARGE[0])
+        content = upload.finish()
+        (file,) = block_files(tmp_path)
+        before = file.stat().st_ino
+        assert await world.take(LARGE[0])
+        assert file.stat().st_ino == before
+        assert not list((tmp_path / "incoming").iterdir())
+        world.store.apply(Batch(puts=content.puts, adds=content.adds))
+    file.write_bytes(bytes(len(LARGE[0])))  # The disk lies: bytes that are wrong are replaced.
+    other = raw_leaf(b"another content")
+    world.store.apply(Batch(adds=[(add[0], add[1], -1) for add in content.adds]))
+    await world.parts.take_in(other, raw_leaf(LARGE[0]), LARGE[0], is_checked=False)
+    assert world.blobs.read_block(raw_leaf(LARGE[0])) == LARGE[0]
 
 
 async def test_after_a_crash_nothing_is_left_of_what_was_not_durable(
