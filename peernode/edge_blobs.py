@@ -1,10 +1,12 @@
 """Blobs in the hands of function code: what a job may read, and what it is writing.
 
 A job reads the blobs of its project and those that its input names.  One of another node comes
-from there, with the pass that its home gave out when the job was handed in, and is read through
-this node's cache (`foreign_blobs`): fetched when the worker asks for it, and block by block.  What
-is in the project but at another node has to be named in the input: nobody has shown its home there
-a right.
+from there and is read through this node's cache (`foreign_blobs`): fetched when the worker asks for
+it, and block by block.  For one that the input names, this node shows the pass that its home gave
+out when the job was handed in.  For one that is only the project's, as where a key of the project
+names a model, it asks in the caller's name, who lets it by the certificate that came with the job:
+so no node can read a project's blobs by claiming a job.  What it is told of a blob of another
+project, which the caller might read and the job might not, stays here.
 
 A *draft* is a blob that an attempt is writing or has written; it is kept, if the job says so, in
 the batch that makes the job succeeded (`keep`), and else forgotten with the attempt.
@@ -24,6 +26,7 @@ from peernode.problems import Problem
 from peernode.transactions import Transaction
 from storage import cid, ids
 from storage.blobs import Content, Release, Upload
+from storage.certificates import decode_certificate
 from storage.cid import Cid
 from storage.store import Table
 from worker import protocol
@@ -120,24 +123,15 @@ class EdgeBlobs:
             raise Problem("not_found", f"there is no blob {blob} that this job may {verb}")
         return row
 
-    def _is_elsewhere(self, request: Request, blob: int) -> bool:
+    def _is_elsewhere(self, blob: int) -> bool:
         foreign = self._node.foreign
-        if foreign is None or not 0 < blob < ids.ID_END or not foreign.is_elsewhere(blob):
-            return False
-        if not request.pass_for(blob):
-            home = ids.node_number(blob)
-            raise Problem(
-                "not_found",
-                f"there is no blob {blob} that this job may read: it would be at node {home}, "
-                "and a job reads blobs of other nodes only if its input names them",
-            )
-        return True
+        return foreign is not None and 0 < blob < ids.ID_END and foreign.is_elsewhere(blob)
 
     async def stat(self, actor: Actor, request: Request, fence: int, arguments: BlobId) -> object:
         """Return a blob's attributes."""
         blob = arguments.blob
-        if self._is_elsewhere(request, blob):
-            row = await self._foreign_row(_with_pass(actor, request, blob), blob)
+        if self._is_elsewhere(blob):
+            row = await self._foreign_row(self._speaker(actor, request, blob), request, blob)
         else:
             row = self._own_row(actor, request, blob, "get")
         return {
@@ -147,15 +141,43 @@ class EdgeBlobs:
             "name": row.name,
         }
 
-    async def _foreign_row(self, actor: Actor, blob: int) -> BlobRow:
+    async def _foreign_row(self, speaker: Actor, request: Request, blob: int) -> BlobRow:
         assert self._node.foreign is not None
-        call = Call(actor, [], {}, object_id=blob)
-        return (await self._node.foreign.blobs.find(call, "content")).row
+        call = Call(speaker, [], {}, object_id=blob)
+        row = (await self._node.foreign.blobs.find(call, "content")).row
+        self._require_readable(request, blob, row)
+        return row
+
+    def _speaker(self, actor: Actor, request: Request, blob: int) -> Actor:
+        """Return who asks other nodes about one blob: the job, by its pass, or else its caller."""
+        if passed := request.pass_for(blob):
+            return replace(actor, certificate=passed)
+        if not request.certificate:
+            raise _unreadable(blob)
+        certificate = decode_certificate(request.certificate)
+        if not certificate.is_current(self._node.clock.wall_ms()):
+            raise Problem(
+                "not_found",
+                f"the token that this job was handed in with has ended, so node "
+                f"{ids.node_number(blob)} is not asked for blob {blob}; an input that names it "
+                "is good for longer",
+            )
+        return Actor(
+            kind="user",
+            user=request.caller,
+            scopes=certificate.terms.scopes,
+            certificate=request.certificate,
+        )
+
+    def _require_readable(self, request: Request, blob: int, row: BlobRow) -> None:
+        """Keep the job to its own right, whatever its caller may read."""
+        if not request.pass_for(blob) and (not row.project or row.project != request.project):
+            raise _unreadable(blob)
 
     async def read(self, actor: Actor, request: Request, fence: int, arguments: BlobRead) -> object:
         """Return some bytes of a blob."""
         blob, offset, length = arguments.blob, arguments.offset, arguments.length
-        elsewhere = self._is_elsewhere(request, blob)
+        elsewhere = self._is_elsewhere(blob)
         row = None if elsewhere else self._own_row(actor, request, blob, "content")
         if not 0 <= length <= protocol.CHUNK_SIZE_MAX_BYTES or offset < 0:
             raise Problem(
@@ -166,11 +188,15 @@ class EdgeBlobs:
         if row is not None:
             return await self._node.content.read_piece(row.cid, offset, length)
         assert self._node.foreign is not None
-        blobs, actor = self._node.foreign.blobs, _with_pass(actor, request, blob)
+        blobs, speaker = self._node.foreign.blobs, self._speaker(actor, request, blob)
         held = blobs.held(blob)  # The home judges each block that is not here yet.
-        row = held.attributes.row if held is not None else await self._foreign_row(actor, blob)
+        if held is not None:
+            row = held.attributes.row
+            self._require_readable(request, blob, row)
+        else:
+            row = await self._foreign_row(speaker, request, blob)
         length = max(0, min(length, row.size_bytes - offset))
-        async with aclosing(blobs.stream(actor, blob, row, offset, length)) as pieces:
+        async with aclosing(blobs.stream(speaker, blob, row, offset, length)) as pieces:
             return b"".join([piece async for piece in pieces])
 
     # --- writing ----------------------------------------------------------------------------
@@ -226,9 +252,8 @@ class EdgeBlobs:
         }
 
 
-def _with_pass(actor: Actor, request: Request, blob: int) -> Actor:
-    """Return the job as it speaks to other nodes about one blob."""
-    return replace(actor, certificate=request.pass_for(blob))
+def _unreadable(blob: int) -> Problem:
+    return Problem("not_found", f"there is no blob {blob} that this job may read")
 
 
 def _upload_over(upload: int) -> Problem:

@@ -304,6 +304,7 @@ class EdgeCalls:
             blobs=[],
             granted=request.granted,
             passes=request.passes,
+            certificate=request.certificate,
             terms=b"{}",
             parent=actor.job,
         )

@@ -16,6 +16,8 @@ from storage import codec
 from storage.errors import RecordError
 
 VERSION: Final = 1
+FIELDS_MIN: Final = 10
+"""Fields that every request has; later ones are left out where they are empty."""
 
 
 class Request(NamedTuple):
@@ -39,6 +41,8 @@ class Request(NamedTuple):
     """What the caller asked for, as `terms.to_row` gives it."""
     passes: list[list[Any]] = []  # noqa: RUF012  (never changed, as `Lease.lost_on`)
     """[blob id, its home's pass (`blob_snapshots`)] of granted blobs of other nodes."""
+    certificate: bytes = b""
+    """The caller's, of a node in a mesh: for the project's blobs at other nodes."""
 
     def pass_for(self, blob: int) -> bytes:
         """Return the pass for a granted blob of another node, or nothing."""
@@ -105,7 +109,9 @@ _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 def encode_request(request: Request) -> bytes:
     """Return the bytes to keep of a request: deterministic, whatever made them."""
-    fields = request if request.passes else request[:-1]
+    fields = list(request)
+    while not fields[-1] and len(fields) > FIELDS_MIN:
+        fields.pop()
     return codec.dump_row([VERSION, *fields])
 
 

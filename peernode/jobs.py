@@ -69,6 +69,7 @@ class Jobs:
         granted: list[int],
         terms: bytes,
         passes: list[list[object]] | None = None,
+        certificate: bytes = b"",
         parent: int = 0,
         claim: Claim | None = None,
     ) -> tuple[int, bool]:
@@ -81,7 +82,8 @@ class Jobs:
         now_ms, job = self._clock.wall_ms(), self._ids.next()
         key = ids.key(job)
         asked = version.function, version.version, version.project, caller, parent
-        request = Request(*asked, now_ms, input_json, blobs, granted, terms, passes or [])
+        request = Request(*asked, now_ms, input_json, blobs, granted, terms)
+        request = request._replace(passes=passes or [], certificate=certificate)
         row = job_rows.encode_request(request)
         puts: list[Put] = [
             (Table.JOBS, key, row),

@@ -125,6 +125,7 @@ async def hand_in(
         blobs=named,
         granted=sorted(readable),
         passes=_passes(readable),
+        certificate=_certificate(node, call),
         terms=terms,
         parent=parent,
         claim=_claim(call, version),
@@ -143,6 +144,11 @@ async def hand_in(
 
 def _passes(readable: Mapping[int, bytes | None]) -> list[list[object]]:
     return [[blob, passed] for blob, passed in sorted(readable.items()) if passed is not None]
+
+
+def _certificate(node: "Node", call: Call) -> bytes:
+    """Return what lets this node ask others in the caller's name, where there are others."""
+    return b"" if node.foreign is None else call.actor.certificate
 
 
 def _claim(call: Call, version: FunctionVersion) -> idempotency.Claim | None:
@@ -245,6 +251,7 @@ async def _retry(node: "Node", call: Call) -> Answer:
         blobs=request.blobs,
         granted=request.granted,
         passes=_passes(readable),
+        certificate=_certificate(node, call),
         terms=request.terms,
         parent=call.object_id,
         claim=_claim(call, version),

@@ -45,13 +45,27 @@ async def read(worker: Worker, lease: protocol.Lease, blob: int, **fields: int) 
 
 async def ask(worker: Worker, lease: protocol.Lease, operation: str, **arguments: Any) -> Any:
     """Return the answer to a call, or its error code; other nodes may have to answer first."""
+    reply = await reply_to(worker, lease, operation, **arguments)
+    return reply.error or reply.answer
+
+
+async def complaint(worker: Worker, lease: protocol.Lease, blob: int) -> str:
+    """Return why a job cannot have a blob, in the words that function code sees."""
+    reply = await reply_to(worker, lease, "blob.stat", blob=blob)
+    assert reply.error
+    return str(reply.answer)
+
+
+async def reply_to(
+    worker: Worker, lease: protocol.Lease, operation: str, **arguments: Any
+) -> protocol.Reply:
     number = 1_000_000 + len(worker.heard)
     await worker.say(protocol.Call(number, lease.job, lease.fence, operation, arguments))
     with trio.move_on_after(60):
         while True:
             for message in worker.heard:
                 if isinstance(message, protocol.Reply) and message.call == number:
-                    return message.error or message.answer
+                    return message
             await trio.sleep(0.1)
     raise AssertionError("no answer")
 
@@ -104,16 +118,52 @@ async def test_a_home_that_cannot_be_asked_is_named_and_no_job_is_made(
         assert (await caller.get("/job"))["items"] == []
 
 
-async def test_a_blob_of_another_node_that_no_input_names_is_refused_with_the_reason(
+async def test_a_blob_of_the_project_needs_no_naming_as_where_a_key_names_a_model(
+    autojump_clock: Clock,
+) -> None:
+    async with open_mesh(3) as mesh:
+        named, model = await put(mesh), await put(mesh, project=mesh.lab.project)
+        worker, lease = await run_at(mesh, 2, named)
+        assert (await ask(worker, lease, "blob.stat", blob=model))["size_bytes"] == len(CONTENT)
+        assert await read(worker, lease, model) == CONTENT[:CHUNK_SIZE_BYTES]
+        assert await read(worker, lease, model, offset=CHUNK_SIZE_BYTES) == b"the end"
+        mesh.part(1)  # What is here is read with the home switched off.
+        assert await read(worker, lease, model) == CONTENT[:CHUNK_SIZE_BYTES]
+
+
+async def test_a_job_has_none_of_its_callers_other_rights_at_other_nodes(
     autojump_clock: Clock,
 ) -> None:
     async with open_mesh() as mesh:
-        named, other = await put(mesh), await put(mesh, b"x", project=mesh.lab.project)
+        other = (await mesh.users["ada"].post("/project", {"name": "other"}, 201))["id"]
+        named, theirs = await put(mesh), await put(mesh, b"x", project=other)
+        own = await put(mesh, b"mine alone")
         worker, lease = await run_at(mesh, 2, named)
-        reply = await worker.call(lease, "blob.stat", blob=other)
-        assert isinstance(reply, protocol.Reply)
-        assert reply.error == "not_found"
-        assert "only if its input names them" in str(reply.answer)
+        for _ in range(2):  # Also once this node knows what it is.
+            for blob in (theirs, own):
+                assert await ask(worker, lease, "blob.stat", blob=blob) == "not_found"
+                assert await read(worker, lease, blob) == "not_found"
+            await fetch(await mesh.caller(2), f"/blob/{theirs}/content")
+
+
+async def test_a_token_that_reads_no_blobs_lends_its_job_no_right(autojump_clock: Clock) -> None:
+    async with open_mesh() as mesh:
+        model = await put(mesh, b"x", project=mesh.lab.project)
+        worker = await worker_at(mesh, 2)
+        caller = await mesh.caller(2, scopes=["job", "function"])
+        job = (await caller.post("/job", {"function": mesh.lab.echo, "input": 1}, 202))["id"]
+        await settle()
+        assert await ask(worker, worker.lease(job), "blob.stat", blob=model) == "not_found"
+
+
+async def test_with_a_token_that_has_ended_the_projects_blob_has_to_be_named(
+    autojump_clock: Clock,
+) -> None:
+    async with open_mesh() as mesh:
+        named, model = await put(mesh), await put(mesh, b"x", project=mesh.lab.project)
+        worker, lease = await run_at(mesh, 2, named)
+        mesh.clock.advance(3 * 86_400)
+        assert "an input that names it" in await complaint(worker, lease, model)
 
 
 async def test_the_right_outlives_the_callers_token_and_ends_after_a_week(
