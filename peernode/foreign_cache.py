@@ -36,7 +36,7 @@ from storage.store import Add, Batch, Delete, Store, Table
 
 LOADED_AT_ONCE: Final = 1000
 FRESH_SIZE_MAX_BYTES: Final = 8 << 20
-"""Most bytes held for readers of content that comes. Source: formula; two fetches' windows."""
+"""Most bytes held for readers of content that comes. Source: formula; a fetch's window."""
 
 
 _FORGED: Final = "a block does not hash to its CID"

@@ -53,8 +53,8 @@ class Config:
     """Nodes of trees kept decoded while their blocks are given out. Source: 64 GiB of content,
     about 8 MB of memory."""
     fetch: FetchConfig = field(default_factory=lambda: FetchConfig(window=8))
-    """Source: measurement; 28 MB/s with 8 requests open where 4 gave 16, on a loaded machine, since
-    a request is open until its block is on the disk."""
+    """Source: measurement; 28 MB/s with 8 requests open where 4 gave 16, on a loaded machine: one
+    of eight stays open until eight blocks are on the disk."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a limit that allows nothing."""

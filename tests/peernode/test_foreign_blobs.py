@@ -160,7 +160,7 @@ async def test_a_reader_who_leaves_stops_the_fetch(autojump_clock: Clock) -> Non
         assert mesh.foreign(2).driver._machine.fetches == 0
         assert (await fetch(near, f"/blob/{blob}/content")).content == CONTENT * 8
         # What was on its way when the reader left is asked for again, and nothing else.
-        assert len(asked) - len(set(asked)) <= FetchConfig().window
+        assert len(asked) - len(set(asked)) <= Config().fetch.window
 
 
 async def test_readers_at_once_share_one_fetch(autojump_clock: Clock) -> None:
