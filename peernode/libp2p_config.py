@@ -33,10 +33,11 @@ class Libp2pConfig:
     """Most that a host begins at once. Source: 0.15 s of their work; a rack that is switched on."""
     handshakes_per_host_per_s: float = 8.0
     """And in the long run. Source: 4 % of a core."""
-    replacements_burst: int = 4
-    """Connections of a peer that take the place of its live link, at once. Source: guess."""
-    replacements_per_minute: float = 6.0
-    """And in the long run. Source: guess; a dead link is found after `silence_max_s` anyway."""
+    replacements_burst: int = 8
+    """Connections of a peer that take the place of its live link, at once. Source: two copies of a
+    node that run at once take turns, and it is by that that they are found out (`lives`)."""
+    replacements_per_minute: float = 30.0
+    """And in the long run. Source: as above; 2 % of a core."""
     identify_timeout_s: float = 2.0
     """For a peer to say what software it is; then it is up without. Source: guess."""
     negotiation_timeout_s: float = 10.0
