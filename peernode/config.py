@@ -14,6 +14,7 @@ import msgspec
 
 from peernode.libp2p_address import parse_address
 from storage.errors import InvalidData
+from worker.certificate_pin import pin_of_file
 
 ENVIRONMENT_PREFIX = "PEERNODE_"
 _NOT_SETTINGS = frozenset({"url", "token", "config"})
@@ -38,7 +39,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     workers: int | Literal["auto"] = "auto"
     """Slots of the local worker: `auto` is one a core, 0 is no local worker."""
     tls: str = ""
-    """`CERT,KEY`: paths of PEM files."""
+    """`CERT,KEY`: paths of PEM files. Workers pin the key, so make a new certificate for the
+    old one where you can."""
     behind_proxy: bool = False
     """A proxy in front ends TLS, so plain HTTP off the loopback is meant."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -104,6 +106,17 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ConfigError(f"tls: {self.tls!r} is not CERT,KEY")
         if self.workers != "auto" and not 0 <= self.workers <= 1024:
             raise ConfigError(f"workers: {self.workers} is not 0 to 1024, or auto")
+
+
+def certificate_pin(config: Config) -> str:
+    """Return the pin of this node's certificate; empty without TLS. Raises `ConfigError`."""
+    if not config.tls:
+        return ""
+    path = config.tls.split(",")[0]
+    try:
+        return pin_of_file(Path(path))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"tls: {path}: {error}") from None
 
 
 def load(

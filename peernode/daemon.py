@@ -94,14 +94,15 @@ async def open_daemon(config: Config) -> AsyncIterator[tuple[Node, str]]:
         url = f"{'https' if tls else 'http'}://{shown}:{server.port}"
         door = server
         if tls is not None or not config.on_loopback:
-            # The local worker comes in by a door of its own, without TLS and on the loopback only.
+            # The local worker, and this machine's operator, come in by a door of their own, without
+            # TLS and on the loopback only.
             door = await stack.enter_async_context(
                 http_server.open_server(
                     node.api, "127.0.0.1", 0, _limits(config), on_error=node.log.failed
                 )
             )
         address_file = config.data / ADDRESS_FILE
-        _write_address(address_file, url, os.getpid())
+        _write_address(address_file, url, f"http://127.0.0.1:{door.port}")
         try:
             if config.slots:
                 worker = await node.local_worker()
@@ -142,9 +143,10 @@ async def _open_network(config: Config, door_keeper: DoorKeeper) -> AsyncIterato
         yield Seams(secrets=secrets, network=network, chance=chance)
 
 
-def _write_address(path: Path, url: str, process: int) -> None:
+def _write_address(path: Path, url: str, local_url: str) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"url": url, "pid": process}), "utf-8")
+    address = {"url": url, "local_url": local_url, "pid": os.getpid()}
+    temporary.write_text(json.dumps(address), "utf-8")
     temporary.replace(path)
 
 

@@ -21,7 +21,7 @@ from peernode.attachments import Attachments
 from peernode.calls import Call, number
 from peernode.classes import CLASSES
 from peernode.committer import Committer
-from peernode.config import Config
+from peernode.config import Config, certificate_pin
 from peernode.content import Content, Offload
 from peernode.dispatch import Dispatch
 from peernode.edge_calls import EdgeCalls
@@ -139,7 +139,8 @@ class Node:
         self.logins = Logins(RateConfig(login_address_rate_per_minute=config.login_rate_per_minute))
         self.registry.watch(self._object_changed)
         self.anonymous = Anonymous(RateConfig())
-        self.workers = Workers(store, self.transactions, seams.clock, seams.entropy)
+        pin = certificate_pin(config)
+        self.workers = Workers(store, self.transactions, seams.clock, seams.entropy, pin)
         self.federation = self._join_mesh(seams)
         self._make_jobs(config, seams)
         self.foreign = self._answer_for_others(seams)

@@ -5,6 +5,9 @@ registers the public key that the worker made for itself, and burns the token; f
 worker proves that it holds the key with a signed, dated proof (see `prove`).  The node's own local
 worker is a child process with a secret that lives as long as the process.
 
+A node that speaks TLS puts the pin of its certificate into each token (`worker.certificate_pin`):
+the worker then knows its node without any authority.
+
 Workers never leave their node: nothing here becomes a record.
 """
 
@@ -83,12 +86,18 @@ class Workers:
     """Rows of workers, and who is attached."""
 
     def __init__(
-        self, store: Store, transactions: Transactions, clock: Clock, entropy: Entropy
+        self,
+        store: Store,
+        transactions: Transactions,
+        clock: Clock,
+        entropy: Entropy,
+        certificate_pin: str = "",
     ) -> None:
         self._store = store
         self._transactions = transactions
         self._clock = clock
         self._entropy = entropy
+        self._certificate_pin = certificate_pin
         self._rows: dict[int, WorkerRow] = {}
         self._local_secrets: dict[int, bytes] = {}
         self._proof_ms: dict[int, int] = {}
@@ -123,7 +132,7 @@ class Workers:
             local=local,
         )
         await self._transactions.run(lambda transaction: self._put(transaction, worker, row))
-        return "" if local else token(worker, secret)
+        return "" if local else token(worker, secret, self._certificate_pin)
 
     async def change(
         self, worker: int, check: Callable[[WorkerRow], None] | None = None, **changes: Any

@@ -46,8 +46,22 @@ def operator(data: Path | None, url: str | None) -> "Client":
     from peernode.client import Client, Policy
 
     token = operator_token(data)
-    found = json.loads(_read(data, "node.json"))["url"] if url is None else url
+    found = url or _address(data, "local_url") or _address(data, "url")
     return Client(found, token, policy=Policy(attempts_max=ATTEMPTS_MAX))
+
+
+def public_url(data: Path | None, url: str | None) -> str:
+    """Return where others reach the node in `data`, or "" if that is not known."""
+    return url or (_address(data, "url") if data is not None else "")
+
+
+def _address(data: Path, name: str) -> str:
+    """Return an address of the node that runs in `data`.
+
+    `local_url`, where there is one, is its door for this machine, where nobody has to know by which
+    authority its certificate is.
+    """
+    return str(json.loads(_read(data, "node.json")).get(name, ""))
 
 
 def operator_token(data: Path) -> str:

@@ -20,8 +20,12 @@ TOKEN_VARIABLE = "PEERNODE_WORKER_TOKEN"  # noqa: S105  (a name, not a token)
 def attach(
     url: Annotated[str, typer.Argument(help="URL of the node.")],
     token: Annotated[
-        str, typer.Option(envvar=TOKEN_VARIABLE, help="What `worker create` gave for this machine.")
-    ],
+        str,
+        typer.Option(
+            envvar=TOKEN_VARIABLE,
+            help="What `worker create` gave for this machine; needed once.",
+        ),
+    ] = "",
     slots: Annotated[int, typer.Option(min=0, help="Jobs at once; 0: one a core.")] = 0,
     label: Labels = None,
     directory: Annotated[
@@ -31,27 +35,63 @@ def attach(
     """Lend this machine to a node, in the foreground."""
     from peernode.cli import attach as process
 
-    where, worker = attach_url(url, token)
     base = os.environ.get("XDG_CACHE_HOME", "")
-    place = (Path(base) if base else Path.home() / ".cache") / "peernode" / "worker"
+    place = directory or (Path(base) if base else Path.home() / ".cache") / "peernode" / "worker"
+    worker, pin = _worker_of(token, place)
+    where = attach_url(url, worker, pin)
+    credentials = process.load_credentials(place, worker, token, pin)
     labels = options.pairs(label, "--label")
-    raise typer.Exit(process.attach(where, worker, token, slots, directory or place, labels))
+    raise typer.Exit(process.attach(where, credentials, slots, place, labels))
 
 
-def attach_url(url: str, token: str) -> tuple[str, int]:
-    """Return where the worker that `token` names attaches, and its id.
+def _worker_of(token: str, directory: Path) -> tuple[int, str]:
+    """Return the worker to be, and its node's pin: as the token says, or as was kept."""
+    from peernode.cli import attach as process
+
+    if token:
+        worker, pin = read_token(token)
+    else:
+        known = process.known_workers(directory)
+        if len(known) != 1:
+            found = ", ".join(str(worker) for worker in known) or "none"
+            raise typer.BadParameter(
+                f"--token: needed, since {directory} does not hold the key of one worker ({found})"
+            )
+        worker, pin = known[0], ""
+    # A token without a pin does not take one away: who changes the text could read what follows.
+    return worker, pin or process.kept_pin(directory, worker)
+
+
+def read_token(token: str) -> tuple[int, str]:
+    """Return the worker that a token names, and the pin in it or "".
 
     Raises `typer.BadParameter`.
     """
-    from peernode.client import settings
+    from worker.certificate_pin import is_pin
 
     parts = token.split(".")
-    if len(parts) < 3 or not parts[1].isdigit():
+    if len(parts) not in (3, 4) or not parts[1].isdigit():
         raise typer.BadParameter(
             "--token: not a worker's token; `peernode worker create` makes one"
         )
-    base = settings.clean_url(url).replace("http", "ws", 1)
-    return f"{base}/worker/{parts[1]}/attach", int(parts[1])
+    if len(parts) == 4 and not is_pin(parts[3]):
+        raise typer.BadParameter(
+            "--token: its last part should be the pin of the node's certificate: copy all of it"
+        )
+    return int(parts[1]), parts[3] if len(parts) == 4 else ""
+
+
+def attach_url(url: str, worker: int, pin: str) -> str:
+    """Return where `worker` attaches. Raises `typer.BadParameter`."""
+    from peernode.client import settings
+    from worker.websocket_link import check_address
+
+    base = settings.clean_url(url)
+    try:
+        check_address(base, pin)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return f"{base.replace('http', 'ws', 1)}/worker/{worker}/attach"
 
 
 @app.command("create")
@@ -68,7 +108,8 @@ def create(
         made = client.create("worker", {key: value for key, value in body.items() if value})
         output.show(made, as_json, ("id", "token"))
         if not as_json:
-            output.note(f"on the machine: peernode worker attach {client.url} --token TOKEN")
+            where = options.public_url(data, url) or client.url
+            output.note(f"on the machine: peernode worker attach {where} --token TOKEN")
 
 
 @app.command("ls")
