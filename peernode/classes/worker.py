@@ -24,6 +24,7 @@ from peernode.terms import Label
 from peernode.timestamps import rfc3339
 from peernode.workers import WorkerRow
 from storage import ids
+from worker.protocol import Offer
 
 if TYPE_CHECKING:
     from peernode.node import Node
@@ -46,6 +47,14 @@ class Set(Body, frozen=True, kw_only=True):
     labels: Labels | None = None
 
 
+class AcceleratorView(View, frozen=True, kw_only=True):
+    """One accelerator of a worker's machine."""
+
+    kind: str
+    name: str
+    memory_bytes: int
+
+
 class OfferView(View, frozen=True, kw_only=True):
     """What a worker measured about its machine when it attached."""
 
@@ -53,11 +62,29 @@ class OfferView(View, frozen=True, kw_only=True):
     cores: int
     memory_bytes: int
     arch: str
+    processor: str
+    system: str
+    speed_rounds_per_s: int
+    """Of one core, in rounds of a small fixed workload; 0: not measured."""
+    accelerators: list[AcceleratorView]
     runtimes: list[str]
     isolation: list[str]
     backends: list[str]
     python: str
+    pythons: list[str]
+    wasm_engine: str
+    labels: dict[str, str]
+    """Its own and the operator's, which win."""
     software: str
+
+
+def _offer_view(offer: Offer) -> OfferView:
+    shown = {name: getattr(offer, name) for name in OfferView.__struct_fields__}
+    shown["accelerators"] = [
+        AcceleratorView(kind=one.kind, name=one.name, memory_bytes=one.memory_bytes)
+        for one in offer.accelerators
+    ]
+    return OfferView(**shown)
 
 
 class WorkerView(ObjectView, rename={"class_name": "class"}, frozen=True, kw_only=True):
@@ -97,19 +124,7 @@ def _view(node: "Node", worker: int, row: WorkerRow) -> WorkerView:
         state=state,
         leased=figures.leased if figures else 0,
         running=figures.running if figures else 0,
-        offer=None
-        if offer is None
-        else OfferView(
-            slots=offer.slots,
-            cores=offer.cores,
-            memory_bytes=offer.memory_bytes,
-            arch=offer.arch,
-            runtimes=offer.runtimes,
-            isolation=offer.isolation,
-            backends=offer.backends,
-            python=offer.python,
-            software=offer.software,
-        ),
+        offer=None if offer is None else _offer_view(offer),
     )
 
 

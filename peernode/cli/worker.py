@@ -1,8 +1,9 @@
 """Workers: lending this machine to a node, and an operator's view of who lends theirs."""
 
 import os
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +14,20 @@ app = typer.Typer(help="Workers: attach this machine, make tokens, list.", no_ar
 Labels = Annotated[
     list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="May be repeated.")
 ]
+WorkerId = Annotated[str, typer.Argument(metavar="WORKER", help="Its id.")]
+COLUMNS = (
+    "id",
+    "name",
+    "state",
+    "running",
+    "leased",
+    "slots",
+    "arch",
+    "memory",
+    "accelerators",
+    "speed_rounds_per_s",
+    "labels",
+)
 TOKEN_VARIABLE = "PEERNODE_WORKER_TOKEN"  # noqa: S105  (a name, not a token)
 
 
@@ -116,5 +131,32 @@ def create(
 def ls(data: options.Data = None, url: options.Url = None, as_json: options.Json = False) -> None:
     """List the workers of this node."""
     with options.operator(data, url) as client:
-        columns = ("id", "name", "state", "running", "leased", "labels")
-        output.show_list(client.list("worker"), as_json, columns)
+        workers = client.list("worker")
+        output.show_list(workers if as_json else map(_row, workers), as_json, COLUMNS)
+
+
+@app.command("show")
+def show(
+    worker: WorkerId,
+    data: options.Data = None,
+    url: options.Url = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show a worker, and all that it measured about its machine."""
+    with options.operator(data, url) as client:
+        found = client.get("worker", worker)
+    if not as_json:
+        offer = found.pop("offer") or {}
+        offer.pop("labels", None)
+        found |= {f"offer.{name}": value for name, value in offer.items()}
+    output.show(found, as_json)
+
+
+def _row(worker: dict[str, Any]) -> dict[str, Any]:
+    """Return what one line shows of a worker and its machine."""
+    offer = worker["offer"] or {}
+    kinds = Counter(str(one["kind"]) for one in offer.get("accelerators", []))
+    accelerators = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    memory = f"{offer['memory_bytes'] / (1 << 30):.1f} GiB" if offer else ""
+    shown = {name: offer.get(name) for name in ("slots", "arch", "speed_rounds_per_s")}
+    return {**worker, **shown, "memory": memory, "accelerators": accelerators}

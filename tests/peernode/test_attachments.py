@@ -78,6 +78,76 @@ async def test_another_version_is_refused_by_name(lab: Lab) -> None:
     assert worker.heard == []
 
 
+MEASURED = {
+    "slots": 2,
+    "cores": 2,
+    "memory_bytes": 1 << 30,
+    "arch": "x86_64",
+    "runtimes": ["python"],
+    "isolation": ["process"],
+}
+
+
+def hello(**offer: object) -> bytes:
+    return dump_message([[10, protocol.VERSION, MEASURED | offer, []]])
+
+
+async def test_all_that_a_worker_measured_is_shown(lab: Lab) -> None:
+    worker = await lab.worker(attach=False)
+    worker.offer = msgspec.structs.replace(
+        OFFER,
+        accelerators=[protocol.Accelerator(kind="cuda", name="H200", memory_bytes=1 << 37)],
+        backends=["CUDAExecutionProvider", "CPUExecutionProvider"],
+        pythons=["3.11", "3.13"],
+        wasm_engine="wasmtime 30.0.0",
+        processor="AMD EPYC",
+        system="Linux",
+        speed_rounds_per_s=7500,
+    )
+    await worker.attach()
+    offer = (await state(lab, worker.id))["offer"]
+    assert offer == msgspec.to_builtins(worker.offer)
+    assert offer["accelerators"] == [{"kind": "cuda", "name": "H200", "memory_bytes": 1 << 37}]
+
+
+async def test_an_offer_may_say_more_than_this_node_knows(lab: Lab) -> None:
+    worker = await lab.worker(attach=False)
+    more = {"kind": "cuda", "name": "x", "memory_bytes": 1, "clock_hz": 7}
+    await worker.attach(hello=hello(accelerators=[more], bogomips=5000))
+    assert worker.ended == []
+    offer = lab.node.attachments.offer(worker.id)
+    assert offer is not None
+    assert offer.accelerators == [protocol.Accelerator(kind="cuda", name="x", memory_bytes=1)]
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        {"slots": -1},
+        {"slots": 4097},
+        {"slots": 1.5},
+        {"memory_bytes": -1},
+        {"memory_bytes": 1 << 61},
+        {"arch": "x" * 257},
+        {"labels": {"a": 1}},
+        {"labels": {str(n): "" for n in range(65)}},
+        {"accelerators": [{"name": "without a kind"}]},
+        {"accelerators": [{"kind": "cuda", "memory_bytes": "much"}]},
+        {"accelerators": [{"kind": "cuda", "memory_bytes": -1}]},
+        {"accelerators": [{"kind": "cuda"}] * 65},
+        {"runtimes": ["python"] * 65},
+        {"speed_rounds_per_s": -1},
+    ],
+    ids=str,
+)
+async def test_an_offer_that_makes_no_sense_is_not_taken(lab: Lab, offer: dict[str, Any]) -> None:
+    worker = await lab.worker(attach=False)
+    await worker.attach(hello=hello(**offer))
+    assert worker.ended == ["LinkBroken"]
+    assert (await state(lab, worker.id))["state"] == "detached"
+    lab.node.dispatch.scheduler.check()
+
+
 GARBAGE = [
     b"",
     b"garbage",

@@ -39,7 +39,7 @@ from worker.events import (
     Uncordon,
     Withdraw,
 )
-from worker.protocol import ErrorCode, Held, Offer
+from worker.protocol import Accelerator, ErrorCode, Held, Offer
 from worker.scheduler import Scheduler
 
 ANY = frozenset({"lost", "error", "timeout", "limit"})
@@ -188,7 +188,7 @@ def test_memory_is_never_promised_twice(node: Node) -> None:
 
 
 def test_gpus_are_never_promised_twice_and_small_ones_go_first(node: Node) -> None:
-    gpus = [{"kind": "gpu", "name": "g", "memory_bytes": size * GIB} for size in (24, 8)]
+    gpus = [Accelerator(kind="gpu", memory_bytes=size * GIB) for size in (24, 8)]
     offer = Offer(
         slots=8,
         cores=8,

@@ -17,7 +17,7 @@ from worker import events
 from worker.capabilities import gpu_memories_bytes, match
 from worker.config import Config
 from worker.events import Effect, Job, Requires, Retry, Timeouts
-from worker.protocol import Held, Offer
+from worker.protocol import Accelerator, Held, Offer
 from worker.scheduler import Scheduler
 
 CONFIG = Config(prefetch_max=5, programs_max=2, queues_max=2)
@@ -38,7 +38,7 @@ OFFERS = [
         arch="aarch64",
         runtimes=["python", "wasm"],
         isolation=["process", "sandbox", "wasm"],
-        accelerators=[{"kind": "gpu", "name": "g", "memory_bytes": 8}],
+        accelerators=[Accelerator(kind="gpu", name="g", memory_bytes=8)],
     ),
     Offer(
         slots=1, cores=1, memory_bytes=40, arch="x86_64", runtimes=["python"], isolation=["sandbox"]
@@ -51,7 +51,7 @@ LARGE = Offer(
     arch="x86_64",
     runtimes=["python", "wasm"],
     isolation=["process", "sandbox", "wasm"],
-    accelerators=[{"kind": "gpu", "name": "g", "memory_bytes": 16}] * 2,
+    accelerators=[Accelerator(kind="gpu", name="g", memory_bytes=16)] * 2,
     labels={"site": "here"},
 )
 """Fits every job below."""
