@@ -48,6 +48,7 @@ from storage.facts import Fact
 from storage.places import Class
 from storage.store import Batch, Store, Table
 from worker.config import Config as SchedulerConfig
+from worker.events import Drain
 from worker.scheduler import Scheduler
 
 LOGIN_CONCURRENCY_MAX: Final = 2
@@ -321,7 +322,7 @@ class Node:
         """Take no new jobs, and give those that run a moment to end."""
         self.jobs.draining = True
         for worker in list(self.dispatch.links):
-            self.attachments.cordon(worker, cordoned=True)
+            self.attachments.hold(Drain(worker))
         with trio.move_on_after(self.config.drain_s):
             await self.dispatch.wait_idle()
 

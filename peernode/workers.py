@@ -26,6 +26,7 @@ from storage import ids, signing
 from storage.clock import Clock, Entropy
 from storage.errors import InvalidData
 from storage.store import Store, Table
+from worker.events import Cordon, Drain
 
 TOKEN_PREFIX: Final = "pnw1"  # noqa: S105  (not a secret)
 PROOF_PREFIX: Final = "pnk1"
@@ -33,6 +34,9 @@ SECRET_SIZE_BYTES: Final = 32
 PROOF_AGE_MAX_MS: Final = 60_000
 """How far a proof's date may be from the node's clock. Source: clocks set by NTP, with room."""
 PROOF_KIND: Final = "worker-attach"
+DRAIN_MIN_S: Final = 1.0
+"""What a worker that comes back after its drain's deadline has left to hand in what it finished.
+Source: guess; that comes with its first messages."""
 WORKERS_MAX: Final = 10_000
 """Most workers of a node. Source: guess."""
 
@@ -48,6 +52,9 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
     """Of the unburnt token; empty once a key is registered."""
     public_key: bytes = b""
     cordoned: bool = False
+    draining: bool = False
+    drain_until_ms: int | None = None
+    """When what it still runs goes elsewhere. Wall clock."""
     local: bool = False
 
 
@@ -116,6 +123,18 @@ class Workers:
     def row(self, worker: int) -> WorkerRow | None:
         """Return what is kept of `worker`."""
         return self._rows.get(worker)
+
+    def hold(self, worker: int) -> Cordon | Drain | None:
+        """Return what the operator wants kept from `worker`, as the scheduler is told."""
+        row = self._rows.get(worker)
+        if row is None or not row.cordoned:
+            return None
+        if not row.draining:
+            return Cordon(worker)
+        if row.drain_until_ms is None:
+            return Drain(worker)
+        left_s = (row.drain_until_ms - self._clock.wall_ms()) / 1000
+        return Drain(worker, max(left_s, DRAIN_MIN_S))
 
     async def create(
         self, worker: int, name: str, labels: dict[str, str], *, local: bool = False

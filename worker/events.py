@@ -186,13 +186,24 @@ class Reprioritise(msgspec.Struct, frozen=True):
 
 
 class Cordon(msgspec.Struct, frozen=True):
-    """Lease nothing more to this worker, and take back what has not started (drain)."""
+    """Lease nothing more to this worker; what it holds stays there. Ends a drain."""
 
     worker: int
 
 
+class Drain(msgspec.Struct, frozen=True):
+    """Lease nothing more to this worker, and take back what has not started.
+
+    What still runs there after `deadline_s` goes elsewhere, at nobody's fault; `None`: it runs to
+    its end.
+    """
+
+    worker: int
+    deadline_s: float | None = None
+
+
 class Uncordon(msgspec.Struct, frozen=True):
-    """Lease to this worker again."""
+    """Lease to this worker again: the end of `Cordon` and `Drain`."""
 
     worker: int
 
@@ -217,6 +228,7 @@ Input: TypeAlias = (
     | Cancel
     | Reprioritise
     | Cordon
+    | Drain
     | Uncordon
     | Tick
 )
@@ -260,7 +272,7 @@ class Requeue(msgspec.Struct, frozen=True):
     """Fence of the attempt that is over."""
     lost_on: tuple[int, ...]
     cause: str
-    """A `Cause`, or `returned`, or `node_restart`."""
+    """A `Cause`, or `returned`, `drained`, or `node_restart`."""
     delay_s: float
 
 
@@ -335,6 +347,8 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     worker: int
     attached: bool
     cordoned: bool
+    draining: bool
+    """Cordoned, and what it holds is to go."""
     silent: bool
     """Attached, but its leases ran out: it was not heard of."""
     slots: int

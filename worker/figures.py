@@ -27,6 +27,7 @@ def worker_snapshot(worker: Worker) -> WorkerSnapshot:
         worker=worker.worker,
         attached=worker.attached,
         cordoned=worker.cordoned,
+        draining=worker.draining,
         silent=worker.silent,
         slots=worker.slots,
         free_slots=worker.free_slots,

@@ -26,6 +26,8 @@ class Worker:
     __slots__ = (
         "attached",
         "cordoned",
+        "drain_at_s",
+        "draining",
         "free_gpus",
         "free_memory_bytes",
         "free_slots",
@@ -55,6 +57,10 @@ class Worker:
         """`None`: not seen since the node started."""
         self.attached = False
         self.cordoned = False
+        self.draining = False
+        """Cordoned, and what has not started is asked back."""
+        self.drain_at_s: float | None = None
+        """When what it still holds goes elsewhere; `None`: never, or that is done."""
         self.silent = False
         """Its leases ran out: nothing was heard of it for so long."""
         self.paused = False
@@ -217,6 +223,8 @@ class Worker:
         assert all(attempt.slotted for attempt in held[: len(self.slotted)])
         assert not any(attempt.slotted for attempt in held[len(self.slotted) :])
         assert all(attempt.worker == self.worker for attempt in held)
+        assert self.cordoned or not self.draining
+        assert self.draining or self.drain_at_s is None
         closed = self.cordoned or self.silent or self.paused
         assert self.open == (self.attached and not closed)
         if self.prefetched:

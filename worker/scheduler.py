@@ -21,7 +21,8 @@ Rules:
   *settling*: its slot is free, and nothing about it can change.
 * What counts: an attempt that ran, or may have (it had a slot), and was lost with its worker counts
   as an attempt and against that worker; `poison_workers` of them end the job.  A lease given back,
-  a lease that waited for a slot when its worker was lost, and a restart of the node count nothing.
+  a lease that waited for a slot when its worker was lost, what runs past the deadline of a drain,
+  and a restart of the node count nothing.
 * A failure is tried again when `retry.on` names its cause and attempts are left, after a wait that
   doubles (no jitter: leases go only where there is room, so retries cannot stampede).
 * `queue_s` limits one wait: from submission, or from the end of an attempt that ran.  `total_s`
@@ -47,6 +48,7 @@ from worker.events import (
     Cancel,
     Cordon,
     Detach,
+    Drain,
     Effect,
     Finish,
     Heartbeat,
@@ -129,6 +131,8 @@ class Scheduler:
                 self._remove(worker)
             case Cordon(worker):
                 self._cordon(worker)
+            case Drain(worker, deadline_s):
+                self._drain(worker, deadline_s)
             case Uncordon(worker):
                 self._uncordon(worker)
             case _:
@@ -317,7 +321,7 @@ class Scheduler:
         worker.attached = True
         worker.set_open()
         ledger.deadlines.set(worker, ledger.now + ledger.config.lease_s)
-        if worker.cordoned:
+        if worker.draining:
             ledger.recall_unstarted(worker)
         ledger.fill(worker)
 
@@ -388,15 +392,31 @@ class Scheduler:
         ledger = self._ledger
         worker = ledger.worker(number)
         worker.cordoned = True
+        worker.draining = False
+        worker.drain_at_s = None
         ledger.close(worker)
+
+    def _drain(self, number: int, deadline_s: float | None) -> None:
+        ledger = self._ledger
+        worker = ledger.worker(number)
+        worker.cordoned = worker.draining = True
+        worker.drain_at_s = None
+        ledger.close(worker)
+        if deadline_s is not None and deadline_s <= 0:
+            ledger.give_up(worker)
+            return
         if worker.attached:
             ledger.recall_unstarted(worker)
+        if deadline_s is not None:
+            worker.drain_at_s = ledger.now + deadline_s
+            ledger.deadlines.set(worker, worker.drain_at_s)
 
     def _uncordon(self, number: int) -> None:
         ledger = self._ledger
         worker = ledger.workers.get(number)
         if worker is not None:
-            worker.cordoned = False
+            worker.cordoned = worker.draining = False
+            worker.drain_at_s = None
             worker.set_open()
             ledger.fill(worker)
 
@@ -434,6 +454,12 @@ class Scheduler:
     def _worker_due(self, worker: Worker) -> None:
         ledger = self._ledger
         config, now = ledger.config, ledger.now
+        if worker.drain_at_s is not None:
+            if now >= worker.drain_at_s:
+                worker.drain_at_s = None
+                ledger.give_up(worker)
+            else:
+                ledger.deadlines.set(worker, worker.drain_at_s)
         if not worker.attached:
             if now >= worker.window_until_s:
                 for entry in worker.drop():

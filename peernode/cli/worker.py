@@ -1,6 +1,7 @@
 """Workers: lending this machine to a node, and an operator's view of who lends theirs."""
 
 import os
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +29,9 @@ COLUMNS = (
     "speed_rounds_per_s",
     "labels",
 )
+STANDING = ("id", "name", "state", "running", "leased", "drain_until")
+LOOK_AGAIN_S = 0.5
+"""Between two looks at a worker that drains. Source: guess; a person waits."""
 TOKEN_VARIABLE = "PEERNODE_WORKER_TOKEN"  # noqa: S105  (a name, not a token)
 
 
@@ -150,6 +154,59 @@ def show(
         offer.pop("labels", None)
         found |= {f"offer.{name}": value for name, value in offer.items()}
     output.show(found, as_json)
+
+
+@app.command("cordon")
+def cordon(
+    worker: WorkerId,
+    data: options.Data = None,
+    url: options.Url = None,
+    as_json: options.Json = False,
+) -> None:
+    """Give a worker no new jobs; what it holds stays there."""
+    with options.operator(data, url) as client:
+        output.show(client.method("worker", worker, "cordon"), as_json, STANDING)
+
+
+@app.command("drain")
+def drain(
+    worker: WorkerId,
+    deadline_s: Annotated[
+        float | None, typer.Option(min=0, help="What still runs then goes elsewhere. [never]")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until it holds nothing.")] = False,
+    data: options.Data = None,
+    url: options.Url = None,
+    as_json: options.Json = False,
+) -> None:
+    """Empty a worker: no new jobs, and back with what has not started."""
+    stated = {} if deadline_s is None else {"deadline_s": deadline_s}
+    with options.operator(data, url) as client:
+        found = client.method("worker", worker, "drain", stated)
+        while wait and found["state"] == "draining":
+            time.sleep(LOOK_AGAIN_S)
+            found = client.get("worker", worker)
+        output.show(found, as_json, STANDING)
+
+
+@app.command("resume")
+def resume(
+    worker: WorkerId,
+    data: options.Data = None,
+    url: options.Url = None,
+    as_json: options.Json = False,
+) -> None:
+    """Give a worker jobs again."""
+    with options.operator(data, url) as client:
+        output.show(client.method("worker", worker, "resume"), as_json, STANDING)
+
+
+@app.command("evict")
+def evict(worker: WorkerId, data: options.Data = None, url: options.Url = None) -> None:
+    """Send a worker away for good: token and key are worth nothing, its jobs go elsewhere."""
+    with options.operator(data, url) as client:
+        client.delete("worker", worker)
+        output.note(f"worker {worker} is gone")
 
 
 def _row(worker: dict[str, Any]) -> dict[str, Any]:

@@ -352,7 +352,7 @@ class Worker:
                 receive,
                 send,
                 row.labels if row else {},
-                cordoned=row is not None and row.cordoned,
+                hold=self.node.workers.hold(self.id),
             )
         except (LinkError, trio.TooSlowError) as error:
             reason = type(error).__name__

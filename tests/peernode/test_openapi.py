@@ -180,7 +180,7 @@ async def test_answers_are_as_described(lab: Lab, document: dict[str, Any]) -> N
     await call("DELETE", path)
     other = await call("POST", "/worker", {"labels": {"a": "b"}}, caller=operator)
     path = f"/worker/{other['id']}"
-    for method in ("drain", "resume"):
+    for method in ("cordon", "drain", "resume"):
         await call("POST", f"{path}/{method}", caller=operator)
     await call("POST", path, {"name": "w"}, caller=operator)
     for path in ("/worker", f"/worker/{worker.id}"):

@@ -172,6 +172,8 @@ class World(RuleBasedStateMachine):
         self.view: dict[int, dict[int, int]] = {}
         """What the scheduler believes leased: worker -> job -> fence."""
         self.cordoned: set[int] = set()
+        self.drained: dict[int, float] = {}
+        """Until when draining workers may hold something."""
         self.old: list[tuple[int, int, int]] = []
         self.next_job = 1
 
@@ -209,6 +211,10 @@ class World(RuleBasedStateMachine):
             case events.Requeue():
                 self.unview(job)
                 assert effect.fence == self.rows[job].job.fence
+                if effect.cause == "drained":
+                    row = self.rows[job].job
+                    assert (effect.attempt, effect.delay_s) == (row.attempt - 1, 0.0)
+                    assert effect.lost_on == row.lost_on, "a drain is nobody's fault"
                 assert len(effect.lost_on) < CONFIG.poison_workers
             case events.Settle():
                 self.unview(job)
@@ -372,6 +378,7 @@ class World(RuleBasedStateMachine):
         self.rows = {}
         self.view = {}
         self.cordoned = set()
+        self.drained = {}
         self.decided = {job: row.state for job, row in self.disk.items() if row.state in TERMINAL}
         for machine in self.machines.values():
             machine.unlink()
@@ -443,16 +450,36 @@ class World(RuleBasedStateMachine):
         self.machines[number].crash()
         self.tell(events.Remove(number))
         self.cordoned.discard(number)
+        self.drained.pop(number, None)
         assert not self.view.get(number), "what it held is lost now"
 
     @rule(number=numbers)
     def cordon(self, number: int) -> None:
         self.cordoned.add(number)
+        self.drained.pop(number, None)
         self.tell(events.Cordon(number))
+
+    @rule(number=numbers, deadline_s=st.sampled_from([None, 0.0, 0.5, 20.0, 100.0]))
+    def drain(self, number: int, deadline_s: float | None) -> None:
+        self.cordoned.add(number)
+        self.tell(events.Drain(number, deadline_s))
+        self.drained.pop(number, None)
+        if deadline_s is not None:
+            self.drained[number] = self.now + deadline_s
+        self.empty()
+
+    def empty(self) -> None:
+        """What was drained holds nothing from its deadline on."""
+        for number, until in self.drained.items():
+            if until <= self.now:
+                for job in self.view.get(number, {}):
+                    # Unless it came back with it from before the node restarted.
+                    assert self.rows[job].job.fence >> 32 < self.boot
 
     @rule(number=numbers)
     def uncordon(self, number: int) -> None:
         self.cordoned.discard(number)
+        self.drained.pop(number, None)
         self.tell(events.Uncordon(number))
 
     @rule(number=numbers, count=st.integers(1, 10))
@@ -534,6 +561,7 @@ class World(RuleBasedStateMachine):
         else:
             raise AssertionError("ticks without end")
         self.now = max(self.now, until)
+        self.empty()
 
     # --- what always holds ------------------------------------------------------------------
 
