@@ -15,6 +15,7 @@ import msgspec
 from peernode.libp2p_address import parse_address
 from storage.errors import InvalidData
 from worker.certificate_pin import pin_of_file
+from worker.config import Policy
 
 ENVIRONMENT_PREFIX = "PEERNODE_"
 _NOT_SETTINGS = frozenset({"url", "token", "config"})
@@ -38,6 +39,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     signup: Literal["open", "invite"] = "invite"
     workers: int | Literal["auto"] = "auto"
     """Slots of the local worker: `auto` is one a core, 0 is no local worker."""
+    placement: Policy = "spread"
+    """Who gets a job among workers that fit, have room and are liked equally: `spread`, who has
+    most free slots; `pack`, who has fewest."""
     tls: str = ""
     """`CERT,KEY`: paths of PEM files. Workers pin the key, so make a new certificate for the
     old one where you can."""

@@ -153,7 +153,9 @@ class Node:
         """Make what takes jobs in and sees them to their end."""
         self.live = LiveJobs(self.store)
         effects = EdgeCalls(self)
-        scheduler_config = SchedulerConfig(lease_s=config.lease_s, reconnect_s=config.reconnect_s)
+        scheduler_config = SchedulerConfig(
+            lease_s=config.lease_s, reconnect_s=config.reconnect_s, policy=config.placement
+        )
         self.dispatch = Dispatch(
             scheduler=Scheduler(scheduler_config, self.identity.boot),
             store=self.store,

@@ -22,8 +22,21 @@ Cause = Literal["error", "timeout", "limit", "lost"]
 """Why an attempt ended badly, in the words of `retry.on`."""
 
 
+class Preference(msgspec.Struct, frozen=True):
+    """Something a job likes its worker to have."""
+
+    kind: Literal["label", "arch", "accelerator", "backend"]
+    value: str
+    """A label as `NAME=VALUE`; an accelerator's kind; the name of an ONNX execution provider."""
+    weight: int
+    """Negative: it likes it not to."""
+
+
 class Requires(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job needs of a worker. Interned by the caller: equal needs are one object."""
+    """What a job needs of a worker. Interned by the caller: equal needs are one object.
+
+    What it likes is part of it, so that jobs of one queue like the same workers.
+    """
 
     runtime: Runtime = "python"
     isolation: Isolation = "process"
@@ -35,6 +48,7 @@ class Requires(msgspec.Struct, frozen=True, kw_only=True):
     gpu_memory_bytes: int = 0
     arch: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    prefers: tuple[Preference, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for needs that would take no room."""
@@ -361,29 +375,3 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Those of them that wait there for a slot."""
     since_s: float
     """Monotonic time of its last attach or detach."""
-
-
-class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of the moment; counters with `_total` since the node started."""
-
-    queued: int
-    """Jobs that wait, those in backoff included."""
-    backing_off: int
-    leased: int
-    """Jobs held by workers, running ones not included."""
-    running: int
-    settling: int
-    queues: int
-    """Distinct `Requires` among waiting jobs, and some that were."""
-    programs: int
-    """Programs with a measured run time."""
-    deadlines: int
-    workers: int
-    workers_attached: int
-    slots: int
-    """Of attached workers."""
-    slots_free: int
-    leases_total: int
-    recalls_total: int
-    requeues_total: int
-    settles_total: int

@@ -4,7 +4,9 @@ Rules, in this order:
 
 * A job goes to a worker that fits it (`worker.capabilities`) and has room now.
 * Among jobs that fit a worker: higher priority first, then the order of submission.
-* Among workers with room for a job: most free slots first; then the one that attached first.
+* Among workers with room for a job: the one that weighs most by what it prefers; then one of a
+  class that runs its program faster, once that was measured; then by policy, most free slots
+  (`spread`) or fewest (`pack`); then the faster machine; then the one that attached first.
 * No room is left unused while a job that fits it waits, so a job that needs little may overtake one
   that needs more than is free.  Once the first job in order has been overtaken for `overtake_s`,
   one worker is held free for it (backfilling with a reservation for the first job: EASY, Lifka
@@ -20,16 +22,22 @@ The cost of a decision grows with the number of distinct `Requires` that wait (n
 workers when a queue was empty.  Jobs leave queues here; leases are made by the scheduler.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final, TypeAlias
 
 from worker.attempts import Attempt, Entry, held_of, precedes
 from worker.capabilities import match
 from worker.config import Config
 from worker.estimates import Estimates
 from worker.events import Requires
+from worker.preferences import weigh
 from worker.protocol import Offer
 from worker.queue import Queue
 from worker.roster import Worker
+
+Merit: TypeAlias = tuple[bool, int, int, int, int]
+"""Has room now, weight, rank, room by policy, speed: greater is better."""
+_NO_MERIT: Final[Merit] = (False, 0, 0, 0, 0)
 
 
 class Placement:
@@ -40,7 +48,9 @@ class Placement:
         self.workers: dict[int, Worker] = {}
         """In the order in which they attached (last)."""
         self.queues: dict[Requires, Queue] = {}
-        self.estimates = Estimates(config.estimate_weight, config.programs_max)
+        self.estimates = Estimates(config.estimate_weight, config.programs_max, config.classes_max)
+        self._plain = config.policy == "spread"
+        """Free slots decide alone: no other policy, and one class of workers at most."""
         self._queues_sweep = config.queues_max
         self.ahead: dict[int, Worker] = {}
         """Workers where leases wait for a slot, or did when last looked at."""
@@ -52,6 +62,7 @@ class Placement:
         self.leave(worker)
         self.workers[worker.worker] = worker
         worker.re_offer(offer)
+        self._look_at_classes()
         for queue in self.queues.values():
             self._match(queue, worker)
 
@@ -63,6 +74,12 @@ class Placement:
         worker.waiting.clear()
         for queue in self.queues.values():
             queue.workers.pop(worker.worker, None)
+            queue.weights.pop(worker.worker, None)
+        self._look_at_classes()
+
+    def _look_at_classes(self) -> None:
+        classes = {worker.class_name for worker in self.workers.values()}
+        self._plain = self._config.policy == "spread" and len(classes) < 2
 
     def unreserve(self, worker: Worker) -> None:
         """A worker is not held free any more."""
@@ -73,6 +90,8 @@ class Placement:
     def _match(self, queue: Queue, worker: Worker) -> None:
         if worker.offer is not None and not match(queue.requires, worker.offer):
             queue.workers[worker.worker] = worker
+            if queue.requires.prefers:
+                queue.weights[worker.worker] = weigh(queue.requires.prefers, worker.offer)
             if queue.first is not None:
                 worker.waiting[queue] = None
 
@@ -147,6 +166,21 @@ class Placement:
 
     def worker_for(self, queue: Queue, now: float) -> Worker | None:
         """Return the worker that is to have the first job of this queue now."""
+        if self._plain and not queue.weights:
+            return self._roomiest(queue, now)
+        assert queue.first is not None
+        ranks = self.estimates.ranks(queue.first.job.program, self._config.prefetch_s)
+        best, best_merit = None, _NO_MERIT
+        for worker in queue.workers.values():
+            if not worker.open or (worker.free_slots < queue.cpu and not worker.turning):
+                continue
+            merit = self._merit(queue, worker, ranks)
+            if (best is None or merit > best_merit) and self.next_for(worker, now) is queue:
+                best, best_merit = worker, merit
+        return best
+
+    def _roomiest(self, queue: Queue, now: float) -> Worker | None:
+        """Return the worker with the most room: the usual case, where workers are alike."""
         best: Worker | None = None
         for worker in queue.workers.values():
             if not worker.open or (worker.free_slots < queue.cpu and not worker.turning):
@@ -156,6 +190,30 @@ class Placement:
             if self.next_for(worker, now) is queue:
                 best = worker
         return best
+
+    def _merit(self, queue: Queue, worker: Worker, ranks: Mapping[str, int] | None) -> Merit:
+        """Return how good a worker is for the first job of a queue: the greatest gets it."""
+        rank = 0
+        if ranks is not None:
+            # A class that was not measured yet is tried as if it were the fastest.
+            rank = -ranks[worker.class_name] if worker.class_name in ranks else -min(ranks.values())
+        room = worker.free_slots - len(worker.prefetched)
+        assert worker.offer is not None
+        return (
+            worker.fits(queue),
+            queue.weights.get(worker.worker, 0),
+            rank,
+            room if self._config.policy == "spread" else -room,
+            worker.offer.speed_rounds_per_s.bit_length(),
+        )
+
+    def rivals(self, queue: Queue) -> list[Queue]:
+        """Return the queues whose jobs some worker may have that fits this one, itself included."""
+        return [
+            other
+            for other in self.queues.values()
+            if other is queue or any(number in other.workers for number in queue.workers)
+        ]
 
     def _may_overtake(self, worker: Worker, best: Queue, fitting: Queue | None, now: float) -> bool:
         """Whether a job that fits now may go before the first one, which does not."""
@@ -263,6 +321,8 @@ class Placement:
                 for worker in self.workers.values()
                 if worker.offer is not None and not match(requires, worker.offer)
             ]
+            weighed = fitting if requires.prefers else []
+            assert list(queue.weights) == weighed, "what is liked is weighed"
             assert list(queue.workers) == fitting, "a queue knows the workers that fit, in order"
             for worker in queue.workers.values():
                 assert (queue in worker.waiting) == (queue.first is not None)

@@ -114,6 +114,7 @@ class Queue:
         "memory_bytes",
         "requires",
         "reserved",
+        "weights",
         "workers",
     )
 
@@ -127,6 +128,8 @@ class Queue:
         """The job that is served next. Kept up to date by every method."""
         self.workers: dict[int, Worker] = {}
         """Workers that fit, in the order in which they attached. Kept by `worker.placement`."""
+        self.weights: dict[int, int] = {}
+        """What each of them weighs for these jobs; empty when they like all alike. Likewise."""
         self.reserved: Worker | None = None
         """A worker held free for the first job. Kept by `worker.placement`."""
         self._lanes: dict[int, Lane] = {}

@@ -42,12 +42,7 @@ def _ahead(entry: Entry, queue: Queue | None, placement: Placement) -> int:
     """Count the jobs served before this one by any worker that fits it."""
     if queue is None:
         return 0
-    rivals = [
-        other
-        for other in placement.queues.values()
-        if other is queue or any(number in other.workers for number in queue.workers)
-    ]
-    return sum(other.ahead(entry) for other in rivals)
+    return sum(other.ahead(entry) for other in placement.rivals(queue))
 
 
 def _reasons_of(worker: Worker, requires: Requires, queue: Queue | None) -> list[Reason]:

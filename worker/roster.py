@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from worker.attempts import Attempt, Entry
 from worker.capabilities import gpu_memories_bytes, gpus
 from worker.deadlines import Timer
+from worker.estimates import class_of
 from worker.protocol import Offer
 from worker.queue import Queue
 
@@ -25,6 +26,7 @@ class Worker:
 
     __slots__ = (
         "attached",
+        "class_name",
         "cordoned",
         "drain_at_s",
         "draining",
@@ -55,6 +57,8 @@ class Worker:
         self.worker = worker
         self.offer: Offer | None = None
         """`None`: not seen since the node started."""
+        self.class_name = ""
+        """See `worker.estimates`."""
         self.attached = False
         self.cordoned = False
         self.draining = False
@@ -105,6 +109,7 @@ class Worker:
         """Take the offer of a new link, and start without leases."""
         self.offer = offer
         self.slots = offer.slots
+        self.class_name = class_of(offer)
         self._reset()
 
     def drop(self) -> list[Entry]:

@@ -65,13 +65,13 @@ from worker.events import (
     Settled,
     Snapshot,
     Start,
-    Statistics,
     Submit,
     Tick,
     Uncordon,
     Withdraw,
     WorkerSnapshot,
 )
+from worker.forecast import starts_in_s
 from worker.ledger import BOOT_SHIFT, Ledger
 from worker.protocol import ErrorCode, Held
 from worker.reasons import reasons
@@ -275,7 +275,7 @@ class Scheduler:
             return
         held = held_of(entry)
         held.finished = True
-        ledger.placement.estimates.measure(entry.job.program, max(0.0, run_s))
+        ledger.placement.estimates.measure(entry.job.program, max(0.0, run_s), worker.class_name)
         worker.remove(entry, held, ledger.now)
         if error is None:
             ledger.settle(entry, "succeeded", worker=number)
@@ -498,11 +498,18 @@ class Scheduler:
             return []
         return reasons(entry, self._ledger.placement, now)
 
+    def starts_in_s(self, job: int, now: float) -> float | None:
+        """Return in how many seconds a job that waits is expected to start; `None`: unknown."""
+        entry = self._ledger.jobs.get(job)
+        if entry is None or entry.settling or entry.held is not None:
+            return None
+        return starts_in_s(entry, self._ledger.placement, now)
+
     def workers(self) -> list[WorkerSnapshot]:
         """Return all workers that are attached or may come back, in the order they attached."""
         return [figures.worker_snapshot(worker) for worker in self._ledger.workers.values()]
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> figures.Statistics:
         """Return figures of the moment. Costs time in proportion to the workers."""
         return figures.statistics(self._ledger)
 

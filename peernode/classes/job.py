@@ -104,12 +104,13 @@ async def hand_in(
     if b'"blob"' in raw_input:
         texts = find_references(raw_input)
         granted.update(access.readable_blob(node, call.actor, text) for text in texts)
-    stated = (body.requires, body.limits, body.retry, body.isolation)
+    stated = (body.requires, body.prefers, body.limits, body.retry, body.isolation)
     terms = b"{}"
-    if stated != (None, None, None, None):
+    if stated != (None, None, None, None, None):
         terms = to_row(
             TermsBody(
                 requires=body.requires,
+                prefers=body.prefers,
                 limits=body.limits,
                 retry=body.retry,
                 isolation=body.isolation,

@@ -117,10 +117,12 @@ def test_a_failed_job_is_1_and_shows_where_the_function_failed(capsys):
 
 
 def test_why_says_every_reason(capsys):
-    with scripted(Answer(value=JOB)) as server:
+    waiting = JOB | {"estimated_start_at": "2026-01-01T00:01:00Z"}
+    with scripted(Answer(value=waiting)) as server:
         assert run(["job", "why", "9", "--url", server.url]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "job 9 is queued, attempt 0",
+        "  starts at about 2026-01-01T00:01:00Z (an estimate)",
         "  no_gpu: needs 1 GPU (worker 7)",
         "  2026-01-01T00:00:00Z  queued",
     ]

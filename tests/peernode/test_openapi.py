@@ -140,7 +140,12 @@ async def test_answers_are_as_described(lab: Lab, document: dict[str, Any]) -> N
     await call("POST", f"/project/{project}/remove_member", {"user": "bob"})
     await call("POST", f"/project/{project}/usage")
     await call("POST", f"/project/{project}", {"quota": {"blob_bytes": 100}}, caller=operator)
-    limits = {"limits": {"run_s": 5}, "retry": {"on": ["error"]}, "requires": {"cpu": 1}}
+    limits = {
+        "limits": {"run_s": 5},
+        "retry": {"on": ["error"]},
+        "requires": {"cpu": 1},
+        "prefers": {"arch": {"x86_64": 2}},
+    }
     source = {"source": "def handler(input): return 1", "input_schema": {"type": "object"}}
     body = {"project": project, "name": "f", "runtime": "python"} | source | limits
     made = await call("POST", "/function", body)

@@ -6,7 +6,7 @@ Each effect is checked against what the scheduler may do, each step against `che
 """
 
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import assert_never, get_args
 
 import pytest
 from hypothesis import HealthCheck, settings, strategies as st
@@ -15,12 +15,15 @@ from msgspec.structs import replace
 
 from worker import events
 from worker.capabilities import gpu_memories_bytes, match
-from worker.config import Config
-from worker.events import Effect, Job, Requires, Retry, Timeouts
+from worker.config import Config, Policy
+from worker.events import Effect, Job, Preference, Requires, Retry, Timeouts
 from worker.protocol import Accelerator, Held, Offer
 from worker.scheduler import Scheduler
 
-CONFIG = Config(prefetch_max=5, programs_max=2, queues_max=2)
+CONFIGS = {
+    policy: Config(prefetch_max=5, programs_max=2, queues_max=2, classes_max=2, policy=policy)
+    for policy in get_args(Policy)
+}
 
 OFFERS = [
     Offer(
@@ -64,6 +67,7 @@ REQUIRES = [
     Requires(isolation="sandbox"),
     Requires(runtime="wasm", cpu=3),
     Requires(labels=(("site", "here"),)),
+    Requires(prefers=(Preference("arch", "aarch64", 3), Preference("accelerator", "gpu", -5))),
 ]
 RETRIES = [
     Retry(),
@@ -161,7 +165,8 @@ class World(RuleBasedStateMachine):
         super().__init__()
         self.now = 1000.0
         self.boot = 1
-        self.scheduler = Scheduler(CONFIG, self.boot)
+        self.config = CONFIGS["spread"]
+        self.scheduler = Scheduler(self.config, self.boot)
         self.machines = {n + 1: Machine(n + 1, offer) for n, offer in enumerate(OFFERS)}
         self.disk: dict[int, Row] = {}
         self.rows: dict[int, Row] = {}
@@ -215,7 +220,7 @@ class World(RuleBasedStateMachine):
                     row = self.rows[job].job
                     assert (effect.attempt, effect.delay_s) == (row.attempt - 1, 0.0)
                     assert effect.lost_on == row.lost_on, "a drain is nobody's fault"
-                assert len(effect.lost_on) < CONFIG.poison_workers
+                assert len(effect.lost_on) < self.config.poison_workers
             case events.Settle():
                 self.unview(job)
                 self.decided[job] = effect.state
@@ -277,12 +282,16 @@ class World(RuleBasedStateMachine):
         held = [self.rows[job].job.requires for job in self.view.get(lease.worker, {})]
         held.append(requires)
         assert sum(one.memory_bytes for one in held) <= machine.offer.memory_bytes
-        assert sum(one.gpu for one in held) <= len(gpu_memories_bytes(machine.offer))
+        # Each GPU goes to one job, and the largest needs find one that is large enough.
+        gpus = sorted((one.gpu_memory_bytes for one in held for _ in range(one.gpu)), reverse=True)
+        has = sorted(gpu_memories_bytes(machine.offer), reverse=True)
+        assert len(gpus) <= len(has)
+        assert all(need <= size for need, size in zip(gpus, has, strict=False))
         cpu = sum(one.cpu for one in held)
         if any(one.cpu > 1 for one in held):
             assert cpu <= machine.offer.slots, "nothing waits beside a wide job"
         else:
-            assert cpu <= machine.offer.slots + CONFIG.prefetch_max
+            assert cpu <= machine.offer.slots + self.config.prefetch_max
 
     # --- requesters -------------------------------------------------------------------------
 
@@ -373,7 +382,7 @@ class World(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.boot += 1
-        self.scheduler = Scheduler(CONFIG, self.boot)
+        self.scheduler = Scheduler(self.config, self.boot)
         self.uncommitted = []
         self.rows = {}
         self.view = {}
@@ -405,8 +414,10 @@ class World(RuleBasedStateMachine):
         for over in machine.finished.values():
             machine.outbox.append(over)
 
-    @initialize(which=st.lists(numbers, unique=True))
-    def begin(self, which: list[int]) -> None:
+    @initialize(which=st.lists(numbers, unique=True), policy=st.sampled_from(sorted(CONFIGS)))
+    def begin(self, which: list[int], policy: Policy) -> None:
+        self.config = CONFIGS[policy]
+        self.scheduler = Scheduler(self.config, self.boot)
         for number in which:
             self.attach(number)
 
@@ -579,9 +590,17 @@ class World(RuleBasedStateMachine):
             assert snapshot.state == row.state
             assert snapshot.attempt == row.job.attempt
             assert snapshot.lost_on == row.job.lost_on
+            starts_in_s = self.scheduler.starts_in_s(job, self.now)
             if snapshot.state == "queued":
-                assert self.scheduler.reasons(job, self.now), "it waits for a reason"
+                reasons = self.scheduler.reasons(job, self.now)
+                assert reasons, "it waits for a reason"
+                named = {reason.worker for reason in reasons}
+                assert named >= {one.worker for one in self.scheduler.workers()} or any(
+                    reason.code in ("behind", "backoff") for reason in reasons
+                ), "each worker says why not"
+                assert starts_in_s is None or starts_in_s > 0
             else:
+                assert starts_in_s is None
                 assert self.view[snapshot.worker][job] == snapshot.fence
                 assert not self.scheduler.reasons(job, self.now)
 
