@@ -32,7 +32,7 @@ class Preference(msgspec.Struct, frozen=True):
     """Negative: it likes it not to."""
 
 
-class Requires(msgspec.Struct, frozen=True, kw_only=True):
+class Requires(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """What a job needs of a worker. Interned by the caller: equal needs are one object.
 
     What it likes is part of it, so that jobs of one queue like the same workers.
