@@ -14,6 +14,9 @@ Function inputs and results travel as opaque JSON text (bytes), never as CBOR va
 floats, which the deterministic subset that records use has no place for.
 
 Limits: `Limits` below; every one is checked by the receiver.
+
+`docs/worker-protocol.md` says all of this to who writes a worker in another language; a test
+compares the two.
 """
 
 from typing import Annotated, Any, Final, Literal, TypeAlias
