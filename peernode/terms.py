@@ -93,6 +93,7 @@ class Terms:
     timeouts: Timeouts
     limits: Limits
     isolation: Isolation
+    prefers: tuple[Preference, ...]
 
 
 _ENCODE = msgspec.json.Encoder(order="deterministic").encode
@@ -141,7 +142,6 @@ def resolve(runtime: Runtime, function_terms: bytes, caller_terms: bytes) -> Ter
                 gpu_memory_bytes=requires.gpu_memory_bytes or 0,
                 arch=requires.arch or "",
                 labels=tuple(sorted((requires.labels or {}).items())),
-                prefers=_preferences(_merge(function.prefers, caller.prefers, PrefersBody)),
             )
         ),
         Retry(**stated_retry),
@@ -153,6 +153,7 @@ def resolve(runtime: Runtime, function_terms: bytes, caller_terms: bytes) -> Ter
         ),
         Limits(**worker_limits),
         isolation,
+        _preferences(_merge(function.prefers, caller.prefers, PrefersBody)),
     )
 
 

@@ -55,6 +55,9 @@ class Config:
     """Most classes of workers whose run times are remembered for each program. Source: guess; as
     many kinds of machines as one node has."""
 
+    preferences_max: int = 256
+    """Most distinct preferences whose weights are remembered. Source: guess; one a function."""
+
     policy: Policy = "spread"
     """Who gets a job among workers that fit, have room, and are liked equally: `spread`, who has
     most free slots; `pack`, who has fewest, so that others stay empty."""
@@ -83,7 +86,13 @@ class Config:
         for name in ("grace_s", "prefetch_s", "prefetch_max", "overtake_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
-        for name in ("programs_max", "classes_max", "poison_workers", "queues_max"):
+        for name in (
+            "programs_max",
+            "classes_max",
+            "preferences_max",
+            "poison_workers",
+            "queues_max",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
         if self.policy not in ("spread", "pack"):

@@ -28,9 +28,13 @@ CLASS_LENGTH_MAX: Final = 256
 def class_of(offer: Offer) -> str:
     """Return the class of a worker's hardware: programs run as fast on all workers of one."""
     kinds = sorted(accelerator.kind.lower() for accelerator in offer.accelerators)
-    speed = offer.speed_rounds_per_s.bit_length()
-    parts = (offer.arch, ",".join(kinds), ",".join(offer.backends), str(speed))
+    parts = (offer.arch, ",".join(kinds), ",".join(offer.backends), str(speed_of(offer)))
     return "/".join(parts)[-CLASS_LENGTH_MAX:]
+
+
+def speed_of(offer: Offer) -> int:
+    """Return how often a machine's measured speed doubles; 0: not measured."""
+    return offer.speed_rounds_per_s.bit_length()
 
 
 class Program:

@@ -22,7 +22,7 @@ Cause = Literal["error", "timeout", "limit", "lost"]
 """Why an attempt ended badly, in the words of `retry.on`."""
 
 
-class Preference(msgspec.Struct, frozen=True):
+class Preference(msgspec.Struct, frozen=True, cache_hash=True):
     """Something a job likes its worker to have."""
 
     kind: Literal["label", "arch", "accelerator", "backend"]
@@ -33,10 +33,7 @@ class Preference(msgspec.Struct, frozen=True):
 
 
 class Requires(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
-    """What a job needs of a worker. Interned by the caller: equal needs are one object.
-
-    What it likes is part of it, so that jobs of one queue like the same workers.
-    """
+    """What a job needs of a worker. Interned by the caller: equal needs are one object."""
 
     runtime: Runtime = "python"
     isolation: Isolation = "process"
@@ -48,7 +45,6 @@ class Requires(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     gpu_memory_bytes: int = 0
     arch: str = ""
     labels: tuple[tuple[str, str], ...] = ()
-    prefers: tuple[Preference, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for needs that would take no room."""
@@ -84,6 +80,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     requires: Requires
     retry: Retry
     timeouts: Timeouts
+    prefers: tuple[Preference, ...] = ()
+    """What it would like besides what it requires."""
     priority: int = 0
     """Higher first; equal priorities in the order of submission."""
     age_s: float = 0.0

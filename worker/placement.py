@@ -22,14 +22,14 @@ The cost of a decision grows with the number of distinct `Requires` that wait (n
 workers when a queue was empty.  Jobs leave queues here; leases are made by the scheduler.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 from worker.attempts import Attempt, Entry, held_of, precedes
 from worker.capabilities import match
 from worker.config import Config
 from worker.estimates import Estimates
-from worker.events import Requires
+from worker.events import Preference, Requires
 from worker.preferences import weigh
 from worker.protocol import Offer
 from worker.queue import Queue
@@ -49,8 +49,10 @@ class Placement:
         """In the order in which they attached (last)."""
         self.queues: dict[Requires, Queue] = {}
         self.estimates = Estimates(config.estimate_weight, config.programs_max, config.classes_max)
-        self._plain = config.policy == "spread"
+        self._spreads = self._plain = config.policy == "spread"
         """Free slots decide alone: no other policy, and one class of workers at most."""
+        self._weights: dict[tuple[Preference, ...], dict[int, int]] = {}
+        """Preferences -> worker -> its weight. A few are remembered: most jobs share theirs."""
         self._queues_sweep = config.queues_max
         self.ahead: dict[int, Worker] = {}
         """Workers where leases wait for a slot, or did when last looked at."""
@@ -74,12 +76,31 @@ class Placement:
         worker.waiting.clear()
         for queue in self.queues.values():
             queue.workers.pop(worker.worker, None)
-            queue.weights.pop(worker.worker, None)
+        for weights in self._weights.values():
+            weights.pop(worker.worker, None)
         self._look_at_classes()
 
     def _look_at_classes(self) -> None:
         classes = {worker.class_name for worker in self.workers.values()}
-        self._plain = self._config.policy == "spread" and len(classes) < 2
+        self._plain = self._spreads and len(classes) < 2
+
+    def _weights_for(self, prefers: tuple[Preference, ...]) -> dict[int, int]:
+        """Return what workers weigh for jobs with these preferences, as far as was asked."""
+        weights = self._weights.get(prefers)
+        if weights is None:
+            if len(self._weights) >= self._config.preferences_max:
+                self._weights.clear()
+            weights = self._weights[prefers] = {}
+        return weights
+
+    def _weight(
+        self, weights: dict[int, int], prefers: tuple[Preference, ...], worker: Worker
+    ) -> int:
+        weight = weights.get(worker.worker)
+        if weight is None:
+            assert worker.offer is not None
+            weight = weights[worker.worker] = weigh(prefers, worker.offer)
+        return weight
 
     def unreserve(self, worker: Worker) -> None:
         """A worker is not held free any more."""
@@ -90,8 +111,6 @@ class Placement:
     def _match(self, queue: Queue, worker: Worker) -> None:
         if worker.offer is not None and not match(queue.requires, worker.offer):
             queue.workers[worker.worker] = worker
-            if queue.requires.prefers:
-                queue.weights[worker.worker] = weigh(queue.requires.prefers, worker.offer)
             if queue.first is not None:
                 worker.waiting[queue] = None
 
@@ -166,15 +185,26 @@ class Placement:
 
     def worker_for(self, queue: Queue, now: float) -> Worker | None:
         """Return the worker that is to have the first job of this queue now."""
-        if self._plain and not queue.weights:
-            return self._roomiest(queue, now)
         assert queue.first is not None
-        ranks = self.estimates.ranks(queue.first.job.program, self._config.prefetch_s)
+        job = queue.first.job
+        if self._plain and not job.prefers:
+            return self._roomiest(queue, now)
+        weights = self._weights_for(job.prefers) if job.prefers else None
+        # A class that was not measured yet is tried as if it were the fastest.
+        ranks = self.estimates.ranks(job.program, self._config.prefetch_s)
+        least = min(ranks.values()) if ranks is not None else 0
         best, best_merit = None, _NO_MERIT
         for worker in queue.workers.values():
             if not worker.open or (worker.free_slots < queue.cpu and not worker.turning):
                 continue
-            merit = self._merit(queue, worker, ranks)
+            room = worker.free_slots - len(worker.prefetched)
+            merit = (
+                worker.fits(queue),
+                0 if weights is None else self._weight(weights, job.prefers, worker),
+                0 if ranks is None else -ranks.get(worker.class_name, least),
+                room if self._spreads else -room,
+                worker.speed,
+            )
             if (best is None or merit > best_merit) and self.next_for(worker, now) is queue:
                 best, best_merit = worker, merit
         return best
@@ -190,22 +220,6 @@ class Placement:
             if self.next_for(worker, now) is queue:
                 best = worker
         return best
-
-    def _merit(self, queue: Queue, worker: Worker, ranks: Mapping[str, int] | None) -> Merit:
-        """Return how good a worker is for the first job of a queue: the greatest gets it."""
-        rank = 0
-        if ranks is not None:
-            # A class that was not measured yet is tried as if it were the fastest.
-            rank = -ranks[worker.class_name] if worker.class_name in ranks else -min(ranks.values())
-        room = worker.free_slots - len(worker.prefetched)
-        assert worker.offer is not None
-        return (
-            worker.fits(queue),
-            queue.weights.get(worker.worker, 0),
-            rank,
-            room if self._config.policy == "spread" else -room,
-            worker.offer.speed_rounds_per_s.bit_length(),
-        )
 
     def rivals(self, queue: Queue) -> list[Queue]:
         """Return the queues whose jobs some worker may have that fits this one, itself included."""
@@ -321,14 +335,18 @@ class Placement:
                 for worker in self.workers.values()
                 if worker.offer is not None and not match(requires, worker.offer)
             ]
-            weighed = fitting if requires.prefers else []
-            assert list(queue.weights) == weighed, "what is liked is weighed"
             assert list(queue.workers) == fitting, "a queue knows the workers that fit, in order"
             for worker in queue.workers.values():
                 assert (queue in worker.waiting) == (queue.first is not None)
             if queue.reserved is not None:
                 assert queue.reserved.reserved is queue
                 assert queue.first is not None
+        assert len(self._weights) <= self._config.preferences_max
+        for prefers, weights in self._weights.items():
+            for number, weight in weights.items():
+                offer = self.workers[number].offer
+                assert offer is not None
+                assert weight == weigh(prefers, offer), "weights are of the last offer"
         for worker in self.workers.values():
             worker.check()
             assert all(queue.first is not None for queue in worker.waiting)

@@ -114,7 +114,6 @@ class Queue:
         "memory_bytes",
         "requires",
         "reserved",
-        "weights",
         "workers",
     )
 
@@ -128,8 +127,6 @@ class Queue:
         """The job that is served next. Kept up to date by every method."""
         self.workers: dict[int, Worker] = {}
         """Workers that fit, in the order in which they attached. Kept by `worker.placement`."""
-        self.weights: dict[int, int] = {}
-        """What each of them weighs for these jobs; empty when they like all alike. Likewise."""
         self.reserved: Worker | None = None
         """A worker held free for the first job. Kept by `worker.placement`."""
         self._lanes: dict[int, Lane] = {}

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from worker.attempts import Attempt, Entry
 from worker.capabilities import gpu_memories_bytes, gpus
 from worker.deadlines import Timer
-from worker.estimates import class_of
+from worker.estimates import class_of, speed_of
 from worker.protocol import Offer
 from worker.queue import Queue
 
@@ -45,6 +45,7 @@ class Worker:
         "since_s",
         "slots",
         "slotted",
+        "speed",
         "timer",
         "turning",
         "waiting",
@@ -59,6 +60,8 @@ class Worker:
         """`None`: not seen since the node started."""
         self.class_name = ""
         """See `worker.estimates`."""
+        self.speed = 0
+        """Doublings of its machine's speed."""
         self.attached = False
         self.cordoned = False
         self.draining = False
@@ -110,6 +113,7 @@ class Worker:
         self.offer = offer
         self.slots = offer.slots
         self.class_name = class_of(offer)
+        self.speed = speed_of(offer)
         self._reset()
 
     def drop(self) -> list[Entry]:

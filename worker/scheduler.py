@@ -505,6 +505,11 @@ class Scheduler:
             return None
         return starts_in_s(entry, self._ledger.placement, now)
 
+    def worker(self, number: int) -> WorkerSnapshot | None:
+        """Return a worker that is attached or may come back."""
+        worker = self._ledger.workers.get(number)
+        return figures.worker_snapshot(worker) if worker is not None else None
+
     def workers(self) -> list[WorkerSnapshot]:
         """Return all workers that are attached or may come back, in the order they attached."""
         return [figures.worker_snapshot(worker) for worker in self._ledger.workers.values()]

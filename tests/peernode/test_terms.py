@@ -100,7 +100,7 @@ def test_a_callers_terms_win_field_by_field(function: TermsBody, caller: TermsBo
     for name in ("cpu", "gpu", "gpu_memory_bytes", "arch"):
         assert getattr(terms.requires, name) == wins("requires", name, getattr(Requires(), name))
     assert dict(terms.requires.labels) == wins("requires", "labels", {})
-    liked = {(one.kind, one.value): one.weight for one in terms.requires.prefers}
+    liked = {(one.kind, one.value): one.weight for one in terms.prefers}
     for name, kind in KINDS.items():
         for value, weight in wins("prefers", name, {}).items():
             assert liked.pop((kind, value), 0) == weight
@@ -125,7 +125,7 @@ def test_terms_are_read_as_they_were_stated(body: TermsBody) -> None:
 def test_equal_terms_are_one_object(function: TermsBody, caller: TermsBody) -> None:
     rows = to_row(function), to_row(caller)
     assert resolve("python", *rows) is resolve("python", bytes(rows[0]), bytes(rows[1]))
-    needs = to_row(TermsBody(requires=caller.requires, prefers=caller.prefers))
+    needs = to_row(TermsBody(requires=caller.requires))
     other, same = resolve("python", NO_TERMS, needs), resolve("python", needs, NO_TERMS)
     assert other.requires is same.requires, "jobs with equal needs wait in one queue"
 

@@ -63,37 +63,36 @@ def test_each_preference_counts_by_itself(prefers: list[Preference]) -> None:
 def test_the_worker_that_weighs_most_gets_the_job_while_it_has_room() -> None:
     node = Node()
     fleet(node, offer_of(4), replace(offer_of(2), labels={"disk": "ssd"}))
-    liked = Requires(prefers=(SSD,))
-    assert leases(node.submit(10, 11, 12, requires=liked)) == [(2, 10), (2, 11), (1, 12)]
+    liked = (SSD,)
+    assert leases(node.submit(10, 11, 12, prefers=liked)) == [(2, 10), (2, 11), (1, 12)]
     assert leases(node.submit(13)) == [(1, 13)], "who likes nothing goes where there is most room"
 
 
 def test_what_weighs_less_than_nothing_is_taken_last() -> None:
     node = Node()
     fleet(node, replace(offer_of(4), labels={"disk": "ssd"}), offer_of(1))
-    averse = Requires(prefers=(replace(SSD, weight=-1),))
-    assert leases(node.submit(10, 11, requires=averse)) == [(2, 10), (1, 11)]
+    averse = (replace(SSD, weight=-1),)
+    assert leases(node.submit(10, 11, prefers=averse)) == [(2, 10), (1, 11)]
 
 
 def test_a_preference_never_makes_a_job_wait_nor_run_where_it_does_not_fit() -> None:
     node = Node()
     fleet(node, replace(offer_of(1), labels={"disk": "ssd"}), offer_of(1))
-    needs = Requires(prefers=(SSD,), memory_bytes=1 << 40)
-    assert leases(node.submit(9, requires=needs)) == []
-    liked = Requires(prefers=(SSD,))
-    assert leases(node.submit(10, 11, requires=liked)) == [(1, 10), (2, 11)]
-    assert leases(node.submit(12, requires=liked)) == []
+    assert leases(node.submit(9, prefers=(SSD,), requires=Requires(memory_bytes=1 << 40))) == []
+    liked = (SSD,)
+    assert leases(node.submit(10, 11, prefers=liked)) == [(1, 10), (2, 11)]
+    assert leases(node.submit(12, prefers=liked)) == []
     assert leases(node.finish(2, 11)) == [(2, 12)]
 
 
 def test_quick_jobs_do_not_wait_at_a_liked_worker_while_another_is_free() -> None:
     node = Node()
     fleet(node, replace(offer_of(1), labels={"disk": "ssd"}), offer_of(1))
-    liked = Requires(prefers=(SSD,))
+    liked = (SSD,)
     for job in range(20, 24):
-        node.submit(job, requires=liked)
+        node.submit(job, prefers=liked)
         node.scheduler.handle(finish_of(node, job, 0.001), node.now)
-    assert leases(node.submit(10, 11, requires=liked)) == [(1, 10), (2, 11)]
+    assert leases(node.submit(10, 11, prefers=liked)) == [(1, 10), (2, 11)]
 
 
 def finish_of(node: Node, job: int, run_s: float) -> object:
@@ -108,11 +107,24 @@ def test_a_worker_that_comes_back_with_another_offer_is_weighed_anew() -> None:
     node = Node()
     ssd = replace(offer_of(1), labels={"disk": "ssd"})
     fleet(node, ssd, offer_of(1))
-    liked = Requires(prefers=(SSD,))
-    node.submit(10, requires=liked)
+    liked = (SSD,)
+    node.submit(10, prefers=liked)
     node.finish(1, 10)
     node.tell(Detach(1), Attach(1, offer_of(1)), Attach(2, ssd))
-    assert leases(node.submit(11, requires=liked)) == [(2, 11)]
+    assert leases(node.submit(11, prefers=liked)) == [(2, 11)]
+
+
+def test_jobs_that_like_different_things_wait_in_one_queue() -> None:
+    """However many there are, a worker with room looks at one of them."""
+    node = Node(config=Config(preferences_max=4))
+    node.attach(1, 1)
+    node.submit(10)
+    for weight in range(1, 40):
+        node.submit(10 + weight, prefers=(replace(SSD, weight=weight),))
+    assert node.scheduler.statistics().queues == 1
+    fleet(node, *[replace(offer_of(4), labels={"disk": "ssd"})] * 9)
+    for weight in range(1, 40):
+        node.submit(100 + weight, prefers=(replace(SSD, weight=weight),))
 
 
 # --- policies -------------------------------------------------------------------------------
@@ -160,8 +172,8 @@ def test_where_it_makes_little_difference_room_decides() -> None:
 
 def test_what_a_job_likes_goes_before_where_it_is_fast() -> None:
     node = measured(fast_s=1.0, slow_s=4.0)
-    liked = Requires(prefers=(Preference("arch", "x86_64", 1),))
-    assert leases(node.submit(10, requires=liked)) == [(1, 10)]
+    liked = (Preference("arch", "x86_64", 1),)
+    assert leases(node.submit(10, prefers=liked)) == [(1, 10)]
 
 
 def test_a_class_that_was_not_measured_is_tried() -> None:

@@ -21,7 +21,14 @@ from worker.protocol import Accelerator, Held, Offer
 from worker.scheduler import Scheduler
 
 CONFIGS = {
-    policy: Config(prefetch_max=5, programs_max=2, queues_max=2, classes_max=2, policy=policy)
+    policy: Config(
+        prefetch_max=5,
+        programs_max=2,
+        queues_max=2,
+        classes_max=2,
+        preferences_max=1,
+        policy=policy,
+    )
     for policy in get_args(Policy)
 }
 
@@ -67,7 +74,11 @@ REQUIRES = [
     Requires(isolation="sandbox"),
     Requires(runtime="wasm", cpu=3),
     Requires(labels=(("site", "here"),)),
-    Requires(prefers=(Preference("arch", "aarch64", 3), Preference("accelerator", "gpu", -5))),
+]
+PREFERS: list[tuple[Preference, ...]] = [
+    (),
+    (Preference("arch", "aarch64", 3), Preference("accelerator", "gpu", -5)),
+    (Preference("arch", "x86_64", 1),),
 ]
 RETRIES = [
     Retry(),
@@ -299,6 +310,7 @@ class World(RuleBasedStateMachine):
         requires=st.sampled_from(REQUIRES),
         retry=st.sampled_from(RETRIES),
         timeouts=st.sampled_from(TIMEOUTS),
+        prefers=st.sampled_from(PREFERS),
         priority=st.integers(0, 2),
         program=st.sampled_from("abc"),
         count=st.integers(1, 4),
@@ -308,6 +320,7 @@ class World(RuleBasedStateMachine):
         requires: Requires,
         retry: Retry,
         timeouts: Timeouts,
+        prefers: tuple[Preference, ...],
         priority: int,
         program: str,
         count: int,
@@ -319,6 +332,7 @@ class World(RuleBasedStateMachine):
                 requires=requires,
                 retry=retry,
                 timeouts=timeouts,
+                prefers=prefers,
                 priority=priority,
             )
             self.next_job += 1
