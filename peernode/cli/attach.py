@@ -27,7 +27,7 @@ from storage.clock import Clock, Entropy, SystemClock, SystemEntropy
 from storage.signing import SEED_SIZE_BYTES, Keypair
 from worker.agent import Config, run_agent
 from worker.certificate_pin import is_pin
-from worker.link import Link, LinkClosed, LinkRefused
+from worker.link import Link, LinkBroken, LinkClosed, LinkRefused
 from worker.offer import measure_offer
 from worker.process_tree import become_subreaper
 from worker.websocket_link import WrongCertificate, open_websocket_link
@@ -149,7 +149,7 @@ def link_factory(
         nonlocal attached, said
         try:
             link = await open_one()
-        except LinkClosed as error:
+        except (LinkClosed, LinkBroken) as error:
             if isinstance(error, WrongCertificate) and not attached:
                 raise LinkRefused(str(error)) from error
             if str(error) != said:

@@ -68,6 +68,12 @@ def impostor(pair: str) -> Iterator[tuple[str, list[bytes]]]:
         thread.join(10)
 
 
+def again(node: Daemon, person: Person) -> Person:
+    """Return the user, logged in at a node that was started anew."""
+    token = node.login(person.name)
+    return Person(person.id, person.name, token, node.client(token))
+
+
 def begin(node: Daemon) -> tuple[Person, str]:
     person = node.sign_up("ada")
     return person, person.deploy(person.project("p"), "echo", ECHO)
@@ -101,21 +107,18 @@ def test_a_pinned_worker_comes_back_over_a_renewed_certificate_and_to_nobody_els
             assert process.wait(30) == 1
             assert heard == []
     with node(write_pair(tmp_path, key, "renewed")) as second:
-        (person,) = [Person(person.id, "ada", token, second.client(token)) for token in
-                     [second.login("ada")]]  # fmt: skip
+        person = again(second, person)
         with attached(second.url, "", directory):  # its own key and the kept pin are enough
             assert person.run(echo, 2)["worker"] == made["id"]
             second.stop()
             with node(write_pair(tmp_path, new_key(), "other")) as third:
                 # Who is attached already goes on trying: somebody else may only be in between.
-                person = Person(person.id, "ada", token := third.login("ada"), third.client(token))
+                person = again(third, person)
                 waiting = person.hand_in(echo, 3)["id"]
-                assert (
-                    expect(person.http.get(f"/job/{waiting}", params={"wait": 1}))["state"]
-                    == "queued"
-                )
+                found = expect(person.http.get(f"/job/{waiting}", params={"wait": 1}))
+                assert found["state"] == "queued"
             second.start()
-            person = Person(person.id, "ada", token := second.login("ada"), second.client(token))
+            person = again(second, person)
             assert person.ended(waiting)["worker"] == made["id"]
 
 
