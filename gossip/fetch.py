@@ -18,7 +18,7 @@ blocks are kept.
 """
 
 from itertools import count
-from typing import Final, assert_never
+from typing import assert_never
 
 import msgspec
 
@@ -41,10 +41,9 @@ from gossip.fetch_events import (
 )
 from gossip.fetch_messages import Kind, Thing
 from gossip.fetch_transfer import Transfer
+from gossip.timetable import FOREVER, Timetable
 from storage import cid as cids
 from storage.errors import InvalidData
-
-FOREVER: Final = float("inf")
 
 
 class _Waiter(msgspec.Struct):
@@ -65,6 +64,10 @@ class Fetch:
         self._keys: dict[int, tuple[Thing, bytes]] = {}
         self._owners: dict[int, Transfer] = {}
         """The fetch of each request that is not over."""
+        self._dues = Timetable()
+        """When each fetch has something to do, if nothing else happens."""
+        self._deadlines = Timetable()
+        """When each waiter is told what there is to say by then."""
         self._fetch_numbers = count(1)
         self._request_numbers = count(1)
 
@@ -113,8 +116,7 @@ class Fetch:
     @property
     def deadline(self) -> float | None:
         """When to send `Tick` next, in the time of `now`; `None`: no need to."""
-        dues = [transfer.due() for transfer in self._transfers.values()]
-        due = min([*dues, *(waiter.deadline for waiter in self._waiters.values())], default=FOREVER)
+        due = min(self._dues.soonest, self._deadlines.soonest)
         return None if due == FOREVER else due
 
     @property
@@ -134,6 +136,12 @@ class Fetch:
             assert self._waiting[fetch], "a fetch that nobody waits for"
             deadlines = [self._waiters[waiter].deadline for waiter in self._waiting[fetch]]
             assert transfer.deadline >= max(deadlines)
+        dues = [transfer.due() for transfer in self._transfers.values()]
+        assert self._dues.soonest == min(dues, default=FOREVER)
+        deadlines = [waiter.deadline for waiter in self._waiters.values()]
+        assert self._deadlines.soonest == min(deadlines, default=FOREVER)
+        self._dues.check()
+        self._deadlines.check()
         waiting = [waiter for waiters in self._waiting.values() for waiter in waiters]
         assert sorted(waiting) == sorted(self._waiters)
         owners = [owner.number for owner in self._owners.values()]
@@ -169,6 +177,7 @@ class Fetch:
         transfer.add(ask.providers)
         transfer.deadline = max(transfer.deadline, ask.deadline)
         self._waiters[ask.waiter] = _Waiter(fetch, ask.deadline)
+        self._deadlines.set(ask.waiter, ask.deadline)
         self._waiting[fetch][ask.waiter] = None
         return transfer
 
@@ -176,6 +185,7 @@ class Fetch:
         gone = self._waiters.pop(waiter, None)
         if gone is None:
             return None
+        self._deadlines.drop(waiter)
         del self._waiting[gone.fetch][waiter]
         return self._left(gone.fetch, out)
 
@@ -191,6 +201,7 @@ class Fetch:
         late = [number for number, waiter in self._waiters.items() if waiter.deadline <= now]
         for number in late:
             fetch = self._waiters.pop(number).fetch
+            self._deadlines.drop(number)
             out.append(Answer(number, fetch, self._transfers[fetch].timed_out()))
             del self._waiting[fetch][number]
             self._left(fetch, out)
@@ -201,15 +212,19 @@ class Fetch:
 
     def _go_on(self, transfer: Transfer, now: float, out: list[Effect]) -> None:
         transfer.go_on(now, self._request_numbers, out)
-        if transfer.outcome is not None:
+        if transfer.outcome is None:
+            self._dues.set(transfer.number, transfer.due())
+        else:
             self._answer(transfer.number, transfer.outcome, out)
 
     def _answer(self, fetch: int, outcome: Outcome, out: list[Effect]) -> None:
         for waiter in self._waiting[fetch]:
             del self._waiters[waiter]
+            self._deadlines.drop(waiter)
             out.append(Answer(waiter, fetch, outcome))
         self._remove(fetch)
 
     def _remove(self, fetch: int) -> None:
+        self._dues.drop(fetch)
         del self._by_thing[self._keys.pop(fetch)]
         del self._transfers[fetch], self._waiting[fetch]

@@ -23,21 +23,12 @@ from typing import Final, Protocol
 
 import trio
 
-from gossip.errors import PeerClosed, PeerTimeout, PeerUnreachable, RemoteProtocolError
-from gossip.memory_stream import MemoryStream, require_frame
-from gossip.network import (
-    FrameHandler,
-    PeerDown,
-    PeerEvent,
-    PeerUp,
-    RequestHandler,
-    Stream,
-    StreamHandler,
-    Watcher,
-)
+from gossip.memory_node import MemoryNetwork
+from gossip.memory_stream import MemoryStream
+from gossip.network import PeerDown, PeerUp
 
-FRAMES_QUEUED_MAX: Final = 1024
-"""Most frames of `send` on their way to one peer. Source: guess; 4 MB of small ones."""
+AGENT: Final = "peernode/memory"
+"""What peers are told that a node in memory is."""
 
 
 class Line(Protocol):
@@ -65,7 +56,7 @@ class PerfectLine:
 
 
 @dataclass(slots=True)
-class _Link:
+class Link:
     """Two nodes that are up for each other."""
 
     streams: dict[MemoryStream, None]
@@ -87,7 +78,7 @@ class Wire:
         self.report = report
         self._silence_max_s = silence_max_s
         self._nodes: dict[str, MemoryNetwork] = {}
-        self._links: dict[tuple[str, str], _Link] = {}
+        self._links: dict[tuple[str, str], Link] = {}
         self._cuts: dict[tuple[str, str], None] = {}
         self._held: dict[tuple[str, str], list[Callable[[], None]]] = {}
         """What streams and requests sent over a direction that is cut."""
@@ -98,7 +89,7 @@ class Wire:
 
     # --- for whoever arranges the network -------------------------------------------------
 
-    def join(self, peer: str) -> "MemoryNetwork":
+    def join(self, peer: str) -> MemoryNetwork:
         """Return the network of a new node. Raises `ValueError` for an id that is taken."""
         if peer in self._nodes:
             raise ValueError(f"{peer} is there already")
@@ -112,14 +103,17 @@ class Wire:
         del self._nodes[peer]
 
     def connect(self, one: str, other: str) -> bool:
-        """Make two nodes peers; tell whether they are, which a cut between them prevents."""
+        """Have one node dial another; tell whether they are peers, which cuts prevent."""
         if _pair(one, other) in self._links:
             return True
         if one == other or (one, other) in self._cuts or (other, one) in self._cuts:
             return False
-        self._links[_pair(one, other)] = _Link({})
-        self._nodes[one].tell(PeerUp(other))
-        self._nodes[other].tell(PeerUp(one))
+        ours, theirs = self._nodes[one], self._nodes[other]
+        if ours.has_cut_off(other) or theirs.has_cut_off(one):
+            return False
+        self._links[_pair(one, other)] = Link({})
+        ours.tell(PeerUp(other, is_outbound=True, agent=AGENT))
+        theirs.tell(PeerUp(one, is_outbound=False, agent=AGENT))
         return True
 
     def disconnect(self, one: str, other: str) -> None:
@@ -161,7 +155,7 @@ class Wire:
 
     # --- for the nodes --------------------------------------------------------------------
 
-    def find(self, source: str, target: str) -> "tuple[MemoryNetwork, _Link] | None":
+    def find(self, source: str, target: str) -> tuple[MemoryNetwork, Link] | None:
         """Return a peer that is up, and the link to it."""
         link = self._links.get(_pair(source, target))
         return None if link is None else (self._nodes[target], link)
@@ -230,163 +224,6 @@ async def open_wire(
         nursery.start_soon(wire.run)
         yield wire
         nursery.cancel_scope.cancel()
-
-
-class MemoryNetwork:
-    """One node's `Network`. Made by `Wire.join`."""
-
-    def __init__(self, wire: Wire, peer: str) -> None:
-        self._wire = wire
-        self._peer = peer
-        self._watchers: list[Watcher] = []
-        self._frames: tuple[FrameHandler, int] | None = None
-        self.requests: dict[str, tuple[RequestHandler, int]] = {}
-        self.streams: dict[str, tuple[StreamHandler, int]] = {}
-        self._queued: dict[str, int] = {}
-
-    @property
-    def peer(self) -> str:
-        """This node's own id."""
-        return self._peer
-
-    def peers(self) -> list[str]:
-        """Return the peers that are up, in the order they came."""
-        return self._wire.peers(self._peer)
-
-    def watch(self, watcher: Watcher) -> None:
-        """Tell `watcher` of each peer that comes or goes from now on."""
-        self._watchers.append(watcher)
-
-    def serve_frames(self, handler: FrameHandler, *, size_max_bytes: int) -> None:
-        """Give `handler` what peers `send`."""
-        if self._frames is not None:
-            raise ValueError("frames are served already")
-        self._frames = handler, size_max_bytes
-
-    def serve_requests(
-        self, protocol: str, handler: RequestHandler, *, size_max_bytes: int
-    ) -> None:
-        """Let `handler` reply to requests."""
-        self._require_unserved(protocol)
-        self.requests[protocol] = handler, size_max_bytes
-
-    def serve_streams(self, protocol: str, handler: StreamHandler, *, size_max_bytes: int) -> None:
-        """Let `handler` talk over streams that peers open."""
-        self._require_unserved(protocol)
-        self.streams[protocol] = handler, size_max_bytes
-
-    def send(self, peer: str, frame: bytes) -> bool:
-        """Hand a frame to the peer's queue; tell whether it was taken."""
-        require_frame(frame)
-        found = self._wire.find(self._peer, peer)
-        if found is None or self._queued.get(peer, 0) >= FRAMES_QUEUED_MAX:
-            return False
-        other, link = found
-        self._queued[peer] = self._queued.get(peer, 0) + 1
-
-        def deliver(has_arrived: bool) -> None:
-            self._queued[peer] -= 1
-            now = self._wire.find(self._peer, peer)
-            if has_arrived and now is not None and now[1] is link:
-                other.take_frame(self._peer, frame)
-
-        self._wire.drop_or_carry(self._peer, peer, len(frame), deliver)
-        return True
-
-    async def request(
-        self, peer: str, protocol: str, frame: bytes, *, reply_size_max_bytes: int, timeout_s: float
-    ) -> bytes:
-        """Return the peer's reply."""
-        require_frame(frame)
-        found = self._wire.find(self._peer, peer)
-        if found is None:
-            raise PeerUnreachable(f"{peer} is not up")
-        other, link = found
-        served = other.requests.get(protocol)
-        if served is None:
-            raise PeerUnreachable(f"{peer} does not serve {protocol}")
-        handler, size_max_bytes = served
-        # A stream of its own for each request: none waits for another, and a broken link ends all.
-        ours, theirs = self._open(link, other, reply_size_max_bytes, size_max_bytes)
-
-        async def reply(stream: Stream) -> None:
-            await stream.send(await handler(stream.peer, await stream.receive()))
-
-        with trio.move_on_after(timeout_s):
-            try:
-                await ours.send(frame)
-                self._wire.nursery.start_soon(other.guard, reply, theirs)
-                return await ours.receive()
-            finally:
-                await ours.aclose()
-        raise PeerTimeout(f"{peer} did not reply in {timeout_s} s")
-
-    async def open_stream(
-        self, peer: str, protocol: str, *, size_max_bytes: int, timeout_s: float
-    ) -> Stream:
-        """Open a stream to the peer."""
-        await trio.lowlevel.checkpoint()
-        found = self._wire.find(self._peer, peer)
-        if found is None:
-            raise PeerUnreachable(f"{peer} is not up")
-        other, link = found
-        served = other.streams.get(protocol)
-        if served is None:
-            raise PeerUnreachable(f"{peer} does not serve {protocol}")
-        handler, theirs_max_bytes = served
-        ours, theirs = self._open(link, other, size_max_bytes, theirs_max_bytes)
-        self._wire.nursery.start_soon(other.guard, handler, theirs)
-        return ours
-
-    # --- for the wire ---------------------------------------------------------------------
-
-    def tell(self, event: PeerEvent) -> None:
-        """Tell the watchers."""
-        for watcher in self._watchers:
-            watcher(event)
-
-    def take_frame(self, peer: str, frame: bytes) -> None:
-        """Hand over a frame that has arrived."""
-        if self._frames is not None and len(frame) <= self._frames[1]:
-            try:
-                self._frames[0](peer, frame)
-            except Exception as error:  # noqa: BLE001  (boundary: a fault of the handler)
-                self._wire.report(self._peer, error)
-
-    async def guard(self, handler: StreamHandler, stream: "MemoryStream") -> None:
-        """Run a handler; whatever leaves it ends its stream, and is reported."""
-        try:
-            await handler(stream)
-        except (PeerClosed, PeerTimeout, PeerUnreachable, RemoteProtocolError):
-            pass  # Nobody's fault here: the stream is over.
-        except Exception as error:  # noqa: BLE001  (boundary: a fault of the handler)
-            self._wire.report(self._peer, error)
-        finally:
-            await stream.aclose()
-
-    def _open(
-        self, link: _Link, other: "MemoryNetwork", ours_max_bytes: int, theirs_max_bytes: int
-    ) -> tuple[MemoryStream, MemoryStream]:
-        """Return the two ends of a stream, each with the most bytes that it receives at once."""
-        ours = self._end(link, other.peer, ours_max_bytes)
-        theirs = other._end(link, self.peer, theirs_max_bytes)  # noqa: SLF001  (of our class)
-        ours.other, theirs.other = theirs, ours
-        return ours, theirs
-
-    def _end(self, link: _Link, peer: str, received_max_bytes: int) -> MemoryStream:
-        def carry(size_bytes: int, deliver: Callable[[], None]) -> None:
-            self._wire.carry(self._peer, peer, size_bytes, deliver)
-
-        def forget(stream: MemoryStream) -> None:
-            link.streams.pop(stream, None)
-
-        stream = MemoryStream(peer, carry, forget, received_max_bytes=received_max_bytes)
-        link.streams[stream] = None
-        return stream
-
-    def _require_unserved(self, protocol: str) -> None:
-        if protocol in self.requests or protocol in self.streams:
-            raise ValueError(f"{protocol} is served already")
 
 
 def _pair(one: str, other: str) -> tuple[str, str]:

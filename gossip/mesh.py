@@ -51,6 +51,7 @@ from gossip.mesh_events import (
     Identified,
     Input,
     Judge,
+    Pardon,
     Publish,
     Received,
     Reopened,
@@ -164,6 +165,8 @@ class Mesh:
                 self._scores.appraise(peer, score, now)
                 if (found := self._overlay.peers.get(peer)) is not None:
                     self._overlay.weigh(found)
+            case Pardon(peer):
+                self._scores.pardon(peer, now)
             case _:
                 assert_never(input)
         return self._outbox.flush(now)

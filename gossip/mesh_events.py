@@ -111,6 +111,12 @@ class Appraise(msgspec.Struct, frozen=True, gc=False):
     score: float
 
 
+class Pardon(msgspec.Struct, frozen=True, gc=False):
+    """The application has dealt with what a peer did: it begins anew, but for its `Appraise`."""
+
+    peer: bytes
+
+
 class Tick(msgspec.Struct, frozen=True, gc=False):
     """It is `Mesh.deadline`, or later."""
 
@@ -127,6 +133,7 @@ Input: TypeAlias = (
     | Unsubscribe
     | Judge
     | Appraise
+    | Pardon
     | Tick
 )
 
@@ -168,6 +175,8 @@ class Disconnect(msgspec.Struct, frozen=True, gc=False):
 
     peer: bytes
     reason: str
+    is_misbehaving: bool = False
+    """Its score is too low: it would be disconnected again whenever it comes, until `Pardon`."""
 
 
 class Exchange(msgspec.Struct, frozen=True):

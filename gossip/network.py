@@ -18,7 +18,11 @@ Rules that both keep, and one contract suite checks:
 3. A stream that breaks raises `PeerClosed` at both ends; what was not received yet may be lost.
 4. Whoever does not read makes the other side's `send` wait, on streams, and lose, on gossip.
 5. An exception that leaves a handler ends that handler's stream or request, is reported, and
-   touches nothing else.
+   touches nothing else.  A `PeerError` is no fault of ours and is not reported.
+6. What a peer does against the rules of a protocol (a frame over the limit, a `PeerError` with a
+   penalty that leaves the handler that was answering it) is told to whoever watches faults.
+   Whoever asks or opens a stream hears of the other side's faults by exceptions instead.
+7. With a peer that is `cut_off` there is nothing, whoever of the two connects, until `take_back`.
 
 Handlers are registered once for each protocol, before anything is connected.  Everything happens
 in the loop's thread.  Who may be a peer at all, how they are found, connected and known by their
@@ -26,15 +30,21 @@ keys, is the implementation's.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
+
+from gossip.errors import PeerError
 
 
 @dataclass(frozen=True, slots=True)
 class PeerUp:
-    """Frames can go to the peer, and come from it."""
+    """Frames can go to the peer, and come from it. Equal if they are about the same peer."""
 
     peer: str
+    is_outbound: bool = field(default=False, compare=False)
+    """Whether this node dialled."""
+    agent: str = field(default="", compare=False)
+    """What software the peer says it is; empty if it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,9 @@ StreamHandler: TypeAlias = Callable[[Stream], Awaitable[None]]
 Watcher: TypeAlias = Callable[[PeerEvent], None]
 """Told of each peer that comes or goes; does not wait."""
 
+FaultWatcher: TypeAlias = Callable[[str, PeerError], None]
+"""Told of a peer and the rule that it broke; does not wait."""
+
 
 class Network(Protocol):
     """What a node says to others, and hears. See the module's rules."""
@@ -102,6 +115,18 @@ class Network(Protocol):
 
     def watch(self, watcher: Watcher) -> None:
         """Tell `watcher` of each peer that comes or goes from now on."""
+        ...
+
+    def watch_faults(self, watcher: FaultWatcher) -> None:
+        """Tell `watcher` of each rule that a peer breaks from now on."""
+        ...
+
+    def cut_off(self, peer: str) -> None:
+        """Break the link to a peer, and have none with it until it is taken back."""
+        ...
+
+    def take_back(self, peer: str) -> None:
+        """Let a peer that was cut off connect again; nothing if it was not."""
         ...
 
     def serve_frames(self, handler: FrameHandler, *, size_max_bytes: int) -> None:

@@ -98,11 +98,11 @@ class Outbox:
         """Add something else than `Send`."""
         self._effects.append(effect)
 
-    def doom(self, peer: Peer, reason: str) -> None:
+    def doom(self, peer: Peer, reason: str, *, is_misbehaving: bool = False) -> None:
         """Disconnect a peer."""
         if not peer.doomed:
             peer.doomed = True
-            self._effects.append(Disconnect(peer.id, reason))
+            self._effects.append(Disconnect(peer.id, reason, is_misbehaving))
 
     def message(self, peer: Peer, fragment: bytes) -> bool:
         """Send a message, if there is room; return whether there was."""

@@ -110,7 +110,7 @@ class Overlay:
         """Disconnect a peer whose score is too low."""
         value = peer.standing.value
         if value <= self.config.score.disconnect_below and not peer.explicit:
-            self._outbox.doom(peer, f"its score is {value:.0f}")
+            self._outbox.doom(peer, f"its score is {value:.0f}", is_misbehaving=True)
 
     # --- subscriptions ----------------------------------------------------------------------
 

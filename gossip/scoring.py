@@ -208,6 +208,18 @@ class Scores:
         standing.application = score
         self._weigh(standing, now)
 
+    def pardon(self, peer: bytes, now: float) -> None:
+        """Forget what a peer did wrong, but for what the application thinks of it."""
+        standing = self._connected.get(peer) or self._retained.get(peer)
+        if standing is None:
+            return
+        standing.misdeeds = 0.0
+        for deeds in standing.topics.values():
+            deeds.invalid = deeds.failures = 0.0
+        if standing.expires_at is not None and not standing.application:
+            del self._retained[peer]
+        self._weigh(standing, now)
+
     def standing(self, peer: bytes, now: float) -> Standing:
         """Return the standing of a peer, here or away; one that was forgotten is remembered."""
         standing = self._connected.get(peer) or self._retained.get(peer)

@@ -13,6 +13,8 @@ done.  It reads no clock, draws no lots and does no I/O.  Its rules:
   its facts.  The driver says so with `Insert` and `Remove`, whatever the reason, as it happens.
 * One session a peer, `sessions_max` in all.  When two nodes open one to each other at once, the
   one of the smaller peer id stands, and the other side's fails as busy.
+* What comes in bulk, when a node is new or was away for long, comes once: while one session brings
+  it at a good rate no other begins, and one that would bring the same ends as busy.
 * A session is bounded in turns, bytes, items and time.  What has no room in one is found by the
   next; what was applied stays.
 * A peer that breaks the rules ends its session and nothing else: `Failed` says which rule.
@@ -105,6 +107,8 @@ class Sync:
                     running.tick(now, out)
             case _:
                 assert_never(input)
+        if isinstance(input, Receive | Resume | Given | Applied):
+            self._relieve(input.session, now, out)
         self._forget()
         return out
 
@@ -117,6 +121,10 @@ class Sync:
     def peers(self) -> list[str]:
         """The peers with whom there is a session, in the order of their beginning."""
         return list(self._openers)
+
+    def is_carrying(self, now: float) -> bool:
+        """Tell whether a session is bringing so much that no other is to begin."""
+        return any(session.is_carrying(now) for session in self._sessions.values())
 
     def count(self, stratum: Stratum) -> int:
         """Return how many items of a stratum this node offers."""
@@ -143,7 +151,8 @@ class Sync:
 
     def _open(self, number: int, peer: str, nonce: bytes, now: float, out: list[Effect]) -> None:
         session = self._make(number, peer, nonce, now)
-        if peer in self._openers or len(self._openers) >= self._config.sessions_max:
+        is_busy = peer in self._openers or self.is_carrying(now)
+        if is_busy or len(self._openers) >= self._config.sessions_max:
             out.append(Failed(number, peer, PeerBusy("there is a session, or there are enough")))
             return
         self._sessions[number] = session
@@ -163,12 +172,12 @@ class Sync:
         session = self._sessions.get(number)
         if session is None:
             return
-        if session.phase is Phase.HELLO and not self._has_room(session, out):
+        is_hello = session.phase is Phase.HELLO
+        if is_hello and (self.is_carrying(now) or not self._has_room(session, out)):
             session.refuse(out)
             return
-        was_waiting = session.phase is Phase.HELLO
         session.receive(frame, now, out)
-        if was_waiting and session.phase is not Phase.OVER:
+        if is_hello and session.phase is not Phase.OVER:
             self._openers[session.peer] = number
 
     def _has_room(self, session: Session, out: list[Effect]) -> bool:
@@ -181,6 +190,15 @@ class Sync:
         self._sessions[ours].fail(PeerBusy("the peer opened a session at the same time"), out)
         del self._openers[session.peer]
         return True
+
+    def _relieve(self, number: int, now: float, out: list[Effect]) -> None:
+        """End a session that would bring what another is bringing."""
+        session = self._sessions.get(number)
+        if session is None or not session.is_laden:
+            return
+        others = (other for other in self._sessions.values() if other is not session)
+        if any(other.is_carrying(now) for other in others):
+            session.fail(PeerBusy("another session brings as much"), out)
 
     def _make(self, number: int, peer: str, nonce: bytes, now: float) -> Session:
         if number in self._sessions:

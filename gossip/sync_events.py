@@ -30,6 +30,13 @@ class SyncConfig:
     """Work before a `Pause`, in items that are hashed. Source: measurement, about 10 ms."""
     items_per_read_max: int = 1024
     """Most items in one `Give`. Source: as many as a frame may hold."""
+    bulk_items_min: int = 2048
+    """From so many items to come on, one session brings them and no other begins, or brings the
+    same. Source: guess; a second's work, and five neighbours would make it five."""
+    bulk_rate_min_per_s: float = 200.0
+    """How fast it has to, or others may try. Source: guess; a tenth of what a slow core takes."""
+    bulk_grace_s: float = 2.0
+    """When that begins to count. Source: guess; ten round trips of a bad line."""
     gone_max: int = 256
     """Most items that one side may offer and then not have any more. Source: guess; what is
     overwritten while a session lasts."""

@@ -97,6 +97,8 @@ class Session:
         """Items of the comparison's `giving` that are given."""
         self._taken = 0
         self._gone = 0
+        self._exchange_at: float | None = None
+        """Since when items of the comparison are exchanged."""
         self._is_complete = True
         self._are_facts_equal = False
         self._sent = 0
@@ -171,6 +173,26 @@ class Session:
         """When `tick` would end the session."""
         return min(self._patience, self._expires) if self.phase in PEER_PHASES else self._expires
 
+    @property
+    def is_laden(self) -> bool:
+        """Tell whether it is about to bring a great many items, and has brought none yet."""
+        return self._taken == 0 and self._left >= self._config.bulk_items_min
+
+    def is_carrying(self, now: float) -> bool:
+        """Tell whether it brings so many, and so fast, that no other session need bring the same.
+
+        Who holds others off by that has to bring what is new and genuine, all the while.
+        """
+        if self._exchange_at is None or self._left < self._config.bulk_items_min:
+            return False
+        counted_s = now - self._exchange_at - self._config.bulk_grace_s
+        return self._taken >= self._config.bulk_rate_min_per_s * counted_s
+
+    @property
+    def _left(self) -> int:
+        """How many items are to come, once that is known."""
+        return len(self._comparison.taking) - self._taken if self._comparison.is_over else 0
+
     def check(self) -> None:
         """Assert the invariants."""
         assert self._given <= len(self._comparison.giving)
@@ -241,6 +263,7 @@ class Session:
         self._comparison = Comparison(self._indexes[self._stratum], self._key)
         self._passes += 1
         self._given = self._taken = 0
+        self._exchange_at = None
 
     def _think(self, out: list[Effect]) -> None:
         """Handle rows; when their turn has ended and nothing is left, it is ours."""
@@ -265,6 +288,7 @@ class Session:
 
     def _go_on(self, out: list[Effect]) -> None:
         """It is for this side to act: give, or at least say so, or go on to what comes next."""
+        self._exchange_at = self._exchange_at or self._now
         giving = self._comparison.giving
         if self._given < len(giving):
             items = tuple(islice(giving, self._given, self._given + self._reads_max))
@@ -286,6 +310,7 @@ class Session:
 
     def _hand_on(self, out: list[Effect]) -> None:
         """It is for the other side to act."""
+        self._exchange_at = self._exchange_at or self._now
         comparison = self._comparison
         if self._given < len(comparison.giving) or self._taken < len(comparison.taking):
             self._await(Phase.TAKING)

@@ -1,6 +1,7 @@
 """From a call to the question `permissions.may` answers: what the object is to the actor."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
 from peernode.calls import Call
 from peernode.functions import FunctionVersion
@@ -14,13 +15,18 @@ from storage.places import Class
 if TYPE_CHECKING:
     from peernode.node import Node
 
+FOREIGN_BLOBS_MAX: Final = 100
+"""Most blobs of other nodes named in one input. Source: guess; each is a question to its home."""
+
 __all__ = [
     "callable_version",
     "find",
     "listed_projects",
     "may",
+    "meet",
     "parse_reference",
     "readable_blob",
+    "readable_blobs",
     "ready_version",
     "require",
     "target",
@@ -115,27 +121,76 @@ def callable_version(
     return found
 
 
+async def meet(node: "Node", actor: Actor, class_name: str, id: int) -> None:
+    """Return once an object that was just made at another node is known here, if there is one.
+
+    Raises the `Problem` `unreachable` if that node cannot be asked.
+    """
+    foreign = node.foreign
+    if foreign is not None and foreign.objects.is_unknown(class_name, id):
+        await foreign.objects.meet(class_name, id, actor)
+
+
 async def ready_version(
     node: "Node", actor: Actor, function: str, number: int | None
 ) -> FunctionVersion:
     """Return as `callable_version` does, once the version's source is here."""
     if node.foreign is not None:
-        await node.foreign.sources.ready(parse_reference(function, "function"), number)
+        identifier = parse_reference(function, "function")
+        await meet(node, actor, "function", identifier)
+        await node.foreign.sources.ready(identifier, number)
     return callable_version(node, actor, function, number)
 
 
 def readable_blob(node: "Node", actor: Actor, text: str) -> int:
-    """Return the id of a blob named in an input, if `actor` may read it."""
+    """Return the id of a blob of this node named in an input, if `actor` may read it."""
     try:
         identifier = ids.parse_id(text)
     except InvalidData:
         identifier = 0
     row = node.content.row(identifier) if identifier else None
     if row is None or not may(actor, "content", node.content.target(node, actor, row)):
-        raise Problem(
-            "not_found", f"input: there is no blob {text!r} that you may read", field="input"
-        )
+        raise _unreadable(text)
     return identifier
+
+
+def _unreadable(text: str) -> Problem:
+    return Problem(
+        "not_found", f"input: there is no blob {text!r} that you may read", field="input"
+    )
+
+
+async def readable_blobs(
+    node: "Node", actor: Actor, texts: Iterable[str]
+) -> dict[int, bytes | None]:
+    """Return the blobs named in an input, if `actor` may read them, each with its home's pass.
+
+    Blobs of this node need none.  Raises the `Problem` `not_found`, or `unreachable` for a blob
+    of a node that cannot be asked.
+    """
+    found: dict[int, bytes | None] = {}
+    for text in texts:
+        try:
+            blob = ids.parse_id(text)
+        except InvalidData:
+            raise _unreadable(text) from None
+        if blob in found:
+            continue
+        if node.foreign is not None and node.foreign.is_elsewhere(blob):
+            if sum(passed is not None for passed in found.values()) >= FOREIGN_BLOBS_MAX:
+                raise Problem(
+                    "too_large",
+                    "input: it names too many blobs of other nodes",
+                    field="input",
+                    limit=FOREIGN_BLOBS_MAX,
+                )
+            try:
+                found[blob] = await node.foreign.blobs.ask_pass(actor, blob)
+            except Problem as problem:
+                raise _unreadable(text) if problem.code == "not_found" else problem from None
+        else:
+            found[readable_blob(node, actor, text)] = None
+    return found
 
 
 def listed_projects(node: "Node", call: Call) -> list[int]:

@@ -156,11 +156,18 @@ class Api:
         if not waits:
             self._active += 1
         try:
+            lives = self._node.lives
+            if not lives.opened.is_set():
+                await lives.started.wait()
+                if scope["method"] not in ("GET", "HEAD") and not operation.while_held_back:
+                    lives.require()
             if operation.body is not None:
                 call.raw = await read_body(call)
                 decoder = self._decoders[operation.body]
                 call.body = decode_body(decoder, call.raw or b"{}")
             foreign, handler = self._node.foreign, operation.handler
+            if foreign and spec and foreign.objects.is_unknown(spec.name, call.object_id):
+                await foreign.objects.meet(spec.name, call.object_id, actor)
             if operation.elsewhere and foreign and foreign.is_elsewhere(call.object_id):
                 handler = operation.elsewhere
             return await handler(self._node, call)

@@ -162,6 +162,9 @@ class Operation:
     """An unknown name is its own business (object 0): it must answer as for a wrong password."""
     elsewhere: Handler | None = None
     """Answers for an object of another node of the mesh; `None`: only its home does."""
+    while_held_back: bool = False
+    """It is answered though it is called by POST while the node does not know what it has done
+    (`lives`): it changes nothing."""
     waits: bool = False
     """It may take as long as its caller asks for, so it does not count as work in progress."""
 

@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from peernode.libp2p_address import parse_address
+from peernode.libp2p_address import parse_address, reachable
+from peernode.mesh_invites import ADDRESSES_MAX
 from storage.errors import InvalidData
 from worker.certificate_pin import pin_of_file
 from worker.config import Policy
+from worker.egress_addresses import parse_networks
 
 ENVIRONMENT_PREFIX = "PEERNODE_"
 _NOT_SETTINGS = frozenset({"url", "token", "config"})
@@ -36,12 +38,18 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     p2p: str = ""
     """Multiaddress for other nodes, `/ip4/ADDRESS/tcp/PORT`; empty: no other node reaches this one,
     nor it them."""
+    announce: str = ""
+    """Where other nodes reach this one if not at `p2p`, a name or a forwarded port, say:
+    multiaddresses with commas between."""
     signup: Literal["open", "invite"] = "invite"
     workers: int | Literal["auto"] = "auto"
     """Slots of the local worker: `auto` is one a core, 0 is no local worker."""
     placement: Policy = "spread"
     """Who gets a job among workers that fit, have room and are liked equally: `spread`, who has
     most free slots; `pack`, who has fewest."""
+    egress_networks: str = ""
+    """`NETWORK,...`: private networks, as `10.0.0.0/8`, that functions on the local worker may
+    reach where their project lists a host in them."""
     tls: str = ""
     """`CERT,KEY`: paths of PEM files. Workers pin the key, so make a new certificate for the
     old one where you can."""
@@ -64,6 +72,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     sync_interval_s: float = 30.0
     """Pause between reconciliations with a peer chosen by lot, half more or less. Source: guess; a
     change that gossip lost is somewhere else by then, at some hundred bytes a look."""
+    greeting_interval_s: float = 30.0
+    """How often a peer that is up is greeted. Source: guess; some 30 bytes a second for each peer.
+    A node whose directory was put back as it was is held back for two of them; at less than half of
+    the longest pause between dials, one that runs elsewhere may be taken for one that is over."""
     drain_s: float = 10.0
     """How long a stopping node lets running calls and jobs end. Source: systemd's habits."""
     lease_s: float = 30.0
@@ -82,6 +94,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if not separator or not port.isdigit() or int(port) > 65535:
             raise ConfigError(f"http: {self.http!r} is not HOST:PORT")
         return host.strip("[]") or "127.0.0.1", int(port)
+
+    @property
+    def announced(self) -> tuple[str, ...]:
+        """The addresses of `announce`."""
+        return tuple(filter(None, self.announce.split(",")))
 
     @property
     def on_loopback(self) -> bool:
@@ -106,10 +123,31 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 parse_address(self.p2p)
             except InvalidData as error:
                 raise ConfigError(f"p2p: {error}; write /ip4/ADDRESS/tcp/PORT") from None
+        try:
+            parse_networks(self.egress_networks)
+        except ValueError as error:
+            raise ConfigError(f"egress_networks: {error}") from None
+        if self.announce:
+            self._check_announce()
         if self.tls and self.tls.count(",") != 1:
             raise ConfigError(f"tls: {self.tls!r} is not CERT,KEY")
+        if self.greeting_interval_s <= 0:
+            raise ConfigError(f"greeting_interval_s: {self.greeting_interval_s} is not above 0")
         if self.workers != "auto" and not 0 <= self.workers <= 1024:
             raise ConfigError(f"workers: {self.workers} is not 0 to 1024, or auto")
+
+    def _check_announce(self) -> None:
+        if not self.p2p:
+            raise ConfigError("announce: nobody is let in there without p2p; give --p2p too")
+        if len(self.announced) > ADDRESSES_MAX:
+            raise ConfigError(f"announce: more than {ADDRESSES_MAX} addresses")
+        for written in self.announced:
+            try:
+                address = parse_address(written)
+            except InvalidData as error:
+                raise ConfigError(f"announce: {error}; write /dns4/NAME/tcp/PORT") from None
+            if not address.port or address != reachable(address):
+                raise ConfigError(f"announce: {written} is nowhere; name an address others reach")
 
 
 def certificate_pin(config: Config) -> str:

@@ -18,11 +18,12 @@ import trio
 from peernode import http_server
 from peernode.config import Config, ConfigError
 from peernode.identity import load_secrets
+from peernode.libp2p_config import Libp2pConfig
 from peernode.libp2p_network import open_libp2p_network
 from peernode.local_worker import LocalWorker
 from peernode.node import Node, Seams, open_node
 from peernode.vault import SecretFileError
-from storage.clock import SystemEntropy
+from storage.clock import Clock, SystemClock, SystemEntropy
 from storage.errors import StorageError
 
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -37,13 +38,16 @@ ADDRESS_FILE: Final = "node.json"
 """Tells commands on this machine where the running node answers."""
 
 
-def run(config: Config) -> int:
-    """Run a node until it is told to stop; return the process' exit code."""
+def run(config: Config, clock: Clock | None = None) -> int:
+    """Run a node, by the system's clock if by no other, until it is told to stop.
+
+    Returns the process' exit code.
+    """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(GC_ALLOCATIONS, 20, 50)
     refusals: list[BaseException] = []
     try:
-        trio.run(_main, config)
+        trio.run(_main, config, clock or SystemClock())
     except* (ConfigError, StorageError, SecretFileError, OSError) as group:
         refusals = _leaves(group)
     for error in refusals:
@@ -58,10 +62,10 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return found
 
 
-async def _main(config: Config) -> None:
+async def _main(config: Config, clock: Clock) -> None:
     # Signals count from the first moment: a node told to stop while it starts stops.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_daemon(config) as (node, url):
+        async with open_daemon(config, clock) as (node, url):
             gc.collect()
             gc.freeze()  # What a node is made of stays: no collection looks at it again.
             ready = f"ready {url} node_id={node.identity.number} peer_id={node.identity.peer_id}"
@@ -73,15 +77,15 @@ async def _main(config: Config) -> None:
 
 
 @asynccontextmanager
-async def open_daemon(config: Config) -> AsyncIterator[tuple[Node, str]]:
+async def open_daemon(config: Config, clock: Clock) -> AsyncIterator[tuple[Node, str]]:
     """Own a node, its HTTP server and its local worker; yield the node and its URL."""
     tls = _tls(config)
     host, port = config.http_address
     async with AsyncExitStack() as stack:
-        seams = Seams()
+        seams = Seams(clock=clock)
         door_keeper = DoorKeeper()
         if config.p2p:
-            seams = await stack.enter_async_context(_open_network(config, door_keeper))
+            seams = await stack.enter_async_context(_open_network(config, clock, door_keeper))
         node = await stack.enter_async_context(open_node(config, seams))
         door_keeper.node = node
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -102,16 +106,23 @@ async def open_daemon(config: Config) -> AsyncIterator[tuple[Node, str]]:
                 )
             )
         address_file = config.data / ADDRESS_FILE
-        _write_address(address_file, url, f"http://127.0.0.1:{door.port}")
+        local_url = f"http://127.0.0.1:{door.port}"
+        _write_address(address_file, url, local_url, node.identity.peer_id)
         try:
             if config.slots:
-                worker = await node.local_worker()
-                door_url = f"ws://127.0.0.1:{door.port}"
-                nursery.start_soon(LocalWorker(node, worker, door_url, config.slots).run)
+                if node.lives.opened.is_set():
+                    await node.local_worker()  # It is there from the ready line on.
+                nursery.start_soon(_run_local_worker, node, door.port)
             yield node, url
         finally:
             address_file.unlink(missing_ok=True)
             nursery.cancel_scope.cancel()
+
+
+async def _run_local_worker(node: Node, port: int) -> None:
+    await node.lives.opened.wait()
+    worker = await node.local_worker()
+    await LocalWorker(node, worker, f"ws://127.0.0.1:{port}", node.config.slots).run()
 
 
 class DoorKeeper:
@@ -131,21 +142,30 @@ class DoorKeeper:
 
 
 @asynccontextmanager
-async def _open_network(config: Config, door_keeper: DoorKeeper) -> AsyncIterator[Seams]:
+async def _open_network(
+    config: Config, clock: Clock, door_keeper: DoorKeeper
+) -> AsyncIterator[Seams]:
     """Own the way to other nodes; yield what a node needs to go it."""
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     entropy = SystemEntropy()
     secrets = load_secrets(config.data, entropy)
     chance = random.Random(entropy.token_bytes(32))
     async with open_libp2p_network(
-        secrets.seed, config.p2p, door_keeper.allowed, chance, report=door_keeper.report
+        secrets.seed,
+        config.p2p,
+        door_keeper.allowed,
+        chance,
+        report=door_keeper.report,
+        config=Libp2pConfig(announced=config.announced),
     ) as network:
-        yield Seams(secrets=secrets, network=network, chance=chance)
+        yield Seams(
+            clock=clock, secrets=secrets, network=network, traffic=network.traffic, chance=chance
+        )
 
 
-def _write_address(path: Path, url: str, local_url: str) -> None:
+def _write_address(path: Path, url: str, local_url: str, peer_id: str) -> None:
     temporary = path.with_suffix(".tmp")
-    address = {"url": url, "local_url": local_url, "pid": os.getpid()}
+    address = {"url": url, "local_url": local_url, "pid": os.getpid(), "peer_id": peer_id}
     temporary.write_text(json.dumps(address), "utf-8")
     temporary.replace(path)
 

@@ -179,6 +179,21 @@ class Dispatch:
         """Have the lease written with the next commit."""
         self._leases.append(self.lease_row(live))
 
+    def hold(self, *, held: bool) -> None:
+        """Write no outcomes from now on, or write them, and those that waited, again."""
+        self._endings.is_held = held
+        self.flush()
+
+    def begin(self, boot: int) -> None:
+        """Go on as after start number `boot` of the node."""
+        self.handle(events.Begin(boot))
+
+    def forget(self, job: int) -> None:
+        """Drop a job that is settled elsewhere, with all that was to be written of it."""
+        self.handle(events.Withdraw(job))
+        self.drop_leases(job)
+        self._endings.drop(job)
+
     def drop_leases(self, job: int) -> None:
         """Have no lease of `job` written any more."""
         self._leases = [put for put in self._leases if put[1] != ids.key(job)]

@@ -27,12 +27,13 @@ class KvList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KvPut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`kv.put`: a key and its value, as JSON text."""
+    """`kv.put`: a key and its value, as JSON text; if it is at a version, if one is given."""
 
     space: int
     key: str
     value: bytes
     ttl_s: float | None = None
+    if_version: str | None = None
 
 
 class KvIncrement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

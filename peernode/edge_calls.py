@@ -5,16 +5,18 @@ functions, and may read the blobs that its input names; it never acts with the o
 whoever handed it in.  Writes come in two kinds: those that must not wait are done when they are
 called for (`call`); all others travel with the result and become part of the batch that makes the
 job succeeded (`prepare`), so that an attempt that fails, or is replaced, leaves nothing behind.
+
+What blobs are to a job is in `edge_blobs`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import msgspec
 
 from peernode import access
-from peernode.content import BlobRow
+from peernode.calls import Body, Call
+from peernode.classes import kv_bodies as kv
 from peernode.edge_arguments import (
     BlobAppend,
     BlobBegin,
@@ -28,6 +30,7 @@ from peernode.edge_arguments import (
     KvPut,
     UploadId,
 )
+from peernode.edge_blobs import EdgeBlobs
 from peernode.job_rows import Request
 from peernode.json_bodies import BODY_SIZE_MAX_BYTES
 from peernode.permissions import Actor
@@ -36,15 +39,13 @@ from peernode.schemas import check_input
 from peernode.space_limits import check_json, check_key, check_ttl, check_value
 from peernode.spaces import Space
 from peernode.transactions import Transaction
-from storage import cid, ids
-from storage.blobs import Content, Release, Upload
-from storage.cid import Cid
+from storage import ids
 from storage.errors import BlobError, BlobTooLarge
 from storage.places import Class
-from storage.store import Table
 from worker import protocol
 
 if TYPE_CHECKING:
+    from peernode.foreign_kv import Method
     from peernode.node import Node
 
 UPLOADS_MAX: Final = 64
@@ -53,25 +54,6 @@ CHAIN_LENGTH_MAX: Final = 8
 """Jobs that hand in jobs, counted from the first. Source: guess; it ends runaway recursion."""
 KEYS_MAX: Final = 1000
 """Keys in one answer."""
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A blob that a job is writing, or has written and not kept yet."""
-
-    blob: int
-    upload: Upload
-    media_type: str
-    name: str
-    finished: Content | None = None
-
-
-@dataclass(slots=True)
-class _Drafts:
-    """The drafts of one attempt."""
-
-    fence: int
-    drafts: dict[int, _Draft] = field(default_factory=dict)
 
 
 def _actor(job: int, request: Request) -> Actor:
@@ -83,8 +65,7 @@ class EdgeCalls:
 
     def __init__(self, node: "Node") -> None:
         self._node = node
-        self._drafts: dict[int, _Drafts] = {}
-        """Job -> what its present attempt has begun."""
+        self._blobs = blobs = EdgeBlobs(node)
         self._operations: Mapping[
             str, tuple[type[Any], Callable[[Actor, Request, int, Any], Awaitable[object]]]
         ] = {
@@ -94,11 +75,11 @@ class EdgeCalls:
             "kv.put": (KvPut, self._kv_put),
             "kv.delete": (KvKey, self._kv_delete),
             "kv.increment": (KvIncrement, self._kv_increment),
-            "blob.stat": (BlobId, self._blob_stat),
-            "blob.read": (BlobRead, self._blob_read),
-            "blob.begin": (BlobBegin, self._blob_begin),
-            "blob.append": (BlobAppend, self._blob_append),
-            "blob.finish": (UploadId, self._blob_finish),
+            "blob.stat": (BlobId, blobs.stat),
+            "blob.read": (BlobRead, blobs.read),
+            "blob.begin": (BlobBegin, blobs.begin),
+            "blob.append": (BlobAppend, blobs.append),
+            "blob.finish": (UploadId, blobs.finish),
             "job.call": (JobCall, self._job_call),
         }
 
@@ -121,11 +102,7 @@ class EdgeCalls:
 
     def forget(self, job: int, fence: int) -> None:
         """Drop what the attempt began and did not keep."""
-        held = self._drafts.get(job)
-        if held is not None and held.fence == fence:
-            del self._drafts[job]
-            for draft in held.drafts.values():
-                draft.upload.close()
+        self._blobs.forget(job, fence)
 
     # --- buffered writes --------------------------------------------------------------------
 
@@ -141,7 +118,7 @@ class EdgeCalls:
                     spaces.write(
                         transaction,
                         actor,
-                        self._space(actor, space, "key_put"),
+                        self._buffered(actor, space, "key_put"),
                         check_key(key),
                         check_value(value),
                         check_ttl(ttl_s),
@@ -150,7 +127,7 @@ class EdgeCalls:
                     spaces.write(
                         transaction,
                         actor,
-                        self._space(actor, space, "key_delete"),
+                        self._buffered(actor, space, "key_delete"),
                         check_key(key),
                         None,
                     )
@@ -158,65 +135,48 @@ class EdgeCalls:
                     spaces.increment(
                         transaction,
                         actor,
-                        self._space(actor, space, "key_increment"),
+                        self._buffered(actor, space, "key_increment"),
                         check_key(key),
                         by,
                     )
                 case protocol.BlobKeep(blob):
                     if blob not in dropped:
-                        self._keep(transaction, job, request, blob)
+                        self._blobs.keep(transaction, job, request, blob)
                 case protocol.BlobDelete(blob):
-                    if self._finished(job, blob) is None:
-                        self._delete(transaction, actor, request, blob)
+                    if not self._blobs.finished(job, blob):
+                        self._blobs.delete(transaction, actor, request, blob)
                 case _:
                     assert_never(write)
         return transaction
 
-    def _finished(self, job: int, blob: int) -> _Draft | None:
-        held = self._drafts.get(job)
-        draft = held.drafts.get(blob) if held else None
-        return None if draft is None or draft.finished is None else draft
-
-    def _keep(self, transaction: Transaction, job: int, request: Request, blob: int) -> None:
-        draft = self._finished(job, blob)
-        if draft is None or draft.finished is None:
-            raise Problem("not_found", f"the job has written no blob {blob}")
-        if transaction.get(Table.BLOBS, ids.key(blob)) is not None:
-            return  # Said twice: its bytes are referred to once.
-        row = BlobRow(
-            cid=bytes(draft.finished.cid),
-            size_bytes=draft.finished.size_bytes,
-            media_type=draft.media_type,
-            name=draft.name,
-            project=request.project,
-            owner=request.caller,
-            created_ms=self._node.clock.wall_ms(),
-        )
-        self._node.content.check_quota(row.project, row.size_bytes, transaction)
-        self._node.content.put(transaction, blob, row, draft.finished)
-
-    def _delete(self, transaction: Transaction, actor: Actor, request: Request, blob: int) -> None:
-        row = self._row(actor, request, blob, "delete")
-        release: Release | None = self._node.content.delete(transaction, blob)
-        assert row is not None
-        transaction.after.append(lambda: self._node.spawn(self._node.content.sweep, release))
-
     # --- calls ------------------------------------------------------------------------------
 
     def _space(self, actor: Actor, space: int, verb: str) -> Space:
+        """Return a namespace in which the job may do `verb`; raises `Problem`."""
         found = self._node.spaces.get(space)
         target = access.target(self._node, actor, "kv", space, found.project if found else 0)
         if found is None or not access.may(actor, verb, target):
             raise Problem("not_found", f"there is no namespace {space}")
+        return found
+
+    def _buffered(self, actor: Actor, space: int, verb: str) -> Space:
+        """Return a namespace to which a job may write with its end; raises `Problem`."""
+        found = self._space(actor, space, verb)
         if self._node.spaces.is_elsewhere(found):
-            home, name = ids.node_number(space), found.name
-            # A job has no certificate to show there, and its writes are one batch with its end.
             raise Problem(
                 "misdirected",
-                f"namespace {name!r} is cas and kept by node {home}: only jobs of that node use it",
-                hint="run the job there, or use a namespace that is local or global without cas",
+                f"namespace {found.name!r} is cas and kept by node {ids.node_number(space)}, "
+                "which cannot write in one batch with the end of a job here",
+                hint="write at once, with edge.kv(NAME).now, or run the job there",
             )
         return found
+
+    async def _at_home(self, actor: Actor, method: "Method", space: Space, body: Body) -> Any:
+        """Return what the home of a `cas` namespace answers to a call about a key there."""
+        assert self._node.foreign is not None
+        call = Call(actor, [], {}, object_id=space.id)
+        call.body = body
+        return (await self._node.foreign.kv.ask(call, method, space)).value
 
     async def _kv_open(
         self, actor: Actor, request: Request, fence: int, arguments: KvOpen
@@ -226,11 +186,22 @@ class EdgeCalls:
             raise Problem(
                 "not_found", f"there is no namespace {arguments.name!r} of this function or project"
             )
-        return {"space": found.id, "scope": found.scope, "mode": found.mode}
+        opened: dict[str, object] = {"space": found.id, "scope": found.scope, "mode": found.mode}
+        if self._node.spaces.is_elsewhere(found):
+            opened["home"] = ids.node_number(found.id)
+        return opened
 
     async def _kv_get(self, actor: Actor, request: Request, fence: int, arguments: KvKey) -> object:
-        space = self._space(actor, arguments.space, "key_get")
-        held = self._node.spaces.read(space, check_key(arguments.key))
+        space, key = self._space(actor, arguments.space, "key_get"), check_key(arguments.key)
+        if self._node.spaces.is_elsewhere(space):
+            try:
+                found = await self._at_home(actor, "get", space, kv.Get(key=arguments.key))
+            except Problem as problem:
+                if _is_missing_key(problem):
+                    return None
+                raise
+            return {"value": bytes(found.value), "version": int(found.version)}
+        held = self._node.spaces.read(space, key)
         return None if held is None else {"value": held.value, "version": held.version}
 
     async def _kv_list(
@@ -239,6 +210,10 @@ class EdgeCalls:
         space = self._space(actor, arguments.space, "key_list")
         prefix = check_key(arguments.prefix) if arguments.prefix else b""
         after = check_key(arguments.cursor) if arguments.cursor else b""
+        if self._node.spaces.is_elsewhere(space):
+            page = kv.ListKeys(prefix=arguments.prefix, limit=KEYS_MAX, cursor=arguments.cursor)
+            found = await self._at_home(actor, "list", space, page)
+            return {"keys": found.items, "cursor": found.next}
         keys, more = self._node.spaces.keys(space, prefix, after, KEYS_MAX)
         texts = [key.decode("utf-8", "replace") for key in keys]
         return {"keys": texts, "cursor": texts[-1] if more else None}
@@ -246,11 +221,19 @@ class EdgeCalls:
     async def _kv_put(self, actor: Actor, request: Request, fence: int, arguments: KvPut) -> object:
         check_json(arguments.value)
         value, key = check_value(arguments.value), check_key(arguments.key)
-        ttl_s = check_ttl(arguments.ttl_s)
+        ttl_s, if_version = check_ttl(arguments.ttl_s), arguments.if_version
+        space = self._space(actor, arguments.space, "key_put")
+        if self._node.spaces.is_elsewhere(space):
+            put = kv.Put(
+                key=arguments.key, value=msgspec.Raw(value), if_version=if_version, ttl_s=ttl_s
+            )
+            return {"version": int((await self._at_home(actor, "put", space, put)).version)}
 
         def body(transaction: Transaction) -> int:
             space = self._space(actor, arguments.space, "key_put")
-            return self._node.spaces.write(transaction, actor, space, key, value, ttl_s)
+            return self._node.spaces.put(
+                transaction, actor, space, key, value, if_version=if_version, ttl_s=ttl_s
+            )
 
         return {"version": await self._node.transactions.run(body)}
 
@@ -258,6 +241,14 @@ class EdgeCalls:
         self, actor: Actor, request: Request, fence: int, arguments: KvKey
     ) -> object:
         key = check_key(arguments.key)
+        space = self._space(actor, arguments.space, "key_delete")
+        if self._node.spaces.is_elsewhere(space):
+            try:
+                await self._at_home(actor, "delete", space, kv.Delete(key=arguments.key))
+            except Problem as problem:
+                if not _is_missing_key(problem):
+                    raise
+            return {}
 
         def body(transaction: Transaction) -> None:
             space = self._space(actor, arguments.space, "key_delete")
@@ -270,93 +261,16 @@ class EdgeCalls:
         self, actor: Actor, request: Request, fence: int, arguments: KvIncrement
     ) -> object:
         key = check_key(arguments.key)
+        space = self._space(actor, arguments.space, "key_increment")
+        if self._node.spaces.is_elsewhere(space):
+            step = kv.Increment(key=arguments.key, by=arguments.by)
+            return {"value": (await self._at_home(actor, "increment", space, step)).value}
 
         def body(transaction: Transaction) -> int:
             space = self._space(actor, arguments.space, "key_increment")
             return self._node.spaces.increment(transaction, actor, space, key, arguments.by)[0]
 
         return {"value": await self._node.transactions.run(body)}
-
-    def _row(self, actor: Actor, request: Request, blob: int, verb: str) -> BlobRow:
-        row = self._node.content.row(blob) if 0 < blob < ids.ID_END else None
-        granted = blob in request.granted
-        if row is None or not access.may(
-            actor,
-            verb,
-            self._node.content.target(self._node, actor, row, blob, granted=granted),
-        ):
-            raise Problem("not_found", f"there is no blob {blob} that this job may {verb}")
-        return row
-
-    async def _blob_stat(
-        self, actor: Actor, request: Request, fence: int, arguments: BlobId
-    ) -> object:
-        row = self._row(actor, request, arguments.blob, "get")
-        return {
-            "cid": cid.text(Cid(row.cid)),
-            "size_bytes": row.size_bytes,
-            "media_type": row.media_type,
-            "name": row.name,
-        }
-
-    async def _blob_read(
-        self, actor: Actor, request: Request, fence: int, arguments: BlobRead
-    ) -> object:
-        row = self._row(actor, request, arguments.blob, "content")
-        if not 0 <= arguments.length <= protocol.CHUNK_SIZE_MAX_BYTES or arguments.offset < 0:
-            raise Problem(
-                "invalid_field",
-                "blob.read: too many bytes at once",
-                limit=protocol.CHUNK_SIZE_MAX_BYTES,
-            )
-        return await self._node.content.read_piece(row.cid, arguments.offset, arguments.length)
-
-    def _draft(self, job: int, fence: int, upload: int) -> _Draft:
-        held = self._drafts.get(job)
-        draft = held.drafts.get(upload) if held and held.fence == fence else None
-        if draft is None or draft.finished is not None:
-            raise Problem("not_found", f"there is no upload {upload}")
-        return draft
-
-    async def _blob_begin(
-        self, actor: Actor, request: Request, fence: int, arguments: BlobBegin
-    ) -> object:
-        held = self._drafts.get(actor.job)
-        if held is None or held.fence != fence:
-            if held is not None:
-                self.forget(actor.job, held.fence)
-            held = self._drafts[actor.job] = _Drafts(fence)
-        if len(held.drafts) >= UPLOADS_MAX:
-            raise Problem("too_large", "too many blobs in one job", limit=UPLOADS_MAX)
-        blob = self._node.ids.next()
-        held.drafts[blob] = _Draft(
-            blob, self._node.content.begin(), arguments.media_type, arguments.name
-        )
-        return {"upload": blob}
-
-    async def _blob_append(
-        self, actor: Actor, request: Request, fence: int, arguments: BlobAppend
-    ) -> object:
-        draft = self._draft(actor.job, fence, arguments.upload)
-        try:
-            await self._node.content.offload(draft.upload.write, arguments.data)
-        except ValueError:  # It failed before, or the attempt is over.
-            raise _upload_over(arguments.upload) from None
-        return {}
-
-    async def _blob_finish(
-        self, actor: Actor, request: Request, fence: int, arguments: UploadId
-    ) -> object:
-        draft = self._draft(actor.job, fence, arguments.upload)
-        try:
-            draft.finished = await self._node.content.offload(draft.upload.finish)
-        except ValueError:
-            raise _upload_over(arguments.upload) from None
-        return {
-            "blob": draft.blob,
-            "cid": cid.text(draft.finished.cid),
-            "size_bytes": draft.finished.size_bytes,
-        }
 
     async def _job_call(
         self, actor: Actor, request: Request, fence: int, arguments: JobCall
@@ -389,11 +303,12 @@ class EdgeCalls:
             arguments.input,
             blobs=[],
             granted=request.granted,
+            passes=request.passes,
             terms=b"{}",
             parent=actor.job,
         )
         return {"job": str(job)}
 
 
-def _upload_over(upload: int) -> Problem:
-    return Problem("not_found", f"the upload {upload} is over")
+def _is_missing_key(problem: Problem) -> bool:
+    return (problem.code, problem.field) == ("not_found", "key")

@@ -115,14 +115,20 @@ class Endings:
         self._withdrawn = withdrawn
         self._spawn = spawn
         self._waiting: list[Ending] = []
+        self.is_held = False
+        """Nothing new is written now: what was added waits."""
 
     def add(self, made: Ending) -> None:
         """Have an outcome written with the next `flush`."""
         self._waiting.append(made)
 
+    def drop(self, job: int) -> None:
+        """Have an outcome that was not written yet never written."""
+        self._waiting = [made for made in self._waiting if made.live.job != job]
+
     def flush(self) -> None:
         """Write what was added: together, but for those that bring writes of their own."""
-        if not self._waiting:
+        if not self._waiting or self.is_held:
             return
         waiting, self._waiting = self._waiting, []
         together = [made for made in waiting if made.writes is None]

@@ -5,11 +5,11 @@ A node without a network has none of this, imports none of it, and pays for none
 
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from gossip.errors import PENALTY_FORGED
+from gossip.errors import PENALTY_FORGED, PeerError
 from gossip.network import Network
 from gossip.sync import Sync
 from gossip.sync_events import SyncConfig
@@ -18,6 +18,7 @@ from peernode.gossip_driver import GossipDriver
 from peernode.offering import Offering
 from peernode.records_in import EARLY_RETRY_S, Checker, Ingestion
 from peernode.standing import Standing
+from peernode.standing_rows import StandingRows
 from peernode.sync_driver import SyncDriver
 from storage.errors import StoreError
 from storage.facts import Fact
@@ -25,6 +26,9 @@ from storage.records import Record
 
 if TYPE_CHECKING:
     from peernode.node import Node
+
+STANDING_SAVE_S: Final = 10.0
+"""Pause between two looks at what is held against whom, to be written. Source: guess."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,9 @@ class Federation:
         self._node = node
         self._network = network
         checker = Checker(identity.mesh)
-        self.standing = Standing(self._blamed)
+        self._rows = StandingRows(node.store)
+        now, wall_ms = trio.current_time(), node.clock.wall_ms()
+        self.standing = Standing(self._blamed, self._rows.load_accounts(now, wall_ms))
         self.ingestion = Ingestion(
             checker=checker,
             store=node.store,
@@ -85,10 +91,12 @@ class Federation:
             checker=checker,
             ingestion=self.ingestion,
             standing=self.standing,
+            is_member=lambda public_key: node.membership.is_member(public_key),
             chance=chance,
             # Grows over restarts, whatever the clock does, and is near its time.
             seqno=node.timestamps.tick(),
             warn=node.log.warning,
+            scores=self._rows.load_scores(wall_ms),
         )
         self.sync = SyncDriver(
             sync=sync,
@@ -103,6 +111,7 @@ class Federation:
             warn=node.log.warning,
             synced=self._synced,
         )
+        network.watch_faults(self._fault)
         node.registry.hear(self)
 
     async def run(self) -> None:
@@ -114,7 +123,9 @@ class Federation:
                 nursery.start_soon(self.gossip.take_in)
                 nursery.start_soon(self.sync.run)
                 nursery.start_soon(self._retry_early)
+                nursery.start_soon(self._save_standing)
         finally:
+            self._write_standing()
             self.gossip.close()
             self.sync.close()
 
@@ -169,6 +180,24 @@ class Federation:
             for refusal in refused:
                 self.standing.blame(refusal.sender, PENALTY_FORGED, refusal.reason, now)
 
+    async def _save_standing(self) -> None:
+        while True:
+            await trio.sleep(STANDING_SAVE_S)
+            self.standing.forget(trio.current_time())
+            self._write_standing()
+
+    def _write_standing(self) -> None:
+        now = trio.current_time()
+        scores = self.gossip.mesh.saved_scores(now)
+        self._rows.save(self.standing.take_changed(), scores, now, self._node.clock.wall_ms())
+
+    def _fault(self, peer: str, error: PeerError) -> None:
+        self.standing.blame(peer, error.penalty, str(error), trio.current_time())
+
     def _blamed(self, peer: str, reason: str, total: float) -> None:
-        self._node.log.warning("a peer gave something wrong", peer=peer, reason=reason, sum=total)
+        log = self._node.log
+        log.warning("a peer gave something wrong", peer=peer, reason=reason, sum=total)
         self.gossip.appraise(peer)
+        if self.standing.is_cut(peer, trio.current_time()) and self._node.peering is not None:
+            log.warning("a peer is cut off", peer=peer, reason=reason)
+            self._node.peering.look_again()

@@ -13,9 +13,10 @@ ask is answered by `foreign_serving`.
 |---|---|---|---|
 | a job that is not over, its events and logs, `cancel` | its home | no | `unreachable` |
 | a job that is over | its home | request and signed snapshot | from here, or a neighbour, `Stale` |
-| a blob's attributes | its home | yes | from here, `Stale` |
+| a blob's attributes | its home | signed, a day | from here, or a neighbour, `Stale` |
 | a blob's bytes | its home, then neighbours | block by block | from here, or neighbours |
 | keys of a `cas` namespace | its home | no | `home_unreachable` |
+| a user, project, function or namespace not known here yet | its home | as ever | `unreachable` |
 | a function's source | its home, then neighbours | for as long as the function | from neighbours |
 
 What it leaves out: lists (a node lists its own), changes but for `cancel` and such keys, and who
@@ -36,9 +37,12 @@ from peernode.foreign_asking import Asking
 from peernode.foreign_blobs import ForeignBlobs
 from peernode.foreign_cache import Cache
 from peernode.foreign_config import Config
+from peernode.foreign_ended import ForeignEnded
 from peernode.foreign_jobs import ForeignJobs
 from peernode.foreign_kv import ForeignKv
 from peernode.foreign_members import Members
+from peernode.foreign_objects import ForeignObjects
+from peernode.foreign_passes import Passes
 from peernode.foreign_serving import Serving
 from peernode.foreign_sources import ForeignSources
 from storage.cid import Cid
@@ -72,8 +76,11 @@ class Foreign:
             node, node.store, self.cache, asking, self.members, self.driver, config
         )
         self.sources = ForeignSources(node, self.cache, self.members, asking, self.driver, config)
-        self.serving = Serving(node, network, self.members, self.jobs, self.blobs, config)
-        self.kv = ForeignKv(node, network, self.members, self.serving, config)
+        passes = Passes(node, self.members)
+        self.serving = Serving(node, network, self.members, self.jobs, self.blobs, passes, config)
+        self.ended = ForeignEnded(node, network, self.members, self.jobs, self.driver, config)
+        self.kv = ForeignKv(node, network, self.members, passes, self.serving, config)
+        self.objects = ForeignObjects(node, network, self.members, asking, self.serving, config)
         network.watch(self.sources.peer_changed)
 
     def is_elsewhere(self, id: int) -> bool:
@@ -105,6 +112,8 @@ class Foreign:
         """Keep what came, or return what is wrong with it."""
         if thing.kind is Kind.BLOB:
             return await self.cache.keep(thing, block, data)
+        if thing.kind is Kind.ATTRIBUTES:
+            return self.blobs.fault_of(thing.id, data)
         return self.jobs.verify(thing, block, data)
 
     def _penalise(self, peer: str, error: PeerError) -> None:

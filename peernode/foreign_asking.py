@@ -16,7 +16,7 @@ from peernode import foreign_messages as messages
 from peernode.foreign_config import Config
 from peernode.foreign_members import Members
 from peernode.permissions import Actor, Target, require
-from peernode.problems import CODES, Problem
+from peernode.problems import CODES, FENCED, Problem
 from peernode.timestamps import rfc3339
 from storage import ids
 
@@ -85,6 +85,8 @@ class Asking:
         except PeerError as error:
             raise self._translate(peer, error) from error
         if isinstance(reply, messages.Refusal):
+            if reply.code in FENCED:
+                raise Unreachable
             raise _problem(reply, operation.partition(".")[0], id)
         return reply
 

@@ -3,14 +3,14 @@
 The home says what a blob is, and whether its caller may read it.  Its bytes then come block by
 block, each verified, into this node's cache, and go out while they come; the next reader finds them
 here.  Who reads only a part has its blocks asked for one by one, and not what is before it.  When
-the home cannot be asked, what it last said is answered, and the right is judged by the
-same table here.
+the home cannot be asked, what it last said is answered, from here or from a neighbour, for a day at
+most (`blob_snapshots`), and the right is judged by the same table here.
+
+A job reads a blob with a pass: it is the `certificate` of its actor, who comes here for no other.
 """
 
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Final, NamedTuple
-
-import msgspec
 
 from gossip.errors import PeerError
 from gossip.fetch_events import (
@@ -24,19 +24,19 @@ from gossip.fetch_events import (
 )
 from gossip.fetch_messages import Data, Kind, Refused, Thing
 from gossip.fetch_tree import Tree
-from peernode import access, foreign_messages as messages
+from peernode import access, blob_snapshots, foreign_messages as messages
+from peernode.blob_snapshots import Attributes
 from peernode.calls import Call
-from peernode.content import BlobRow, decode_row
+from peernode.content import BlobRow
 from peernode.fetch_driver import FetchDriver, Ticket
-from peernode.foreign_asking import Asking, Unreachable, missing
+from peernode.foreign_asking import Asking, Reply, Unreachable, missing
 from peernode.foreign_cache import Cache, Entry
 from peernode.foreign_config import Config
 from peernode.foreign_members import Members
 from peernode.foreign_rows import Rows
 from peernode.permissions import Actor, Target
 from peernode.problems import Problem
-from peernode.timestamps import TIME_MAX_MS
-from storage import cid as cids, codec, ids
+from storage import codec, ids
 from storage.cid import CONTENT_SIZE_MAX_BYTES, Cid, is_leaf
 from storage.errors import BlobError, InvalidData, RecordError
 from storage.store import Store, Table
@@ -45,6 +45,14 @@ if TYPE_CHECKING:
     from peernode.node import Node
 
 _CLASS: Final = "blob"
+
+
+class Held(NamedTuple):
+    """What is kept of a blob: as its home signed it, what that says, and when it came."""
+
+    signed: bytes
+    attributes: Attributes
+    seen_ms: int
 
 
 class Seen(NamedTuple):
@@ -92,57 +100,126 @@ class ForeignBlobs:
                     operation, blob, actor, wait_s, lambda now: now != first
                 )
         except Unreachable:
-            return self._without_home(actor, blob, verb)
+            return await self._without_home(actor, blob, verb)
         except Problem as problem:
             if problem.code == "not_found":
                 self._forget_deleted(blob, actor)
             raise
+        return Seen(self._keep(blob, reply).attributes.row, None)
+
+    async def ask_pass(self, actor: Actor, blob: int) -> bytes:
+        """Return what lets a job of `actor` read a blob, for as long as a job may wait.
+
+        Raises the `Problem` `not_found`, or `unreachable` if the home cannot be asked.
+        """
+        self._asking.home_or_refuse(actor, _CLASS, blob)
+        try:
+            reply = await self._asking.ask("blob.pass", blob, actor)
+        except Unreachable:
+            raise self._asking.unreachable(_CLASS, blob) from None
+        self._keep(blob, reply)
+        if not isinstance(reply, messages.Row) or reply.passed is None:
+            raise self._asking.unreachable(_CLASS, blob)
+        return reply.passed
+
+    def _keep(self, blob: int, reply: Reply) -> Held:
+        """Keep what a home says of its blob. Raises `unreachable` if that is no use."""
         try:
             if not isinstance(reply, messages.Row):
                 raise RecordError("not a blob")
-            row = _checked(reply.row)
+            attributes = self._verified(blob, reply.attributes)
         except InvalidData as error:
             self._node.log.warning("a home's blob is not good", blob=str(blob), error=str(error))
             raise self._asking.unreachable(_CLASS, blob) from None
-        self._rows.put(blob, codec.dump_row([reply.row, self._node.clock.wall_ms()]))
-        return Seen(row, None)
+        return self._hold(blob, reply.attributes, attributes, self._node.clock.wall_ms())
 
-    def held(self, blob: int) -> tuple[BlobRow, int] | None:
-        """Return what is kept of a blob, and when its home said so."""
+    def _hold(self, blob: int, signed: bytes, attributes: Attributes, seen_ms: int) -> Held:
+        self._rows.put(blob, codec.dump_row([signed, seen_ms]))
+        return Held(signed, attributes, seen_ms)
+
+    def signed(self, blob: int, row: BlobRow) -> bytes:
+        """Return the attributes of a blob of this node for others."""
+        identity = self._node.identity
+        now_ms = self._node.clock.wall_ms()
+        return blob_snapshots.sign(identity.keypair, identity.mesh, blob, row, now_ms)
+
+    def held(self, blob: int) -> Held | None:
+        """Return what is kept of a blob, as long as its home's word is good."""
         found = self._rows.get(blob)
-        if found is None:
+        if found is None or self._members.home_key(blob) is None:
             return None
-        encoded, seen_ms = codec.load_row(found)
-        row = decode_row(encoded)
-        if 0 < row.delete_after_ms <= self._node.clock.wall_ms():
+        signed, seen_ms = codec.load_row(found)
+        try:
+            attributes = blob_snapshots.read(signed, blob)
+        except InvalidData:  # Kept by an older version, which had no signature.
+            self._rows.drop(blob)
             return None
-        return row, seen_ms
+        if attributes.expires_ms <= self._node.clock.wall_ms():
+            self._rows.drop(blob)
+            return None
+        return Held(signed, attributes, seen_ms)
 
     def target(self, actor: Actor, blob: int, row: BlobRow) -> Target:
-        """Return what a kept blob is to `actor`, as known here."""
-        return self._node.content.target(self._node, actor, row, blob)
+        """Return what a blob is to `actor`, as known here."""
+        granted = actor.kind == "job"
+        return self._node.content.target(self._node, actor, row, blob, granted=granted)
+
+    def fault_of(self, blob: int, data: bytes) -> str:
+        """Return "" if `data` are attributes that the blob's home signed, or what is wrong."""
+        try:
+            self._verified(blob, data)
+        except InvalidData as error:
+            return str(error)
+        return ""
 
     def check(self) -> None:
         """Assert the invariants."""
         self._rows.check()
 
-    def _without_home(self, actor: Actor, blob: int, verb: str) -> Seen:
+    def _verified(self, blob: int, data: bytes) -> Attributes:
+        key = self._members.home_key(blob)
+        if key is None:
+            raise RecordError("the blob's home is not known, or its word does not count")
+        return blob_snapshots.verify(data, self._node.identity.mesh, blob, key)
+
+    async def _without_home(self, actor: Actor, blob: int, verb: str) -> Seen:
         held = self.held(blob)
+        if held is None and actor.certificate:
+            held = await self._find_near(actor, blob)
         if held is None:
             if not actor.certificate:
                 raise missing(_CLASS, blob, [])
             raise self._asking.unreachable(_CLASS, blob)
-        row, seen_ms = held
+        row = held.attributes.row
         target = self.target(actor, blob, row)
         if not access.may(actor, "get", target):
             raise missing(_CLASS, blob, [self._node.identity.number])
         access.require(actor, verb, target)
-        return Seen(row, seen_ms)
+        return Seen(row, held.seen_ms)
+
+    async def _find_near(self, actor: Actor, blob: int) -> Held | None:
+        """Return what a neighbour holds of a blob whose home cannot be asked."""
+        home = self._members.home_peer(blob)
+        providers = self._members.neighbours(*([home] if home else ()))
+        outcome = await self._driver.fetch(
+            Thing(Kind.ATTRIBUTES, blob, b""),
+            actor.certificate,
+            providers,
+            self._config.find_timeout_s,
+        )
+        if not isinstance(outcome, Found):
+            return None
+        attributes = blob_snapshots.read(outcome.data, blob)
+        # When that neighbour heard it is not known; the home said it when it signed it, at least.
+        self._hold(blob, outcome.data, attributes, attributes.issued_ms)
+        return self.held(blob)
 
     def _forget_deleted(self, blob: int, actor: Actor) -> None:
         """Forget a blob that its home has no more: it said so to one who could have read it."""
         held = self.held(blob)
-        if held is not None and access.may(actor, "get", self.target(actor, blob, held[0])):
+        if held is not None and access.may(
+            actor, "get", self.target(actor, blob, held.attributes.row)
+        ):
             self._rows.drop(blob)
 
     # --- bytes ------------------------------------------------------------------------------
@@ -162,12 +239,13 @@ class ForeignBlobs:
             top = Block(root, 0, 0, row.size_bytes)
             pieces = reading.pieces(top, 0, first_byte, first_byte + length_bytes)
             try:
-                first_piece = await anext(pieces, b"")
-                yield b""
-                if first_piece:
-                    yield first_piece
-                async for piece in pieces:
-                    yield piece
+                with self._cache.reading(entry):
+                    first_piece = await anext(pieces, b"")
+                    yield b""
+                    if first_piece:
+                        yield first_piece
+                    async for piece in pieces:
+                        yield piece
             finally:
                 await pieces.aclose()
                 reading.close()
@@ -210,9 +288,9 @@ class ForeignBlobs:
             raise self._asking.unreachable(_CLASS, blob, self._members.numbers(tuple(unreached)))
         raise missing(_CLASS, blob, self._members.numbers(tuple(asked)))
 
-    async def read(self, cid: Cid) -> bytes:
+    async def read(self, entry: Entry, cid: Cid) -> bytes:
         """Return a block that is here; raises `BlobError`."""
-        return await self._cache.read(cid)
+        return await self._cache.read(entry, cid)
 
     def complete(self, entry: Entry) -> None:
         """Take note that all of a content is here."""
@@ -252,7 +330,7 @@ class _Reading:
         entry, cid = self._entry, block.cid
         if entry.has(cid):
             try:
-                return await self._blobs.read(cid)
+                return await self._blobs.read(entry, cid)
             except BlobError:
                 entry.lost(cid)  # The disk lied: it is fetched again.
         if self._is_part:
@@ -270,7 +348,7 @@ class _Reading:
                 self._blobs.complete(entry)
                 continue
             await entry.changed()
-        return await self._blobs.read(cid)
+        return await self._blobs.read(entry, cid)
 
     async def pieces(
         self, block: Block, at: int, first: int, end: int
@@ -303,20 +381,3 @@ class _Reading:
         if isinstance(self._ticket.outcome, Found):
             self._blobs.complete(self._entry)
         self._blobs.withdraw(self._ticket)
-
-
-def _checked(encoded: bytes) -> BlobRow:
-    """Return attributes that another node sent. Raises `InvalidData`."""
-    try:
-        row = decode_row(encoded)
-    except msgspec.DecodeError as error:
-        raise RecordError(f"not a blob's attributes: {error}") from None
-    cids.from_bytes(row.cid)
-    times = (row.created_ms, row.delete_after_ms)
-    if not all(0 <= at_ms <= TIME_MAX_MS for at_ms in times):
-        raise RecordError("a time outside of all years")
-    if not 0 <= row.size_bytes <= CONTENT_SIZE_MAX_BYTES:
-        raise RecordError("an impossible size")
-    if not row.media_type.isascii() or not row.media_type.isprintable():
-        raise RecordError("not a media type")
-    return row

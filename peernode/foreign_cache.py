@@ -1,8 +1,10 @@
 """Content of other nodes on this one's disk: kept block by block, bounded, oldest use out first.
 
 A *part* is a block that one content has here: a row of `Table.FOREIGN_PARTS`, written in the batch
-that counts its reference, so whatever was fetched stays when a fetch ends early, or the node, and
-is not asked for again.  Blocks are shared with the node's own content as all blocks are.
+that counts its reference, so whatever was fetched stays when a fetch ends early, or the node (but
+for the last few parts, `foreign_parts`), and is not asked for again.  Blocks are shared with the
+node's own content as all blocks are.  Who reads content while it comes is handed the verified bytes
+themselves, as far as there is room for them, and does not have them read back and hashed again.
 
 Rules:
 
@@ -13,8 +15,8 @@ Rules:
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
 
 import trio
@@ -23,15 +25,21 @@ from gossip.fetch_events import Block
 from gossip.fetch_messages import Kind, Thing
 from peernode.committer import Committer
 from peernode.content import Offload
+from peernode.foreign_parts import Parts
 from peernode.problems import Problem
 from storage import cid as cids, codec
 from storage.blobs import BlobStore
 from storage.cid import CID_SIZE_BYTES, NODE_SIZE_MAX_BYTES, Cid, decode_node, is_leaf
 from storage.clock import Clock
-from storage.errors import BlobError, InvalidData, StoreFull
+from storage.errors import BlobError, InvalidData, StorageError, StoreFull
 from storage.store import Add, Batch, Delete, Store, Table
 
 LOADED_AT_ONCE: Final = 1000
+FRESH_SIZE_MAX_BYTES: Final = 8 << 20
+"""Most bytes held for readers of content that comes. Source: formula; two fetches' windows."""
+
+
+_FORGED: Final = "a block does not hash to its CID"
 
 
 class Entry:
@@ -46,6 +54,10 @@ class Entry:
         self.is_claimed = False
         """Whether room for all of it is set aside, while somebody holds it."""
         self.holders = 0
+        self.readers = 0
+        """Those of them that read it in its order, and wait for what is not here."""
+        self.fresh: dict[Cid, bytes] = {}
+        """Blocks that came, for the readers."""
         self.kept_bytes = 0
         self.kept: set[Cid] | None = None
         """Blocks that are here; `None`: not looked at, or all of them."""
@@ -100,6 +112,8 @@ class Cache:
         self._clock = clock
         self._size_max_bytes = size_max_bytes
         self._entries_max = entries_max
+        self._parts_in = Parts(store, blobs, offload, self._note_kept, self._note_lost)
+        self._fresh_bytes = 0
         self._entries: OrderedDict[Cid, Entry] = OrderedDict()
         """In the order of last use."""
         self._load()
@@ -110,9 +124,9 @@ class Cache:
         return sum(entry.claimed_bytes for entry in self._entries.values() if not entry.is_lasting)
 
     def is_complete(self, root: Cid) -> bool:
-        """Tell whether all of a content is here."""
+        """Tell whether all of a content is here, and durable."""
         entry = self._entries.get(root)
-        return entry is not None and entry.is_complete
+        return entry is not None and entry.is_complete and not self._parts_in.of(root)
 
     @asynccontextmanager
     async def hold(
@@ -144,20 +158,36 @@ class Cache:
                 await self._committer.write(self._row(entry))
             yield entry
         finally:
-            entry.holders -= 1
-            if not entry.holders:
-                self._let_go(entry)
+            await self._leave(entry)
 
-    async def read(self, cid: Cid) -> bytes:
+    @contextmanager
+    def reading(self, entry: Entry) -> Iterator[None]:
+        """Have blocks that come handed on, while the block of code runs that holds `entry`."""
+        entry.readers += 1
+        try:
+            yield
+        finally:
+            entry.readers -= 1
+            if not entry.readers:
+                self._fresh_bytes -= sum(map(len, entry.fresh.values()))
+                entry.fresh.clear()
+
+    async def read(self, entry: Entry, cid: Cid) -> bytes:
         """Return the verified bytes of a block that is here; raises `BlobError`."""
+        fresh = entry.fresh.pop(cid, None)
+        if fresh is not None:
+            self._fresh_bytes -= len(fresh)
+            return fresh
         return await self._offload(self._blobs.read_block, cid)
 
     def complete(self, entry: Entry) -> None:
-        """Take note that all of a content is here; if that is lost, it is found out again."""
+        """Take note that all of a content is here that somebody holds.
+
+        It is written down when nobody holds it any more; if that is lost, it is found out again.
+        """
         if not entry.is_complete:
             entry.is_complete = True
             entry.wake()
-            self._store.submit(self._row(entry), lazy=True)
 
     def release(self, root: Cid) -> None:
         """Let content that was lasting be given up."""
@@ -177,8 +207,13 @@ class Cache:
         for root, entry in self._entries.items():
             parts = dict(self._parts(root))
             assert sum(parts.values()) == entry.kept_bytes
-            assert entry.kept is None or entry.kept <= parts.keys()
+            arriving = self._parts_in.of(root)
+            assert entry.holders or not arriving
+            assert entry.kept is None or entry.kept <= parts.keys() | set(arriving)
+            assert entry.readers or not entry.fresh
             assert all(self._blobs.has(part) for part in parts)
+        fresh = [len(data) for entry in self._entries.values() for data in entry.fresh.values()]
+        assert sum(fresh) == self._fresh_bytes <= FRESH_SIZE_MAX_BYTES
         assert self.size_bytes <= self._size_max_bytes + NODE_SIZE_MAX_BYTES * len(self._entries)
 
     # --- keeping: what the driver of fetching asks for --------------------------------------
@@ -212,61 +247,65 @@ class Cache:
         """Keep a block if it hashes to its CID; return "" or what is wrong with it."""
         if thing.kind is not Kind.BLOB or block is None:
             raise ValueError("content comes in blocks")
-        if not await self._offload(cids.matches, block.cid, data):
-            return "a block does not hash to its CID"
         entry = self._entries.get(Cid(thing.name))
         if entry is None or not entry.holders:
             return ""  # Nobody waits for it any more.
-        if (
-            not block.depth
-            and not entry.is_complete
-            and _size_bytes(block.cid, data)
-            not in (
-                entry.size_bytes,
-                None,
-            )
-        ):
-            return "content of another size than its attributes say"
         entry.holders += 1
         try:
-            await self._keep(entry, block.cid, data)
+            if not block.depth:
+                if not await self._offload(cids.matches, block.cid, data):
+                    return _FORGED
+                sizes = entry.size_bytes, None
+                if not entry.is_complete and _size_bytes(block.cid, data) not in sizes:
+                    return "content of another size than its attributes say"
+            is_good = await self._keep(entry, block.cid, data, is_checked=not block.depth)
         finally:
-            entry.holders -= 1
-            if not entry.holders:
-                self._let_go(entry)
-        return ""
+            await self._leave(entry)
+        return "" if is_good else _FORGED
 
     async def _adopt(self, entry: Entry, cid: Cid) -> bytes | None:
         """Return a block that is here, if it is good, and have it stay for this content too."""
         try:
-            data = await self.read(cid)
+            data = await self.read(entry, cid)
         except BlobError:
             return None
         if not entry.has(cid):
-            await self._keep(entry, cid, data)
+            await self._keep(entry, cid, data, is_checked=True)
         return data
 
-    async def _keep(self, entry: Entry, cid: Cid, data: bytes) -> None:
+    async def _keep(self, entry: Entry, cid: Cid, data: bytes, *, is_checked: bool) -> bool:
+        """Keep a block; tell whether it hashes to its CID."""
         await self._claim(entry)
-        new_bytes = await self._offload(self._write, entry.root, cid, data)
-        entry.kept_bytes += new_bytes
+        is_readable = await self._parts_in.take_in(entry.root, cid, data, is_checked=is_checked)
+        if is_readable is None:
+            return False
+        if not is_readable:
+            await self._parts_in.flush()
         if entry.kept is not None:
             entry.kept.add(cid)
+        has_room = self._fresh_bytes + len(data) <= FRESH_SIZE_MAX_BYTES
+        if entry.readers and has_room and cid not in entry.fresh:
+            entry.fresh[cid] = data
+            self._fresh_bytes += len(data)
         entry.wake()
+        if self._parts_in.is_full:
+            await self._parts_in.flush()
+        return True
 
-    def _write(self, root: Cid, cid: Cid, data: bytes) -> int:
-        """Make a block durable, in the calling thread; return the bytes that are new."""
-        key = root + cid
-        with self._blobs.keeping([(cid, data)]) as (puts, adds):
-            if self._store.get(Table.FOREIGN_PARTS, key) is None:
-                part = (Table.FOREIGN_PARTS, key, len(data).to_bytes(4, "big"))
-                expects = [(Table.FOREIGN_PARTS, key, None)]
-                batch = Batch(puts=[*puts, part], adds=adds, expects=expects)
-                if self._store.apply(batch) is None:
-                    return len(data)
-            if puts:  # It was counted before: its bytes were lost, or another fetch was faster.
-                self._store.apply(Batch(puts=puts))
-            return 0
+    def _note_kept(self, root: Cid, _: Cid, size_bytes: int) -> None:
+        self._entries[root].kept_bytes += size_bytes
+
+    def _note_lost(self, root: Cid, cid: Cid) -> None:
+        self._entries[root].lost(cid)
+
+    async def _leave(self, entry: Entry) -> None:
+        """Hold `entry` no more; who is the last to do so leaves everything durable."""
+        while entry.holders == 1 and self._parts_in.of(entry.root):
+            with trio.CancelScope(shield=True), suppress(StorageError):
+                await self._parts_in.flush()  # What is lost so is fetched again.
+        entry.holders -= 1
+        if not entry.holders:
+            self._let_go(entry)
 
     # --- room -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ when it is asked, and by the same table here when it is not.
 """
 
 from collections.abc import AsyncGenerator
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gossip.errors import PeerError
@@ -24,7 +25,7 @@ from peernode.job_snapshots import Ended
 from peernode.permissions import Actor
 from peernode.problems import Problem
 from peernode.recent_jobs import RecentJobs
-from storage import codec
+from storage import codec, ids
 from storage.errors import InvalidData
 from storage.store import Store, Table
 
@@ -123,6 +124,11 @@ class ForeignJobs:
         """Return what is kept of a job."""
         row = self._rows.get(job)
         return None if row is None else Held(*codec.load_row(row))
+
+    def of_home(self, number: int, after: int, limit: int) -> list[int]:
+        """Return up to `limit` jobs of a home that are kept, above `after`, in order."""
+        found = (job for job in self._rows.ids() if job > after)
+        return list(islice((job for job in found if ids.node_number(job) == number), limit))
 
     def read(self, job: int, held: Held) -> Ended | None:
         """Return a kept job, unless its home's word counts no more."""

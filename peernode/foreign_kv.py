@@ -13,8 +13,9 @@ which the last writer wins are written and read at every node, and never come he
 A question that was sent and not answered may have been carried out.  It is never sent twice; the
 problem says whether it was sent, so that its caller knows whether to look before asking again.
 
-What it leaves out: jobs.  They have no certificate, and what they buffer is one batch with their
-own end, which no other node can be part of; `edge_calls` refuses them.
+A job asks with its node's word in the place of a certificate (`foreign_passes`).  It reads, and
+writes at once, as often as its attempts are repeated; what it buffers until it succeeds is one
+batch with its own end, which no other node can be part of, and `edge_calls` refuses that.
 """
 
 from collections.abc import Mapping
@@ -30,15 +31,17 @@ from peernode.classes.kv import KV
 from peernode.foreign_asking import headers
 from peernode.foreign_config import Config
 from peernode.foreign_members import Members
+from peernode.foreign_passes import Passes
 from peernode.foreign_serving import Serving
 from peernode.json_bodies import decode_body
-from peernode.permissions import Target, require
-from peernode.problems import CODES, Problem, not_found
+from peernode.permissions import Actor, Target, require
+from peernode.problems import CODES, FENCED, Problem, not_found
 from peernode.space_limits import VALUE_SIZE_MAX_BYTES
 from peernode.spaces import Space, home_unreachable
 from storage import codec, ids
 from storage.errors import InvalidData, StoreClosed, StoreError, StoreFull
 from storage.ids import Id
+from storage.nodes import Node as Member
 
 if TYPE_CHECKING:
     from peernode.node import Node
@@ -50,7 +53,7 @@ ASK_SIZE_MAX_BYTES: Final = VALUE_SIZE_MAX_BYTES + AUTH_SIZE_MAX_BYTES + 8 * 102
 REPLY_SIZE_MAX_BYTES: Final = 2 << 20
 """Largest reply. Source: formula; 1000 keys of 256 bytes, each byte written as an escape of six."""
 STATED_SIZE_MAX_BYTES: Final = 16 * 1024
-PASSED_ON: Final = frozenset({"overloaded", "storage_full"})
+PASSED_ON: Final = frozenset({"overloaded", "storage_full"}) | FENCED
 """Problems from 500 on that are told as they are: the home did nothing, and says why."""
 
 Method: TypeAlias = Literal["put", "get", "delete", "list", "increment"]
@@ -128,12 +131,14 @@ class ForeignKv:
         node: "Node",
         network: Network,
         members: Members,
+        passes: Passes,
         serving: Serving,
         config: Config,
     ) -> None:
         self._node = node
         self._network = network
         self._members = members
+        self._passes = passes
         self._serving = serving
         self._config = config
         self._decoders: Mapping[Method, msgspec.json.Decoder[Any]] = {
@@ -147,10 +152,12 @@ class ForeignKv:
         if actor.kind == "anonymous":
             require(actor, "get", Target(class_name="kv"), str(space.id))
         peer = self._members.home_peer(space.id)
-        if peer is None or not actor.certificate:
+        is_job = actor.kind == "job"
+        auth = self._passes.state(actor, space.id) if is_job else actor.certificate
+        if peer is None or not auth:
             raise home_unreachable(space.id)
         body = msgspec.json.encode(call.body)
-        frame = encode(Ask(VERSION, method, space.id, body, actor.certificate))
+        frame = encode(Ask(VERSION, method, space.id, body, auth))
         if len(frame) > ASK_SIZE_MAX_BYTES:
             raise Problem("too_large", "a key or a value is too large", limit=VALUE_SIZE_MAX_BYTES)
         try:
@@ -176,11 +183,12 @@ class ForeignKv:
 
     async def answer(self, peer: str, frame: bytes) -> bytes:
         """Return the reply to a question. Raises `PeerError` for one that nobody may ask so."""
-        with self._members.judged(peer):
-            ask = decode_ask(frame)
+        ask = decode_ask(frame)
         member = self._members.require_member(peer)
+        await self._node.lives.started.wait()
         with self._serving.working(peer) as is_free:
             try:
+                self._node.lives.require()
                 if not is_free:
                     raise Problem("overloaded", "that node asks too much at once")
                 if ask.version != VERSION:
@@ -188,10 +196,9 @@ class ForeignKv:
                 space = self._node.spaces.get(ask.id)
                 if space is None or space.mode != "cas" or self._members.is_elsewhere(ask.id):
                     raise not_found("kv", str(ask.id))
-                try:
-                    actor = self._members.speaker(member, ask.auth)
-                except Problem:
-                    raise not_found("kv", str(ask.id)) from None
+                actor = self._passes.job(ask.auth, ask.id, member)
+                if actor is None:
+                    actor = self._speaker(ask, member)
                 call = Call(actor, [], {}, object_id=ask.id)
                 call.body = decode_body(self._decoders[ask.method], ask.body)
                 done = await KV.methods[ask.method].handler(self._node, call)
@@ -205,6 +212,12 @@ class ForeignKv:
             except StoreError as error:
                 reply = _refusal(Problem("internal", str(error)))
         return encode(reply)
+
+    def _speaker(self, ask: Ask, member: Member) -> Actor:
+        try:
+            return self._members.speaker(member, ask.auth)
+        except Problem:
+            raise not_found("kv", str(ask.id)) from None
 
 
 def _value(reply: Done, operation: Operation) -> Any:

@@ -1,7 +1,5 @@
 """Which peer is which node, for whom one may speak, and what is held against it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -74,7 +72,7 @@ class Members:
     def providers(self, id: int) -> list[Provider]:
         """Return whom to ask for something: its home first, then who is up."""
         home = self.home_peer(id)
-        if home is None:
+        if home is None or home == self._network.peer:
             return self.neighbours()
         return [Provider(home, is_home=True), *self.neighbours(home)]
 
@@ -89,7 +87,7 @@ class Members:
         return member
 
     def blame(self, peer: str, error: PeerError) -> None:
-        """Hold against a peer what it gave or asked, if it is to blame."""
+        """Hold against a peer what it answered, if it is to blame."""
         federation = self._node.federation
         if not error.penalty:
             return
@@ -97,15 +95,6 @@ class Members:
             self._node.log.warning("a node broke the protocol", peer=peer, error=str(error))
         else:
             federation.standing.blame(peer, error.penalty, str(error), trio.current_time())
-
-    @contextmanager
-    def judged(self, peer: str) -> Iterator[None]:
-        """Hold against a peer what leaves the block as its fault."""
-        try:
-            yield
-        except PeerError as error:
-            self.blame(peer, error)
-            raise
 
     def speaker(self, member: Member, certificate: bytes) -> Actor:
         """Return whom a member asks for, by a certificate that names its key.

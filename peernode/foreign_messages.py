@@ -4,14 +4,15 @@
     Refusal  [2, code, detail, hint]              the caller may not, or it cannot be
     View     [3, revision, is final, media type, body]   the answer as the home would give it
     Ended    [4, request, snapshot]               a job that is over, for whoever may read all of it
-    Row      [5, row]                             a blob's attributes
+    Row      [5, attributes, pass]                a blob's attributes, signed; a pass if asked for
 
 What may be long or never end, logs and events, is asked for over a stream (`FOLLOW`): an `Ask`,
 a `View` without a body (or a `Refusal`), and then pieces, each behind a byte that says whether
 another follows.
 
 The right of the caller is its delegation certificate, never the token's secret: it is worth nothing
-but to the nodes that it names, and the node that asks has to be one of them.
+but to the nodes that it names, and the node that asks has to be one of them.  The right of a job is
+the pass that the blob's home gave out when it was handed in (`blob_snapshots`).
 
 A frame is one strict CBOR array (`storage.codec`); text of people travels as bytes, since it need
 not be of the subset.
@@ -29,7 +30,7 @@ from storage.ids import Id
 
 ASK: Final = "/peernode/ask/1"
 FOLLOW: Final = "/peernode/follow/1"
-VERSION: Final = 1
+VERSION: Final = 2
 ASK_SIZE_MAX_BYTES: Final = 16 * 1024
 """Largest question. Source: `AUTH_SIZE_MAX_BYTES` and what surrounds it."""
 REPLY_SIZE_MAX_BYTES: Final = 4 << 20
@@ -43,7 +44,7 @@ MORE: Final = b"\x01"
 """What stands before each piece."""
 
 Operation: TypeAlias = Literal[
-    "job.get", "job.cancel", "job.logs", "job.events", "blob.get", "blob.content"
+    "job.get", "job.cancel", "job.logs", "job.events", "blob.get", "blob.content", "blob.pass"
 ]
 
 
@@ -92,9 +93,11 @@ class Ended(Message, frozen=True, tag=4):
 
 
 class Row(Message, frozen=True, tag=5):
-    """A blob's attributes, as its home keeps them."""
+    """A blob's attributes in its home's words."""
 
-    row: bytes
+    attributes: bytes
+    passed: bytes | None
+    """For a job at the node that asks."""
 
 
 Reply: TypeAlias = Refusal | View | Ended | Row

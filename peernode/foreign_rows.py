@@ -36,6 +36,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self._sizes)
 
+    def ids(self) -> list[int]:
+        """Return the objects that have a row, in order."""
+        return sorted(self._sizes)
+
     def get(self, id: int) -> bytes | None:
         """Return the row of an object, and count that as a use."""
         if id not in self._sizes:

@@ -6,7 +6,7 @@ the same handlers, the same table of rights.  What may not be read is not there.
 
 What is fetched block by block (`/peernode/fetch/1`) is judged anew with each block; what is given
 out of this node's cache is judged by what is known here, and only its home can say that a thing is
-nowhere.
+nowhere.  A job of another node shows a pass in the place of a certificate (`foreign_passes`).
 """
 
 from collections import OrderedDict
@@ -35,15 +35,17 @@ from peernode import access, foreign_messages as messages, job_snapshots
 from peernode.calls import Answer, Call
 from peernode.classes.blob import BLOB
 from peernode.classes.job import JOB
-from peernode.content import BlobRow, encode_row
+from peernode.content import BlobRow
 from peernode.foreign_blobs import ForeignBlobs
 from peernode.foreign_config import Config
 from peernode.foreign_jobs import ForeignJobs
 from peernode.foreign_members import Members
+from peernode.foreign_passes import Passes
 from peernode.job_rows import encode_request
 from peernode.permissions import Actor, Target
 from peernode.problems import Problem, not_found
 from peernode.registry import FunctionAttributes
+from storage import ids
 from storage.cid import Cid, decode_node
 from storage.errors import BlobError, InvalidData
 from storage.nodes import Node as Member
@@ -65,12 +67,14 @@ class Serving:
         members: Members,
         jobs: ForeignJobs,
         blobs: ForeignBlobs,
+        passes: Passes,
         config: Config,
     ) -> None:
         self._node = node
         self._members = members
         self._jobs = jobs
         self._blobs = blobs
+        self._passes = passes
         self._config = config
         self._at_work: dict[str, int] = {}
         """Peer -> its questions that are not answered yet."""
@@ -88,27 +92,28 @@ class Serving:
 
     async def answer(self, peer: str, frame: bytes) -> bytes:
         """Return the reply to a question. Raises `PeerError` for one that nobody may ask so."""
-        with self._members.judged(peer):
-            ask = messages.decode_ask(frame)
+        ask = messages.decode_ask(frame)
         member = self._members.require_member(peer)
+        await self._node.lives.started.wait()
         with self.working(peer) as is_free:
             if not is_free:
                 return messages.encode(_refusal(_too_many()))
             try:
-                call = self._call(ask, member)
-                if ask.operation in ("blob.get", "blob.content"):
-                    reply: messages.Reply = await self._blob(ask, call)
+                if ask.operation == "job.cancel":
+                    self._node.lives.require()
+                if ask.operation.startswith("blob."):
+                    reply: messages.Reply = await self._blob(ask, member)
                 else:
-                    reply = await self._job(ask, call)
+                    reply = await self._job(ask, self._call(ask, member))
             except Problem as problem:
                 reply = _refusal(problem)
         return messages.encode(reply)
 
     async def follow(self, stream: Stream) -> None:
         """Answer a question with a view and what follows it."""
-        with self._members.judged(stream.peer):
-            ask = messages.decode_ask(await stream.receive())
+        ask = messages.decode_ask(await stream.receive())
         member = self._members.require_member(stream.peer)
+        await self._node.lives.started.wait()
         with self.working(stream.peer) as is_free:
             try:
                 if not is_free:
@@ -128,13 +133,18 @@ class Serving:
                     await stream.send(messages.MORE + piece)
             await stream.send(messages.LAST)
 
-    def _call(self, ask: messages.Ask, member: Member) -> Call:
-        """Return the call that a question stands for. Raises `Problem`."""
+    def _class(self, ask: messages.Ask) -> str:
+        """Return the class that a question to this node is about. Raises `Problem`."""
         if ask.version != messages.VERSION:
             raise Problem("not_implemented", "another version of the nodes' language")
         class_name = ask.operation.partition(".")[0]
         if self._members.is_elsewhere(ask.id):
             raise not_found(class_name, str(ask.id))
+        return class_name
+
+    def _call(self, ask: messages.Ask, member: Member) -> Call:
+        """Return the call that a question stands for. Raises `Problem`."""
+        class_name = self._class(ask)
         try:
             actor = self._members.speaker(member, ask.auth)
         except Problem:
@@ -159,14 +169,22 @@ class Serving:
         ended = self._own_job(call.actor, ask.id)
         return _view(answer) if ended is None else messages.Ended(*ended)
 
-    async def _blob(self, ask: messages.Ask, call: Call) -> messages.Reply:
-        await BLOB.get.handler(self._node, call)
+    async def _blob(self, ask: messages.Ask, member: Member) -> messages.Reply:
+        self._class(ask)
+        is_passed = self._passes.read(ask.auth, ask.id, member) is not None
+        call = None if is_passed else self._call(ask, member)
+        if call is not None:
+            await BLOB.get.handler(self._node, call)
         row = self._node.content.row(ask.id)
         if row is None:
             raise not_found("blob", str(ask.id))
-        verb = ask.operation.removeprefix("blob.")
-        access.require(call.actor, verb, self._blobs.target(call.actor, ask.id, row))
-        return messages.Row(encode_row(row))
+        if call is not None:
+            verb = "get" if ask.operation == "blob.get" else "content"
+            access.require(call.actor, verb, self._blobs.target(call.actor, ask.id, row))
+        passed = None
+        if ask.operation == "blob.pass" and call is not None:
+            passed = self._passes.issue(ask.id, row, member)
+        return messages.Row(self._blobs.signed(ask.id, row), passed)
 
     @contextmanager
     def working(self, peer: str) -> Iterator[bool]:
@@ -187,8 +205,7 @@ class Serving:
 
     async def give(self, peer: str, frame: bytes) -> bytes:
         """Return the reply to a request for a thing. Raises `PeerError` as `answer` does."""
-        with self._members.judged(peer):
-            get = decode_request(frame)
+        get = decode_request(frame)
         member = self._members.require_member(peer)
         with self.working(peer) as is_free:
             return encode_fetch(await self._give(get, member) if is_free else Refused("busy"))
@@ -199,6 +216,14 @@ class Serving:
         nothing = Missing(not self._members.is_elsewhere(get.id), [])
         if get.kind is Kind.BLOB and (self._is_source(get)):
             return await self._block(get) or nothing
+        if get.kind is Kind.SNAPSHOT and ids.node_number(get.id) == member.number:
+            # What it has signed itself: nobody's right is needed.
+            held = self._jobs.held(get.id)
+            return nothing if held is None else Data(held.snapshot)
+        if get.kind is Kind.BLOB and self._passes.read(get.auth, get.id, member) is not None:
+            row = self._blob_row(get.id)
+            is_it = row is not None and row.cid == get.name
+            return (await self._block(get) if is_it else None) or nothing
         try:
             actor = self._members.speaker(member, get.auth)
         except Problem:
@@ -211,6 +236,8 @@ class Serving:
                 if not access.may(actor, "content", self._blobs.target(actor, get.id, row)):
                     return nothing
                 return await self._block(get) or nothing
+            case Kind.ATTRIBUTES:
+                return self._attributes(actor, get.id) or nothing
             case Kind.REQUEST | Kind.SNAPSHOT:
                 ended = self._ended(actor, get.id)
                 if ended is None:
@@ -229,11 +256,20 @@ class Serving:
         attributes: FunctionAttributes = entry.attributes
         return any(version.cid == get.name for version in attributes.versions)
 
+    def _attributes(self, actor: Actor, blob: int) -> Data | None:
+        """Return what a home said of a blob, if `actor` may see it and it is still good."""
+        held = self._blobs.held(blob)
+        if held is None or not access.may(
+            actor, "get", self._blobs.target(actor, blob, held.attributes.row)
+        ):
+            return None
+        return Data(held.signed)
+
     def _blob_row(self, blob: int) -> BlobRow | None:
         if not self._members.is_elsewhere(blob):
             return self._node.content.row(blob)
         held = self._blobs.held(blob)
-        return None if held is None else held[0]
+        return None if held is None else held.attributes.row
 
     async def _block(self, get: Get) -> Data | None:
         try:

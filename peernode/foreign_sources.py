@@ -1,8 +1,10 @@
-"""Sources of functions made at other nodes that do not ride in their records.
+"""Sources of functions that did not come in here and do not ride in their records.
 
 A node that is cut off runs what it knows, so a source is fetched as soon as its function is known,
 kept for as long as some version of a function needs it, and fetched again when a home comes back
 that could not be asked.  Who calls a function whose source is not here yet waits for it.
+
+A home that has lost sources of its own, with a disk that was put back, fetches them likewise.
 
 A source is what every node of the mesh may have, as it has those that ride along: it is asked for
 in the node's own name and without anybody's certificate.
@@ -23,9 +25,11 @@ from peernode.foreign_config import Config
 from peernode.foreign_members import Members
 from peernode.problems import Problem
 from peernode.registry import FunctionAttributes, Version
+from storage import ids
 from storage.cid import Cid
 from storage.errors import StorageError
 from storage.places import Class
+from storage.store import Table
 
 if TYPE_CHECKING:
     from peernode.node import Node
@@ -71,12 +75,12 @@ class ForeignSources:
         Raises the `Problem` `unreachable` if nobody who may have it can be asked.
         """
         entry = self._node.registry.get(Class.FUNCTION, function)
-        if entry is None or not self._members.is_elsewhere(function):
+        if entry is None:
             return
         attributes: FunctionAttributes = entry.attributes
         wanted = attributes.current if number is None else number
         for version in attributes.versions:
-            if version.version == wanted and not self._is_here(attributes, version):
+            if version.version == wanted and not self._is_here(function, attributes, version):
                 await self._fetch(function, version)
 
     async def run(self) -> None:
@@ -112,9 +116,17 @@ class ForeignSources:
             else:
                 self._pending.pop(function, None)
 
-    def _is_here(self, attributes: FunctionAttributes, version: Version) -> bool:
+    def _is_here(self, function: int, attributes: FunctionAttributes, version: Version) -> bool:
         rides_along = attributes.source is not None and version is attributes.versions[-1]
-        return rides_along or self._cache.is_complete(Cid(version.cid))
+        return (
+            rides_along
+            or self._is_ours(function, version)
+            or self._cache.is_complete(Cid(version.cid))
+        )
+
+    def _is_ours(self, function: int, version: Version) -> bool:
+        """Tell whether this node keeps a source because it came in here."""
+        return self._node.store.get(Table.SOURCES, ids.key(function) + version.cid) is not None
 
     async def _fetch(self, function: int, version: Version) -> None:
         root = Cid(version.cid)
@@ -138,14 +150,14 @@ class ForeignSources:
         raise self._asking.unreachable("function", function, numbers)
 
     def _object_changed(self, class_: Class, id: int) -> None:
-        if class_ is not Class.FUNCTION or not self._members.is_elsewhere(id):
+        if class_ is not Class.FUNCTION:
             return
         entry = self._node.registry.get(Class.FUNCTION, id)
         now: tuple[Cid, ...] = ()
         if entry is not None:
             attributes: FunctionAttributes = entry.attributes
-            lacking = [v for v in attributes.versions if not self._is_here(attributes, v)]
-            now = tuple(Cid(version.cid) for version in attributes.versions)
+            lacking = [v for v in attributes.versions if not self._is_here(id, attributes, v)]
+            now = tuple(Cid(v.cid) for v in attributes.versions if not self._is_ours(id, v))
             if lacking:
                 self.prefetch(id)
         before = self._cids.pop(id, ())

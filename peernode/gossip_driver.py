@@ -4,6 +4,11 @@ One topic for each mesh.  What this node keeps of its own users and jobs is coll
 published; what comes is judged on the spot by its bytes alone (size, layout, signatures), passed on
 if it is good, and taken in by one task after the other's turn.  A batch of which everything is
 known is not passed on again, so an old message that is sent once more ends at the first node.
+Nor is one whose author is no member, as far as is known here.
+
+A batch that is wrong is its author's fault, whose signature it has; who brought it loses in the
+machine's score (P4) only, since a node of another make passes on what it cannot read.  A peer whom
+that score puts out is cut off for good measure (`peernode.standing`).
 
 An item of a batch is one byte, the `Stratum`, and the fact or record.
 
@@ -12,7 +17,7 @@ Gossip is a hint: what does not find room here is left to reconciliation.
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, assert_never
@@ -22,7 +27,7 @@ import trio
 from gossip import wire
 from gossip.batcher import Batcher, unpack
 from gossip.config import BatchConfig, Config
-from gossip.errors import PENALTY_FORGED, RemoteProtocolError
+from gossip.errors import PENALTY_FORGED, PENALTY_MALFORMED, RemoteProtocolError
 from gossip.mesh import Mesh
 from gossip.mesh_events import (
     Appraise,
@@ -34,8 +39,10 @@ from gossip.mesh_events import (
     Exchange,
     Identified,
     Input,
+    Pardon,
     Received,
     Reset,
+    SavedScore,
     Send,
     Subscribe,
     Tick,
@@ -46,10 +53,10 @@ from gossip.network import Network, PeerDown, PeerEvent, PeerUp
 from gossip.sync_messages import Stratum
 from gossip.wire import Message
 from peernode.records_in import ITEM_SIZE_MAX_BYTES, Checker, Ingestion
-from peernode.standing import Standing
+from peernode.standing import CUT_AT, Standing
 from peernode.waiting import Item
 from storage import signing
-from storage.errors import InvalidData, StoreError
+from storage.errors import InvalidData, SignatureError, StoreError
 from storage.facts import Fact
 
 BATCH_SIZE_MAX_BYTES: Final = ITEM_SIZE_MAX_BYTES + 64
@@ -67,6 +74,9 @@ PEERS_CACHED_MAX: Final = 1024
 """Peer ids that need not be parsed again. Source: twice the peers of a node."""
 APPRAISE_S: Final = 60.0
 """Pause between two looks at what is forgiven. Source: a tenth of its half-life."""
+UNHEARD_MAX: Final = 600
+"""Most frames, between two such looks, of a peer that gossip does not listen to (graylist); who
+sends more is cut off. Source: guess; ten a second, where an honest node sends one or two."""
 
 
 def topic_of(mesh: bytes) -> str:
@@ -106,13 +116,19 @@ class GossipDriver:
         checker: Checker,
         ingestion: Ingestion,
         standing: Standing,
+        is_member: Callable[[bytes], bool],
         chance: random.Random,
         seqno: int,
         warn: Callable[..., None],
+        scores: Iterable[SavedScore] = (),
         config: Config | None = None,
         batches: BatchConfig | None = None,
     ) -> None:
-        """`seqno` is above all of earlier runs. `warn(event, **fields)` is for the operator."""
+        """`seqno` is above all of earlier runs. `warn(event, **fields)` is for the operator.
+
+        `is_member` is asked of the public keys of authors; `scores` is what `mesh.saved_scores`
+        gave in an earlier run.
+        """
         self.topic = topic_of(mesh)
         self.left_out = 0
         """Items that found no room, here or on their way out, and are left to reconciliation."""
@@ -120,6 +136,7 @@ class GossipDriver:
         self._checker = checker
         self._ingestion = ingestion
         self._standing = standing
+        self._is_member = is_member
         self._warn = warn
         self._batch_config = batches or BatchConfig()
         self._batcher = Batcher(self._batch_config)
@@ -129,8 +146,14 @@ class GossipDriver:
         self._judged: dict[bytes, list[Item]] = {}
         """Message -> what is in it, from its verdict until it is delivered a moment later."""
         self._held: dict[str, deque[bytes]] = {}
-        self._cut: dict[str, None] = {}
-        """Peers whose connection the machine wants closed."""
+        self._unheard: dict[str, int] = {}
+        """Peers that gossip does not listen to -> frames of theirs, since it was last looked."""
+        self._graylist_below = (config or Config()).score.graylist_below
+        self._up: dict[str, PeerUp] = {}
+        self._unwanted: dict[str, None] = {}
+        """Peers that are up and that the machine has no room for, or that do not read."""
+        self._faults: deque[tuple[str, float, str]] = deque()
+        """Whom to blame, how much and for what, once the machine has done with its input."""
         self._is_closed = False
         self._came = trio.Event()
         self._changed = trio.Event()
@@ -143,6 +166,7 @@ class GossipDriver:
             seqno=seqno,
             now=trio.current_time(),
             judge=self._judge,
+            scores=scores,
         )
         self._tell(Subscribe(self.topic))
         network.watch(self._see)
@@ -165,9 +189,10 @@ class GossipDriver:
         self._pump()
         self._changed.set()
 
-    def identified(self, peer: str, agent: str) -> None:
-        """Take note of a peer's agent version; a js-libp2p is written to in its own way."""
-        self._tell(Identified(_to_bytes(peer), agent.startswith("js-libp2p")))
+    def pardon(self, peer: str) -> None:
+        """Let a peer begin anew that was cut off for long enough."""
+        self._tell(Pardon(_to_bytes(peer)))
+        self.appraise(peer)
 
     def appraise(self, peer: str) -> None:
         """Tell the machine what a peer's standing is."""
@@ -185,15 +210,27 @@ class GossipDriver:
     # --- what comes -------------------------------------------------------------------------
 
     def _receive(self, peer: str, frame: bytes) -> None:
-        if peer not in self._cut and not self._is_closed:
-            self._tell(Received(_to_bytes(peer), frame))
+        if peer in self._unwanted or self._is_closed:
+            return
+        if self.mesh.score(_to_bytes(peer)) < self._graylist_below:
+            self._unheard[peer] = self._unheard.get(peer, 0) + 1
+            if self._unheard[peer] > UNHEARD_MAX:
+                now = trio.current_time()
+                self._standing.blame(peer, CUT_AT, "gossip: a flood that nobody hears", now)
+        self._tell(Received(_to_bytes(peer), frame))
 
     def _judge(self, message: Message) -> Verdict:
-        """Judge a batch by its bytes. IGNORE: nothing in it is new, or it is too much now."""
+        """Judge a batch by its bytes. IGNORE: nothing in it is new, or nobody vouches for it."""
+        author = message.source[-32:]
+        if not self._is_member(author):
+            return Verdict.IGNORE
         try:
             found = unpack(message.data, BATCH_SIZE_MAX_BYTES, self._batch_config.records_max)
             items = self._checker.check_all(map(decode_item, found))
-        except (RemoteProtocolError, InvalidData):
+        except (RemoteProtocolError, InvalidData) as error:
+            is_forged = isinstance(error, SignatureError)
+            penalty = PENALTY_FORGED if is_forged else PENALTY_MALFORMED
+            self._faults.append((signing.peer_id(author), penalty, f"a batch: {error}"))
             return Verdict.REJECT
         news = [item for item in items if self._ingestion.is_news(item)]
         if not news:
@@ -233,15 +270,19 @@ class GossipDriver:
         if self._is_closed:
             return
         match event:
-            case PeerUp(peer):
-                self._cut.pop(peer, None)
-                # Who dialled is not known here; that one of the two did is.
-                self._tell(Connected(_to_bytes(peer), outbound=self._network.peer < peer))
+            case PeerUp(peer, is_outbound, agent):
+                self._up[peer] = event
+                self._unwanted.pop(peer, None)
+                self._tell(Connected(_to_bytes(peer), outbound=is_outbound))
+                if agent:
+                    # A js-libp2p is written to in its own way.
+                    self._tell(Identified(_to_bytes(peer), agent.startswith("js-libp2p")))
                 if self._standing.penalty(peer, trio.current_time()):
                     self.appraise(peer)
             case PeerDown(peer):
+                self._up.pop(peer, None)
                 self._held.pop(peer, None)
-                self._cut.pop(peer, None)
+                self._unwanted.pop(peer, None)
                 self._tell(Disconnected(_to_bytes(peer)))
 
     async def run(self) -> None:
@@ -261,11 +302,12 @@ class GossipDriver:
             self._pump()
             if now >= appraise_at:
                 appraise_at = now + APPRAISE_S
+                self._unheard.clear()
                 for peer in self._standing.blamed():
                     self.appraise(peer)
-                for peer in [peer for peer in self._cut if not self._standing.is_cut(peer, now)]:
-                    # Still up, and perhaps forgiven: the machine has the last word.
-                    self._see(PeerUp(peer))
+                for peer in list(self._unwanted):
+                    # Still up, and perhaps it fits or reads now: the machine has the last word.
+                    self._see(self._up[peer])
 
     @property
     def _deadline(self) -> float:
@@ -282,6 +324,9 @@ class GossipDriver:
         todo = deque(self.mesh.handle(input, trio.current_time()))
         while todo:
             todo.extend(self._do(todo.popleft()))
+        while self._faults:
+            peer, penalty, reason = self._faults.popleft()
+            self._standing.blame(peer, penalty, reason, trio.current_time())
 
     def _do(self, effect: Effect) -> list[Effect]:
         match effect:
@@ -290,12 +335,15 @@ class GossipDriver:
             case Deliver(message):
                 self._deliver(message)
             case Reset(peer, reason):
-                self._warn("a peer sends what is no gossip", peer=_to_text(peer), reason=reason)
-            case Disconnect(peer, reason):
+                self._faults.append((_to_text(peer), PENALTY_MALFORMED, f"gossip: {reason}"))
+            case Disconnect(peer, reason, is_misbehaving):
                 text = _to_text(peer)
-                self._warn("a peer is cut off", peer=text, reason=reason)
-                self._cut[text] = None
+                self._unwanted[text] = None
                 self._held.pop(text, None)
+                if is_misbehaving:
+                    self._faults.append((text, CUT_AT, f"gossip: {reason}"))
+                else:
+                    self._warn("a peer takes no part in gossip", peer=text, reason=reason)
                 return self.mesh.handle(Disconnected(peer), trio.current_time())
             case Exchange():
                 pass  # Whom to connect to is said by the membership's facts, not by peers.

@@ -37,6 +37,12 @@ class Request(NamedTuple):
     """Blobs the caller could read when handing in; the job may read these besides."""
     terms: bytes
     """What the caller asked for, as `terms.to_row` gives it."""
+    passes: list[list[Any]] = []  # noqa: RUF012  (never changed, as `Lease.lost_on`)
+    """[blob id, its home's pass (`blob_snapshots`)] of granted blobs of other nodes."""
+
+    def pass_for(self, blob: int) -> bytes:
+        """Return the pass for a granted blob of another node, or nothing."""
+        return next((passed for named, passed in self.passes if named == blob), b"")
 
 
 class Lease(NamedTuple):
@@ -99,7 +105,8 @@ _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 def encode_request(request: Request) -> bytes:
     """Return the bytes to keep of a request: deterministic, whatever made them."""
-    return codec.dump_row([VERSION, *request])
+    fields = request if request.passes else request[:-1]
+    return codec.dump_row([VERSION, *fields])
 
 
 def encode(row: Lease | Outcome) -> bytes:
@@ -111,7 +118,7 @@ def decode_request(row: bytes) -> Request:
     """Return the request kept as `row`; raises `RecordError` for another version."""
     version, *fields = codec.load_row(row)
     _check(version)
-    return Request._make(fields)
+    return Request(*fields)
 
 
 def decode_lease(row: bytes) -> Lease:

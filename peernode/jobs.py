@@ -68,6 +68,7 @@ class Jobs:
         blobs: list[list[object]],
         granted: list[int],
         terms: bytes,
+        passes: list[list[object]] | None = None,
         parent: int = 0,
         claim: Claim | None = None,
     ) -> tuple[int, bool]:
@@ -79,18 +80,8 @@ class Jobs:
         self._admit(version.project, new=early)
         now_ms, job = self._clock.wall_ms(), self._ids.next()
         key = ids.key(job)
-        request = Request(
-            version.function,
-            version.version,
-            version.project,
-            caller,
-            parent,
-            now_ms,
-            input_json,
-            blobs,
-            granted,
-            terms,
-        )
+        asked = version.function, version.version, version.project, caller, parent
+        request = Request(*asked, now_ms, input_json, blobs, granted, terms, passes or [])
         row = job_rows.encode_request(request)
         puts: list[Put] = [
             (Table.JOBS, key, row),
@@ -171,6 +162,29 @@ class Jobs:
         self._dispatch.drop_leases(live.job)
         self._store.submit(Batch(deletes=[(Table.LIVE, ids.key(live.job))]))
         self._live.leave(live)
+
+    async def take_back(self, job: int, outcome_row: bytes) -> bool:
+        """Give a job that is not over here the outcome that this node has told before, durably.
+
+        Tells whether it has taken it; if not, it has one.
+        """
+        key = ids.key(job)
+        batch = Batch(
+            puts=[(Table.OUTCOMES, key, outcome_row)],
+            deletes=[(Table.LIVE, key)],
+            expects=[(Table.OUTCOMES, key, None)],
+        )
+        if await self._committer.write(batch) is not None:
+            return False
+        if (live := self._live.get(job)) is not None:
+            self._dispatch.forget(job)
+            self._live.leave(live)
+        return True
+
+    def begin(self, boot: int) -> None:
+        """Go on as after start number `boot` of the node."""
+        self._boot = boot
+        self._dispatch.begin(boot)
 
     async def cancel(self, job: int) -> None:
         """Cancel `job` and return when its outcome, whichever it is, is durable."""

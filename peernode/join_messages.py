@@ -10,6 +10,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
+from peernode.life_statements import HEADS_MAX, Encoded
 from peernode.mesh_invites import Addresses, InviteName, Proof
 from storage import codec
 from storage.certificates import Milliseconds
@@ -18,12 +19,12 @@ from storage.signing import PublicKey
 
 JOIN_PROTOCOL: Final = "/peernode/join/1"
 """A request that strangers may make: `Ask`, answered by `Admitted` or `Refused`."""
-PEERS_PROTOCOL: Final = "/peernode/peers/1"
+PEERS_PROTOCOL: Final = "/peernode/peers/2"
 """A request between members: `Greeting`, answered by `Greeted`."""
 ASK_SIZE_MAX_BYTES: Final = 256
 """Source: formula, 63 bytes and room for another version's."""
-GREETING_SIZE_MAX_BYTES: Final = 2048
-"""Source: formula, the most and longest addresses fit."""
+GREETING_SIZE_MAX_BYTES: Final = 4096
+"""Source: formula, the most and longest addresses fit, and the most lives."""
 KNOWN_MAX: Final = 128
 """Most other nodes whose addresses one answer names. Source: guess; more than anybody dials."""
 ANSWER_SIZE_MAX_BYTES: Final = 1 << 20
@@ -46,6 +47,7 @@ class Whereabouts(Message, frozen=True):
 
 
 _Known = Annotated[tuple[Whereabouts, ...], msgspec.Meta(max_length=KNOWN_MAX)]
+_Shown = Annotated[tuple[Encoded, ...], msgspec.Meta(max_length=HEADS_MAX)]
 
 
 class Ask(Message, frozen=True, tag=1):
@@ -74,16 +76,20 @@ class Refused(Message, frozen=True, tag=3):
 
 
 class Greeting(Message, frozen=True, tag=4):
-    """Here I can be reached."""
+    """Here I can be reached, this is my life, and these I have seen of you."""
 
     addresses: Addresses
+    life: Encoded
+    shown: _Shown
 
 
 class Greeted(Message, frozen=True, tag=5):
-    """And I here, and others there, as far as I know."""
+    """And I here, and others there, as far as I know; and the same of lives."""
 
     addresses: Addresses
     known: _Known
+    life: Encoded
+    shown: _Shown
 
 
 Answer: TypeAlias = Admitted | Refused

@@ -26,7 +26,19 @@ class Libp2pConfig:
     handshake_timeout_s: float = 5.0
     """For whoever connects to us. Source: as `dial_timeout_s`."""
     handshakes_max: int = 64
-    """Most handshakes at once; the oldest ends for a new one. Source: 0.3 s of their work."""
+    """Most handshakes at once; an old one ends for a new one. Source: 0.3 s of their work."""
+    handshakes_per_host_max: int = 16
+    """Most of them from one host. Source: guess; a quarter of all."""
+    handshakes_per_host_burst: int = 32
+    """Most that a host begins at once. Source: 0.15 s of their work; a rack that is switched on."""
+    handshakes_per_host_per_s: float = 8.0
+    """And in the long run. Source: 4 % of a core."""
+    replacements_burst: int = 4
+    """Connections of a peer that take the place of its live link, at once. Source: guess."""
+    replacements_per_minute: float = 6.0
+    """And in the long run. Source: guess; a dead link is found after `silence_max_s` anyway."""
+    identify_timeout_s: float = 2.0
+    """For a peer to say what software it is; then it is up without. Source: guess."""
     negotiation_timeout_s: float = 10.0
     """For agreeing on a stream's protocol. Source: py-libp2p."""
     crossing_max_s: float = 10.0
@@ -64,7 +76,7 @@ class Libp2pConfig:
     stranger_requests_burst: int = 10
     """Most of them at once. Source: guess; a classroom behind one address."""
     stranger_hosts_max: int = 4096
-    """Most hosts whose requests are counted. Source: 1 MB; over it, the oldest is forgotten."""
+    """Most hosts, and keys, that are counted. Source: 1 MB; over it, the oldest is forgotten."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a limit that is not above 0."""

@@ -24,6 +24,7 @@ from libp2p.protocol_muxer.multiselect import Multiselect
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE, Transport as Noise
+from libp2p.security.secure_session import SecureSession
 from libp2p.security.security_multistream import SecurityMultistream
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, YamuxStream
 
@@ -32,6 +33,8 @@ from gossip.wire import PEER_ID_PREFIX
 from peernode.libp2p_address import Address
 from peernode.libp2p_config import Libp2pConfig
 from peernode.libp2p_patches import GuardedYamux, Negotiated, Substream, TcpStream
+from peernode.libp2p_secured import Secured
+from peernode.traffic import LINE, PINGS, Traffic
 from storage import signing
 
 _CLOSE_TIMEOUT_S: Final = 1.0
@@ -144,11 +147,12 @@ class Connection:
 class Connector:
     """Makes connections, with one node's key."""
 
-    def __init__(self, seed: bytes, config: Libp2pConfig) -> None:
+    def __init__(self, seed: bytes, config: Libp2pConfig, traffic: Traffic) -> None:
         pair = create_new_key_pair(seed)
         noise = Noise(libp2p_keypair=pair, noise_privkey=create_noise_key().private_key)
         self._security = SecurityMultistream({NOISE: noise})
         self._config = config
+        self._traffic = traffic
         self.peer = signing.peer_id(pair.public_key.to_bytes())
         self.identity = pair.public_key.serialize()
         """The public key as libp2p writes it."""
@@ -163,6 +167,16 @@ class Connector:
             return await self._upgrade(stream, ID.from_string(peer))
         raise PeerTimeout(f"{address} did not answer in {self._config.dial_timeout_s} s")
 
+    async def dial_any(self, peer: str, addresses: Iterable[Address]) -> Connection:
+        """Connect to a peer at the first of its addresses that will do. Raises `PeerError`."""
+        reason: PeerError = PeerUnreachable(f"no address of {peer} is known")
+        for address in addresses:
+            try:
+                return await self.dial(address, peer)
+            except PeerError as error:
+                reason = error
+        raise reason
+
     async def accept(self, stream: trio.SocketStream) -> Connection:
         """Let somebody connect. Raises `PeerTimeout` or `PeerClosed`."""
         with trio.move_on_after(self._config.handshake_timeout_s):
@@ -171,7 +185,7 @@ class Connector:
 
     async def _upgrade(self, stream: trio.SocketStream, wanted: ID | None) -> Connection:
         """Agree on Noise and Yamux. `wanted` is whom we dialled."""
-        tcp = TcpStream(stream)
+        tcp = TcpStream(stream, self._traffic.of(LINE))
         is_ours = wanted is not None
         try:
             with translated(str(wanted or tcp.get_remote_address())):
@@ -183,11 +197,15 @@ class Connector:
                 name = secured.get_remote_peer()
                 if not (name.to_bytes().startswith(PEER_ID_PREFIX) and wanted in (None, name)):
                     raise PeerClosed(f"{name} is not a peer for us")
+                if not isinstance(secured, SecureSession):
+                    raise PeerClosed(f"{name} speaks no Noise")
+                line = Secured(secured, tcp)
                 if is_ours:
-                    await _ask_for(PROTOCOL_ID, secured)
+                    await _ask_for(PROTOCOL_ID, line)
                 else:
-                    await _agree([PROTOCOL_ID], secured, self._config.handshake_timeout_s)
-                muxer = GuardedYamux(secured, name, is_initiator=is_ours)
+                    await _agree([PROTOCOL_ID], line, self._config.handshake_timeout_s)
+                pings = self._traffic.of(PINGS)
+                muxer = GuardedYamux(line, name, pings, is_initiator=is_ours)
                 public_key = name.to_bytes()[len(PEER_ID_PREFIX) :]
                 return Connection(tcp, muxer, public_key, is_ours=is_ours)
         except BaseException:

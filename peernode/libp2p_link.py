@@ -8,12 +8,13 @@ link's, since whoever talks over it hears of the end by himself.
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
 
 from gossip.errors import PeerClosed, PeerError, PeerUnreachable
-from gossip.network import FrameHandler, RequestHandler, StreamHandler
+from gossip.network import FaultWatcher, FrameHandler, RequestHandler, StreamHandler
 from gossip.wire import PROTOCOL as GOSSIP, RPC_SIZE_MAX_BYTES
 from peernode import libp2p_identify as identify
 from peernode.libp2p_config import Libp2pConfig
@@ -21,6 +22,7 @@ from peernode.libp2p_connection import Connection, end_stream
 from peernode.libp2p_patches import Substream
 from peernode.libp2p_requests import RequestChannel, answer_requests
 from peernode.libp2p_stream import WRITE_SIZE_BYTES, FrameStream
+from peernode.traffic import Traffic
 
 
 @dataclass(slots=True)
@@ -35,10 +37,18 @@ class Services:
     streams: dict[str, tuple[StreamHandler, int]] = field(default_factory=dict)
     strangers: dict[str, None] = field(default_factory=dict)
     """Requests that are answered to everybody."""
+    fault_watchers: list[FaultWatcher] = field(default_factory=list)
+    traffic: Traffic = field(default_factory=Traffic)
 
     def protocols(self) -> list[str]:
         """Return all protocols that a peer may ask for."""
         return [GOSSIP, identify.IDENTIFY, identify.PING, *self.requests, *self.streams]
+
+    def fault(self, peer: str, error: PeerError) -> None:
+        """Tell of a rule that a peer broke, if it is to blame for what happened."""
+        if error.penalty:
+            for watcher in self.fault_watchers:
+                watcher(peer, error)
 
 
 class _Opening:
@@ -64,6 +74,8 @@ class Link:
         """`outer` runs handlers; `tell` hears that the link is up, and that it is not any more."""
         self.connection = connection
         self.peer = connection.peer
+        self.agent = ""
+        """What software the peer says it is."""
         self.is_up = False
         self.was_up_s = 0.0
         """How long the link was up, once it is over."""
@@ -73,6 +85,7 @@ class Link:
         self._outer = outer
         self._tell = tell
         self._decided = trio.Event()
+        self._identified = trio.Event()
         self._up_at = 0.0
         self._nursery: trio.Nursery | None = None
         self._queue: deque[bytes] = deque()
@@ -90,6 +103,7 @@ class Link:
                 self._nursery = nursery
                 nursery.start_soon(self._accept)
                 nursery.start_soon(self._send_gossip)
+                nursery.start_soon(self._identify)
                 await self.connection.run(self._config)
                 self.end()
                 nursery.cancel_scope.cancel()
@@ -141,13 +155,15 @@ class Link:
             stream = await self.connection.open_stream(protocol, timeout_s)
         except PeerClosed as error:
             raise PeerUnreachable(str(error)) from error
-        return FrameStream(self.peer, stream, size_max_bytes=size_max_bytes)
+        count = self._services.traffic.of(protocol)
+        return FrameStream(self.peer, stream, size_max_bytes=size_max_bytes, count=count)
 
     async def _run_channel(self, protocol: str, opening: _Opening) -> None:
         try:
             timeout_s = self._config.negotiation_timeout_s
             stream = await self.connection.open_stream(protocol, timeout_s)
-            frames = FrameStream(self.peer, stream, size_max_bytes=0)
+            count = self._services.traffic.of(protocol)
+            frames = FrameStream(self.peer, stream, size_max_bytes=0, count=count)
             opening.channel = RequestChannel(frames, self._config.requests_open_max)
             opening.decided.set()
             await opening.channel.run()
@@ -158,13 +174,29 @@ class Link:
                 del self._channels[protocol]
             opening.decided.set()
 
+    async def _identify(self) -> None:
+        """Ask what software the peer is, for a short while. Never raises."""
+        await self.connection.started.wait()
+        timeout_s = self._config.identify_timeout_s
+        with suppress(PeerError), trio.move_on_after(timeout_s):
+            stream = await self.connection.open_stream(identify.IDENTIFY, timeout_s)
+            try:
+                self.agent = await identify.ask_agent(stream)
+            finally:
+                await end_stream(stream)
+        self._identified.set()
+
     async def _send_gossip(self) -> None:
         try:
             await self.connection.started.wait()
             timeout_s = self._config.negotiation_timeout_s
             stream = FrameStream(
-                self.peer, await self.connection.open_stream(GOSSIP, timeout_s), size_max_bytes=0
+                self.peer,
+                await self.connection.open_stream(GOSSIP, timeout_s),
+                size_max_bytes=0,
+                count=self._services.traffic.of(GOSSIP),
             )
+            await self._identified.wait()
             self.is_up, self._up_at = True, trio.current_time()
             self._decided.set()
             self._tell(self, True)
@@ -178,13 +210,14 @@ class Link:
             pass
         self.end()
 
-    def _take_queued(self) -> list[bytes]:
+    def _take_queued(self) -> list[tuple[bytes]]:
         """Return some of the frames that wait, at least one."""
-        frames: list[bytes] = []
+        frames: list[tuple[bytes]] = []
         size = 0
         while self._queue and size < WRITE_SIZE_BYTES:
-            frames.append(self._queue.popleft())
-            size += len(frames[-1])
+            frame = self._queue.popleft()
+            frames.append((frame,))
+            size += len(frame)
         self._queued_bytes -= size
         if not self._queue:
             self._queued = trio.Event()
@@ -210,8 +243,8 @@ class Link:
                 timeout_s = self._config.negotiation_timeout_s
                 served = self._services.protocols()
                 await self._serve(stream, await self.connection.agree(stream, served, timeout_s))
-        except PeerError:
-            pass  # Nobody's fault here: the stream is over.
+        except PeerError as error:
+            self._services.fault(self.peer, error)
         except Exception as error:  # noqa: BLE001  (boundary: a fault of ours)
             self._services.report(error)
         finally:
@@ -220,6 +253,7 @@ class Link:
 
     async def _serve(self, stream: Substream, protocol: str) -> None:
         services = self._services
+        count = services.traffic.of(protocol)
         if protocol == GOSSIP:
             await self._hear_gossip(stream)
         elif protocol == identify.IDENTIFY:
@@ -229,16 +263,17 @@ class Link:
         elif protocol in services.requests:
             reply, size_max_bytes = services.requests[protocol]
             await answer_requests(
-                FrameStream(self.peer, stream, size_max_bytes=size_max_bytes),
+                FrameStream(self.peer, stream, size_max_bytes=size_max_bytes, count=count),
                 reply,
                 size_max_bytes,
                 services.report,
+                lambda error: services.fault(self.peer, error),
                 lambda: self._take_request(protocol),
                 lambda: self._give_back_request(protocol),
             )
         else:
             talk, size_max_bytes = services.streams[protocol]
-            await talk(FrameStream(self.peer, stream, size_max_bytes=size_max_bytes))
+            await talk(FrameStream(self.peer, stream, size_max_bytes=size_max_bytes, count=count))
 
     def _take_request(self, protocol: str) -> bool:
         """Tell whether one more request may be open."""
@@ -263,7 +298,8 @@ class Link:
         size_max_bytes = RPC_SIZE_MAX_BYTES
         if self._services.frames is not None:
             size_max_bytes = self._services.frames[1]
-        frames = FrameStream(self.peer, stream, size_max_bytes=size_max_bytes)
+        count = self._services.traffic.of(GOSSIP)
+        frames = FrameStream(self.peer, stream, size_max_bytes=size_max_bytes, count=count)
         try:
             while True:
                 for frame in await frames.receive_all():
@@ -278,5 +314,7 @@ class Link:
             raise PeerClosed(f"{self.peer} is not a peer any more")
         try:
             self._services.frames[0](self.peer, frame)
+        except PeerError as error:
+            self._services.fault(self.peer, error)
         except Exception as error:  # noqa: BLE001  (boundary: a fault of the handler)
             self._services.report(error)

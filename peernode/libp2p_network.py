@@ -17,6 +17,7 @@ Rules:
   connection ends at once.
 * A peer has one link.  Of two that crossed, both ends keep the one that the smaller id dialled;
   otherwise a new one takes the place of the old, which the other end knows to be dead.
+  A peer that goes on making such connections keeps the old (`libp2p_arrivals`).
 * Peers that were added are dialled, address by address, until they are up, and again when they are
   not, after delays that double.
 
@@ -33,6 +34,7 @@ import trio
 from gossip.errors import PeerError, PeerTimeout, PeerUnreachable
 from gossip.memory_stream import require_frame
 from gossip.network import (
+    FaultWatcher,
     FrameHandler,
     PeerDown,
     PeerEvent,
@@ -43,8 +45,10 @@ from gossip.network import (
     Watcher,
 )
 from peernode.libp2p_address import Address, parse_address, reachable
+from peernode.libp2p_arrivals import Arrivals
 from peernode.libp2p_config import AGENT, Libp2pConfig
 from peernode.libp2p_supervisor import ADDRESSES_MAX, Supervisor
+from peernode.traffic import Traffic
 from storage import signing
 
 if TYPE_CHECKING:
@@ -84,7 +88,8 @@ class Libp2pNetwork:
         self._supervisor = Supervisor(
             connector.peer, config, chance, nursery, self._links.get, self._connect
         )
-        self._handshakes: dict[trio.CancelScope, None] = {}
+        self._cut_off: dict[str, None] = {}
+        self.arrivals = Arrivals(config, self._known_hosts)
 
     # --- the seam -------------------------------------------------------------------------
 
@@ -100,6 +105,19 @@ class Libp2pNetwork:
     def watch(self, watcher: Watcher) -> None:
         """Tell `watcher` of each peer that comes or goes from now on."""
         self._watchers.append(watcher)
+
+    def watch_faults(self, watcher: FaultWatcher) -> None:
+        """Tell `watcher` of each rule that a peer breaks from now on."""
+        self._services.fault_watchers.append(watcher)
+
+    def cut_off(self, peer: str) -> None:
+        """Break the link to a peer, and have none until it is taken back, and added again."""
+        self._cut_off[peer] = None
+        self.forget_peer(peer)
+
+    def take_back(self, peer: str) -> None:
+        """Let a peer that was cut off connect again."""
+        self._cut_off.pop(peer, None)
 
     def serve_frames(self, handler: FrameHandler, *, size_max_bytes: int) -> None:
         """Give `handler` what peers `send`."""
@@ -169,12 +187,11 @@ class Libp2pNetwork:
         if self._config.mdns:
             from peernode.libp2p_mdns import run_mdns
 
-            interfaces = self._config.mdns_interfaces
             self._nursery.start_soon(
                 run_mdns,
                 self.peer,
                 self._addresses,
-                interfaces,
+                self._config.mdns_interfaces,
                 self._find_locally,
                 self._services.report,
             )
@@ -199,6 +216,11 @@ class Libp2pNetwork:
             if not self._services.allowed(link.connection.public_key):
                 link.end()
 
+    @property
+    def traffic(self) -> Traffic:
+        """What went over its connections."""
+        return self._services.traffic
+
     def latency_s(self, peer: str) -> float | None:
         """Return the round trip time to a peer that is up, as measured lately."""
         link = self._up.get(peer)
@@ -219,14 +241,19 @@ class Libp2pNetwork:
         The key at the other end is the one in the peer id. Raises `InvalidData` too.
         """
         require_frame(frame)
+        if peer in self._cut_off:
+            raise PeerUnreachable(f"{peer} is cut off")
         if peer in self._up:
-            link = self._up[peer]
-            with trio.move_on_after(timeout_s):
-                return await link.request(protocol, frame, reply_size_max_bytes)
-            raise PeerTimeout(f"{peer} did not reply in {timeout_s} s")
+            return await self.request(
+                peer,
+                protocol,
+                frame,
+                reply_size_max_bytes=reply_size_max_bytes,
+                timeout_s=timeout_s,
+            )
         parsed = [parse_address(each) for each in addresses][:ADDRESSES_MAX]
         with trio.move_on_after(timeout_s):
-            connection = await self._dial(peer, parsed)
+            connection = await self._connector.dial_any(peer, parsed)
             return await self._strangers.ask(connection, protocol, frame, reply_size_max_bytes)
         raise PeerTimeout(f"{peer} did not reply in {timeout_s} s")
 
@@ -234,21 +261,12 @@ class Libp2pNetwork:
 
     async def _accept(self, stream: trio.SocketStream) -> None:
         """Let somebody in. Never raises."""
-        if len(self._handshakes) >= self._config.handshakes_max:
-            # Who only connects is older than who goes on to say something.
-            next(iter(self._handshakes)).cancel()
-        try:
-            with trio.CancelScope() as scope:
-                self._handshakes[scope] = None
-                try:
-                    connection = await self._connector.accept(stream)
-                finally:
-                    self._handshakes.pop(scope, None)
-            if scope.cancelled_caught:
-                return
-        except PeerError:
+        connection = await self.arrivals.receive(stream, self._connector)
+        if connection is None:
             return
-        if not self._services.allowed(connection.public_key):
+        if connection.peer in self._cut_off:
+            connection.break_off()
+        elif not self._services.allowed(connection.public_key):
             await self._strangers.host(connection)
         elif (link := self._adopt(connection)) is not None:
             await self._run_link(link)
@@ -256,9 +274,8 @@ class Libp2pNetwork:
     def _adopt(self, connection: "Connection") -> "Link | None":
         """Return a link for a connection to a member, unless there is a better one."""
         old = self._links.get(connection.peer)
-        if connection.peer == self.peer or (
-            old is not None and not self._takes_over(old.connection, connection)
-        ):
+        is_better = old is None or self._takes_over(old.connection, connection)
+        if connection.peer == self.peer or not is_better:
             connection.break_off()
             return None
         if old is not None:
@@ -276,28 +293,22 @@ class Libp2pNetwork:
 
     def _takes_over(self, old: "Connection", new: "Connection") -> bool:
         """Tell whether the new connection to a peer replaces the old."""
-        if old.is_ours == new.is_ours:
-            return True
-        if trio.current_time() - old.opened_at > self._config.crossing_max_s:
-            return True
+        is_later = trio.current_time() - old.opened_at > self._config.crossing_max_s
+        if old.is_ours == new.is_ours or is_later:
+            return new.is_ours or self.arrivals.may_replace(new.peer)
         return new.is_ours == (self.peer < new.peer)
 
-    async def _dial(self, peer: str, addresses: Sequence[Address]) -> "Connection":
-        """Connect to one of a peer's addresses. Raises `PeerError`."""
-        reason: PeerError = PeerUnreachable(f"no address of {peer} is known")
-        for address in addresses:
-            try:
-                return await self._connector.dial(address, peer)
-            except PeerError as error:
-                reason = error
-        raise reason
+    def _known_hosts(self) -> list[str]:
+        """Return where members are, or may be."""
+        linked = (link.connection.host for link in self._links.values())
+        return [*linked, *self._supervisor.hosts()]
 
     async def _connect(self, peer: str, addresses: Sequence[Address]) -> "Link | None":
         """Return a link to a peer that has been dialled, if it came about."""
-        if not self._services.allowed(signing.parse_peer_id(peer)):
+        if peer in self._cut_off or not self._services.allowed(signing.parse_peer_id(peer)):
             return None
         try:
-            connection = await self._dial(peer, addresses)
+            connection = await self._connector.dial_any(peer, addresses)
         except PeerError:
             return None
         link = self._adopt(connection)
@@ -307,14 +318,16 @@ class Libp2pNetwork:
 
     def _find_locally(self, peer: str, addresses: Sequence[str]) -> None:
         """Note what somebody on this network says, who need not be that peer."""
-        if self._services.allowed(signing.parse_peer_id(peer)) and peer not in self._up:
+        is_wanted = peer not in self._up and peer not in self._cut_off
+        if is_wanted and self._services.allowed(signing.parse_peer_id(peer)):
             self._supervisor.suggest(peer, addresses)
 
     def tell(self, link: "Link", is_up: bool) -> None:
         """Tell the watchers that a link came up or went down."""
-        event: PeerEvent = PeerUp(link.peer) if is_up else PeerDown(link.peer)
+        event: PeerEvent = PeerDown(link.peer)
         if is_up:
             self._up[link.peer] = link
+            event = PeerUp(link.peer, link.connection.is_ours, link.agent)
         else:
             self._up.pop(link.peer, None)
         for watcher in self._watchers:
@@ -360,11 +373,13 @@ async def open_libp2p_network(
     libp2p_patches.silence_logs()
     config = config or Libp2pConfig()
     address = parse_address(listened)
-    connector = Connector(seed, config)
+    traffic = Traffic()
+    connector = Connector(seed, config, traffic)
     services = Services(
         lambda error: report(connector.peer, error),
         allowed,
         Identity(connector.identity, AGENT),
+        traffic=traffic,
     )
     async with trio.open_nursery() as nursery:
         network = Libp2pNetwork(

@@ -16,7 +16,11 @@ Of the parts:
 * A stream whose opening is cancelled is never given back, and a connection has 256: shielded too.
 * A peer that ignores its window is logged and fed: the bytes that nobody has read are bounded.
 * Writing gives up after 5 s without a window, as if the stream had broken: `write` waits.
-* Every read is answered by a frame that opens the window by as much: `read` answers every 64 KiB.
+* Every read is answered by a frame that opens the window by as much: `read` answers when a quarter
+  of the window is read, and every mebibyte.
+* It cuts what is written into frames of 64 KiB, each of which costs as much time as its encryption:
+  `write` cuts at 256 KiB, and a frame is one system call (`libp2p_secured`).
+* It keeps what nobody has read in one piece and moves it about: `Pieces` are put in its place.
 * Its loggers write to the root's handlers, and make one where there is none: `silence_logs`.
 """
 
@@ -25,16 +29,23 @@ import struct
 from typing import Final
 
 import trio
+from libp2p.abc import ISecureConn
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.exceptions import ConnectionClosedError, IOException
+from libp2p.io.utils import read_exactly
+from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedStreamError, MuxedStreamReset
 from libp2p.stream_muxer.yamux.yamux import (
     FLAG_SYN,
+    TYPE_DATA,
     TYPE_PING,
     YAMUX_HEADER_FORMAT,
     Yamux,
     YamuxStream,
 )
+
+from peernode.libp2p_frames import Pieces
+from peernode.traffic import Count
 
 READ_SIZE_BYTES: Final = 256 * 1024
 """How much is asked of a socket at once. Source: four of the largest Noise messages."""
@@ -44,8 +55,14 @@ NEGOTIATION_SIZE_MAX_BYTES: Final = 1024
 """Longest message of multistream-select. Source: go-multistream."""
 BUFFERED_MAX_BYTES: Final = 32 * 1024 * 1024
 """Most bytes of a connection that nobody has read. Source: guess; twice the largest window."""
-WINDOW_STEP_BYTES: Final = 64 * 1024
-"""The window is opened by at least so much. Source: a quarter of its first size."""
+BODY_TIMEOUT_S: Final = 60.0
+"""How long a frame that was announced may take. Source: the library's own."""
+WINDOW_STEP_MAX_BYTES: Final = 1 << 20
+"""The window is opened after so much at the latest. Source: measurement; four times as often costs
+both sides together half a millisecond a mebibyte."""
+FRAME_SIZE_MAX_BYTES: Final = 256 * 1024
+"""Most bytes of one frame of Yamux. Source: its first window; rust-yamux takes four times as much.
+Other streams of the connection wait behind it."""
 WINDOW_POLL_MIN_S: Final = 0.002
 WINDOW_POLL_MAX_S: Final = 0.05
 """How often a closed window is looked at. Source: py-libp2p has 0.01; nothing tells when."""
@@ -62,8 +79,9 @@ def silence_logs() -> None:
 class TcpStream(ReadWriteCloser):
     """A socket, for Noise. Knows when it last heard something."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, count: Count) -> None:
         self.stream = stream
+        self._count = count
         self.heard_at = trio.current_time()
         self._buffer = bytearray()
 
@@ -80,6 +98,7 @@ class TcpStream(ReadWriteCloser):
             if not data:
                 break
             self.heard_at = trio.current_time()
+            self._count.received_bytes += len(data)
             buffer += data
         taken = bytes(memoryview(buffer)[:n])
         del buffer[:n]
@@ -87,6 +106,7 @@ class TcpStream(ReadWriteCloser):
 
     async def write(self, data: bytes) -> None:
         """Write all bytes."""
+        self._count.sent_bytes += len(data)
         try:
             await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -135,10 +155,24 @@ class Negotiated(ReadWriteCloser):
         return self._inner.get_remote_address()
 
 
+class _Buffers(dict[int, Pieces]):
+    """What nobody has read yet, by stream. The library puts a new buffer in for each stream."""
+
+    def __setitem__(self, stream: int, _: object) -> None:
+        super().__setitem__(stream, Pieces())
+
+
 class GuardedYamux(Yamux):
     """Yamux that survives cancelled writers and peers that ignore their window."""
 
+    def __init__(self, line: ISecureConn, peer: ID, pings: Count, *, is_initiator: bool) -> None:
+        super().__init__(line, peer, is_initiator=is_initiator)
+        self._pings = pings
+        self.stream_buffers = _Buffers()  # type: ignore[assignment]
+
     async def _write_frame(self, data: bytes) -> None:
+        if data[1] == TYPE_PING:
+            self._pings.sent_bytes += len(data)
         async with self._write_lock:
             with trio.CancelScope(shield=True):
                 await self.secured_conn.write(data)
@@ -156,7 +190,11 @@ class GuardedYamux(Yamux):
         if length + sum(map(len, self.stream_buffers.values())) > BUFFERED_MAX_BYTES:
             # The one exception that the caller takes for the end of the connection.
             raise trio.TooSlowError
-        return await super()._read_data_body(length)
+        with trio.fail_after(BODY_TIMEOUT_S):
+            data = await self.secured_conn.read(length)
+            if len(data) < length:
+                data += await read_exactly(self.secured_conn, length - len(data))
+            return data
 
     async def _measure_rtt_loop(self) -> None:
         """Nothing: `ping` is called from outside, where silence has consequences."""
@@ -183,14 +221,14 @@ class Substream(ReadWriteCloser):
         stream = self.inner
         data = await stream.conn.read_stream(stream.stream_id, n)
         self._unanswered_bytes += len(data)
-        if self._unanswered_bytes >= WINDOW_STEP_BYTES:
+        if self._unanswered_bytes >= min(stream.target_recv_window // 4, WINDOW_STEP_MAX_BYTES):
             taken, self._unanswered_bytes = self._unanswered_bytes, 0
             await stream._auto_tune_and_send_window_update(bytes_read=taken)  # noqa: SLF001
         return data
 
     async def write(self, data: bytes) -> None:
         """Write all bytes, however long the other end does not read."""
-        stream = self.inner
+        stream, view = self.inner, memoryview(data)
         sent = 0
         while sent < len(data):
             poll_s = WINDOW_POLL_MIN_S
@@ -199,8 +237,12 @@ class Substream(ReadWriteCloser):
                     raise MuxedStreamReset("the stream is over")
                 await trio.sleep(poll_s)
                 poll_s = min(poll_s * 1.5, WINDOW_POLL_MAX_S)
-            size = min(stream.send_window, len(data) - sent)
-            await stream.write(data if size == len(data) else data[sent : sent + size])
+            if stream.closed or stream.send_closed:
+                raise MuxedStreamReset("the stream is over")
+            size = min(stream.send_window, len(data) - sent, FRAME_SIZE_MAX_BYTES)
+            stream.send_window -= size
+            head = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_DATA, 0, stream.stream_id, size)
+            await stream.conn._write_frame(head + view[sent : sent + size])  # noqa: SLF001
             sent += size
 
     async def finish(self) -> None:
@@ -211,7 +253,7 @@ class Substream(ReadWriteCloser):
         """
         await self.inner.close()
         while True:
-            await self.read(WINDOW_STEP_BYTES)
+            await self.read(READ_SIZE_BYTES)
 
     async def close(self) -> None:
         """Let what was written arrive, and end both directions."""

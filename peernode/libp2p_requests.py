@@ -6,7 +6,7 @@ says how it went, and the reply.  Numbers are the asking side's, each used once 
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
@@ -21,6 +21,12 @@ HEAD_SIZE_MAX_BYTES: Final = 10
 """Most bytes before a request or reply: a number and how it went."""
 WRITES_QUEUED_MAX: Final = 16
 """Most frames that wait to be written, a stream. Source: guess; each is in memory anyway."""
+REPLIES_HELD_MAX_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of replies that found no place among those, a stream, above which no further request is
+read: who does not read what it asked for waits. Source: guess; a few blocks of a blob."""
+
+Parts: TypeAlias = tuple[bytes, ...]
+"""A frame that is not put together yet."""
 
 _DONE: Final = 0
 _FAILED: Final = 1
@@ -50,7 +56,7 @@ class RequestChannel:
         self._wanted = 0
         self._last = 0
         self._open: dict[int, _Open] = {}
-        self._writes, self._to_write = trio.open_memory_channel[bytes](WRITES_QUEUED_MAX)
+        self._writes, self._to_write = trio.open_memory_channel[Parts](WRITES_QUEUED_MAX)
         self._idle = trio.Event()
         self.is_over = False
         """No new requests: the stream has ended, or too many of its requests were given up."""
@@ -76,7 +82,7 @@ class RequestChannel:
             frames.size_max_bytes, reply_size_max_bytes + HEAD_SIZE_MAX_BYTES
         )
         try:
-            await self._writes.send(varint(number) + frame)
+            await self._writes.send((varint(number), frame))
         except BaseException as error:
             # Never written: no reply will come.
             del self._open[number]
@@ -152,15 +158,17 @@ async def answer_requests(
     handler: RequestHandler,
     size_max_bytes: int,
     report: Callable[[Exception], None],
+    fault: Callable[[PeerError], None],
     take: Callable[[], bool],
     give_back: Callable[[], None],
 ) -> None:
     """Answer what comes on a stream until it ends. Never raises `PeerError`.
 
-    `take` tells whether one more request may be open, and `give_back` ends it.
+    `report` is told of faults of the handler, `fault` of those of the peer; `take` tells whether
+    one more request may be open, and `give_back` ends it.
     """
     stream.frames.size_max_bytes = size_max_bytes + HEAD_SIZE_MAX_BYTES
-    writes, to_write = trio.open_memory_channel[bytes](WRITES_QUEUED_MAX)
+    writes, to_write = trio.open_memory_channel[Parts](WRITES_QUEUED_MAX)
 
     async def write() -> None:
         try:
@@ -168,18 +176,31 @@ async def answer_requests(
         except PeerError:
             nursery.cancel_scope.cancel()
 
+    held_bytes = 0
+    fell = trio.Event()
+
     async def answer(number: bytes, request: bytes) -> None:
+        nonlocal held_bytes
         try:
-            reply = await _reply(handler, stream.peer, request, report)
+            reply = await _reply(handler, stream.peer, request, report, fault)
+            size_bytes = sum(map(len, reply))
+            held_bytes += size_bytes
+            try:
+                await writes.send((number, *reply))
+            finally:
+                held_bytes -= size_bytes
+                fell.set()
         finally:
             give_back()
-        await writes.send(number + reply)
 
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write)
             try:
                 while True:
+                    while held_bytes > REPLIES_HELD_MAX_BYTES:
+                        fell = trio.Event()
+                        await fell.wait()
                     frame = await stream.receive()
                     _, start = take_number(frame)
                     if not 0 < len(frame) - start <= size_max_bytes:
@@ -187,22 +208,25 @@ async def answer_requests(
                     if take():
                         nursery.start_soon(answer, frame[:start], frame[start:])
                     else:
-                        await writes.send(frame[:start] + bytes([_BUSY]))
-            except PeerError:
+                        await writes.send((frame[:start], bytes([_BUSY])))
+            except PeerError as error:
+                fault(error)
                 nursery.cancel_scope.cancel()
     finally:
         await stream.aclose()
 
 
-async def _write_all(stream: FrameStream, frames: trio.MemoryReceiveChannel[bytes]) -> None:
+async def _write_all(stream: FrameStream, frames: trio.MemoryReceiveChannel[Parts]) -> None:
     """Write frames as they come, and together those that are there already."""
     async for frame in frames:
         together = [frame]
-        while sum(map(len, together)) < WRITE_SIZE_BYTES:
+        size_bytes = sum(map(len, frame))
+        while size_bytes < WRITE_SIZE_BYTES:
             try:
                 together.append(frames.receive_nowait())
             except (trio.WouldBlock, trio.EndOfChannel):
                 break
+            size_bytes += sum(map(len, together[-1]))
         await stream.send_all(together)
 
 
@@ -211,14 +235,16 @@ async def _reply(
     peer: str,
     request: bytes,
     report: Callable[[Exception], None],
-) -> bytes:
+    fault: Callable[[PeerError], None],
+) -> Parts:
     """Return how the request went and the reply."""
     try:
         reply = await handler(peer, request)
         require_frame(reply)
-    except PeerError:
-        return bytes([_FAILED])  # Nobody's fault here.
+    except PeerError as error:
+        fault(error)
+        return (bytes([_FAILED]),)
     except Exception as error:  # noqa: BLE001  (boundary: a fault of the handler)
         report(error)
-        return bytes([_FAILED])
-    return bytes([_DONE]) + reply
+        return (bytes([_FAILED]),)
+    return bytes([_DONE]), reply

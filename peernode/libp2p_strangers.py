@@ -82,9 +82,14 @@ class Strangers:
         def take() -> bool:
             return self._buckets.take(address_key(connection.host), trio.current_time()) == 0.0
 
-        frames = FrameStream(connection.peer, stream, size_max_bytes=size_max_bytes)
+        count = self._services.traffic.of(protocol)
+        frames = FrameStream(connection.peer, stream, size_max_bytes=size_max_bytes, count=count)
         report = self._services.report
-        await answer_requests(frames, handler, size_max_bytes, report, take, lambda: None)
+
+        def nothing(*_: PeerError) -> None:
+            """A stranger has no standing, and nothing to give back."""
+
+        await answer_requests(frames, handler, size_max_bytes, report, nothing, take, nothing)
 
     async def ask(
         self, connection: Connection, protocol: str, frame: bytes, reply_size_max_bytes: int
@@ -101,7 +106,8 @@ class Strangers:
                     await connection.started.wait()
                     timeout_s = self._config.negotiation_timeout_s
                     stream = await connection.open_stream(protocol, timeout_s)
-                    frames = FrameStream(connection.peer, stream, size_max_bytes=0)
+                    count = self._services.traffic.of(protocol)
+                    frames = FrameStream(connection.peer, stream, size_max_bytes=0, count=count)
                     channel = RequestChannel(frames, 1)
                     nursery.start_soon(channel.run)
                     outcome = await channel.request(frame, reply_size_max_bytes)

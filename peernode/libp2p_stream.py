@@ -1,6 +1,6 @@
 """Frames over a stream of libp2p: the seam's `Stream`, which is also pubsub's way of writing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from gossip.errors import PeerClosed, RemoteProtocolError
@@ -9,6 +9,7 @@ from gossip.wire_encode import varint
 from peernode.libp2p_connection import end_stream, translated
 from peernode.libp2p_frames import FrameBuffer
 from peernode.libp2p_patches import Substream
+from peernode.traffic import Count
 
 WRITE_SIZE_BYTES: Final = 64 * 1024
 """Small frames that wait are written together, up to about so much. Source: a Noise message."""
@@ -25,12 +26,14 @@ class FrameStream:
         stream: Substream,
         *,
         size_max_bytes: int,
+        count: Count,
         forget: Callable[["FrameStream"], None] = lambda _: None,
     ) -> None:
         """`size_max_bytes` bounds what is received; `forget` is told of the end."""
         self._peer = peer
         self._stream = stream
         self.frames = FrameBuffer(size_max_bytes)
+        self._count = count
         self._forget = forget
         self._is_over = False
 
@@ -42,19 +45,21 @@ class FrameStream:
     async def send(self, frame: bytes) -> None:
         """Send a frame; returns when there is room for another."""
         require_frame(frame)
-        await self.send_all([frame])
+        await self.send_all([(frame,)])
 
-    async def send_all(self, frames: list[bytes]) -> None:
-        """Send several frames in one go. Raises `PeerClosed`."""
+    async def send_all(self, frames: Sequence[Sequence[bytes]]) -> None:
+        """Send several frames in one go, each in as many parts as it has. Raises `PeerClosed`."""
         if self._is_over:
             raise PeerClosed(f"the stream with {self._peer} is over")
         parts: list[bytes] = []
         for frame in frames:
-            parts += varint(len(frame)), frame
+            parts += varint(sum(map(len, frame))), *frame
         is_whole = False
         try:
             with translated(self._peer):
-                await self._stream.write(b"".join(parts))
+                data = b"".join(parts)
+                self._count.sent_bytes += len(data)
+                await self._stream.write(data)
             is_whole = True
         finally:
             # Half a frame may be on its way: nothing after it would be understood.
@@ -94,7 +99,9 @@ class FrameStream:
         if self._is_over:
             raise PeerClosed(f"the stream with {self._peer} is over")
         with translated(self._peer):
-            self.frames.feed(await self._stream.read(READ_SIZE_BYTES))
+            data = await self._stream.read(READ_SIZE_BYTES)
+        self._count.received_bytes += len(data)
+        self.frames.feed(data)
 
     async def aclose(self) -> None:
         """End the stream at both ends."""

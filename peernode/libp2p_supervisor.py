@@ -5,7 +5,7 @@ not dial each other at once.  A link that comes from the other side, or new addr
 """
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -84,6 +84,10 @@ class Supervisor:
         known = self._known.pop(peer, None)
         if known is not None:
             known.scope.cancel()
+
+    def hosts(self) -> Iterator[str]:
+        """Return where the peers are that are to be connected, as far as that is known."""
+        return (address.host for known in self._known.values() for address in known.addresses)
 
     def wake(self, peer: str) -> None:
         """Note that a link to a peer has come about."""

@@ -59,6 +59,8 @@ class LocalWorker:
             str(directory),
             "--token-file",
             "-",
+            "--egress-networks",
+            self._node.config.egress_networks,
             "--die-with-parent",
         ]
         # The token goes through the pipe, where no list of processes shows it; the pipe's end is

@@ -91,6 +91,13 @@ class Membership:
         """Return the nodes in the mesh, this one too, by number."""
         return [node for node in self._authority.nodes() if self._stands(node)]
 
+    def knows_others(self) -> bool:
+        """Tell whether there are other members, and addresses to look for them at."""
+        own = self._node.identity.keypair.public_key
+        return any(
+            node.public_key != own and self.book.find(node.public_key) for node in self.members()
+        )
+
     # --- inviting -------------------------------------------------------------------------
 
     def invite(self, addresses: tuple[str, ...], ttl_s: float) -> Invite:
@@ -116,12 +123,16 @@ class Membership:
             node.entropy,
             node.clock,
             ttl_s,
+            mesh_invites.generation(node.store),
         )
 
     async def answer_join(self, peer: str, frame: bytes) -> bytes:
         """Return the answer to a stranger's request to join; `peer` has proved its key."""
+        await self._node.lives.started.wait()
         if self._asked.take("", trio.current_time()):
             answer: Answer = Refused("too many ask to join; try again in a moment", again=True)
+        elif not self._node.lives.opened.is_set():
+            answer = Refused("the inviting node finds out what it has done; try again", again=True)
         elif self._turn.statistics().tasks_waiting >= ADMITTING_MAX:
             answer = Refused("others are being let in; try again in a moment", again=True)
         else:
@@ -152,7 +163,12 @@ class Membership:
 
     def _is_proved(self, ask: Ask, joiner: bytes) -> bool:
         identity = self._node.identity
-        secret = mesh_invites.secret_of(identity.operator_token, ask.invite_name, ask.expires_ms)
+        secret = mesh_invites.secret_of(
+            identity.operator_token,
+            ask.invite_name,
+            ask.expires_ms,
+            mesh_invites.generation(self._node.store),
+        )
         key = identity.keypair.public_key
         return hmac.compare_digest(
             mesh_invites.proof(secret, identity.mesh, key, joiner), ask.proof

@@ -4,7 +4,8 @@
 
 An invite names its mesh, the node that made it by its key, where that node is, and a secret, which
 is a MAC of the invite's name and date under a key that only the inviter's data directory holds.
-So making one writes nothing, and the inviter needs no list to know its own again.
+So making one writes nothing, and the inviter needs no list to know its own again.  A node that may
+have forgotten which were used makes all of them void (`generation`).
 
 Whoever has the text may join once, until it ends, at that node only.  What goes over the network is
 never the secret but `proof`, a MAC with it over the mesh and *both* nodes' keys, and the connection
@@ -27,6 +28,7 @@ from storage.certificates import Milliseconds
 from storage.clock import Clock, Entropy
 from storage.errors import InvalidData
 from storage.signing import Hash, PublicKey
+from storage.store import Put, Store, Table
 
 PREFIX: Final = "pnm1."
 TTL_DEFAULT_S: Final = 24 * 3600
@@ -43,6 +45,8 @@ NAME_SIZE_BYTES: Final = 16
 SECRET_SIZE_BYTES: Final = 16
 """Source: 128 bits, which nobody guesses over a network."""
 PROOF_SIZE_BYTES: Final = 32
+GENERATION_KEY: Final = b"invite_generation"
+"""Row of `Table.META`: how often invites were made void (4 bytes); none is never."""
 _CHECKSUM_SIZE_BYTES: Final = 4
 
 Address = Annotated[
@@ -82,19 +86,36 @@ def make(
     entropy: Entropy,
     clock: Clock,
     ttl_s: float = TTL_DEFAULT_S,
+    generation: int = 0,
 ) -> Invite:
     """Return a new invite of the node with this key."""
     name = entropy.token_bytes(NAME_SIZE_BYTES)
     expires_ms = clock.wall_ms() + int(ttl_s * 1000)
-    secret = secret_of(operator_token, name, expires_ms)
+    secret = secret_of(operator_token, name, expires_ms, generation)
     return Invite(mesh, inviter_key, addresses, name, expires_ms, secret)
 
 
-def secret_of(operator_token: str, name: bytes, expires_ms: int) -> bytes:
-    """Return the secret of an invite that this node made, or would have made."""
-    key = hashlib.sha256(b"peernode mesh invite\0" + operator_token.encode()).digest()
+def secret_of(operator_token: str, name: bytes, expires_ms: int, generation: int = 0) -> bytes:
+    """Return the secret of an invite that this node made, or would have made.
+
+    `generation` counts how often all invites before were made void.
+    """
+    seed = b"peernode mesh invite\0" + operator_token.encode()
+    if generation:
+        seed += b"\0%d" % generation
+    key = hashlib.sha256(seed).digest()
     body = name + expires_ms.to_bytes(8, "big")
     return hmac.digest(key, body, "sha256")[:SECRET_SIZE_BYTES]
+
+
+def generation(store: Store) -> int:
+    """Return how often a node's invites were made void."""
+    return int.from_bytes(store.get(Table.META, GENERATION_KEY) or b"", "big")
+
+
+def generation_row(generation: int) -> Put:
+    """Return what makes void all invites of generations before."""
+    return Table.META, GENERATION_KEY, generation.to_bytes(4, "big")
 
 
 def proof(secret: bytes, mesh: bytes, inviter_key: bytes, joiner_key: bytes) -> bytes:

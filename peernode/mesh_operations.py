@@ -5,17 +5,20 @@
 | `GET /mesh/peers` | who is in the mesh, how far, how fresh |
 | `POST /mesh/invite` | makes an invite for one other node |
 | `POST /mesh/evict` | shuts a node out |
+| `POST /mesh/resolve` | says that no other copy of this node runs any more |
 
-Users have no say here: all three are refused to whoever does not hold the operator's token.
+Users have no say here: all four are refused to whoever does not hold the operator's token.
 """
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 import msgspec
+import trio
 
 from peernode import mesh_invites
-from peernode.calls import Answer, Body, Call, Operation, View
+from peernode.calls import Answer, Body, Call, Nothing, Operation, View
+from peernode.lives import State as Standing
 from peernode.mesh_invites import Addresses
 from peernode.problems import Problem
 from peernode.timestamps import rfc3339
@@ -26,8 +29,11 @@ from storage.nodes import Node as Member
 if TYPE_CHECKING:
     from peernode.node import Node
 
+RESOLVE_TIMEOUT_S: Final = 30.0
+"""How long a call waits for the node to go on. Source: guess; its client waits a minute."""
 
-State: TypeAlias = Literal["self", "up", "down", "evicted"]
+State: TypeAlias = Literal["self", "up", "down", "cut_off", "evicted", "recovering", "cloned"]
+"""The last two are this node itself, when it holds back (`lives`)."""
 
 
 class MakeInvite(Body, frozen=True, kw_only=True):
@@ -115,6 +121,15 @@ async def _peers(node: "Node", call: Call) -> Answer:
     return Answer(value=PeersView(items=found))
 
 
+async def _resolve(node: "Node", call: Call) -> Answer:
+    _require_operator(call)
+    node.lives.resolve()
+    with trio.move_on_after(RESOLVE_TIMEOUT_S):
+        await node.lives.opened.wait()
+    node.lives.require()
+    return Answer(value=_view(node, node.membership.find(str(node.identity.number))))
+
+
 def _view(node: "Node", member: Member) -> PeerView:
     peer, peering = signing.peer_id(member.public_key), node.peering
     addresses = node.membership.book.find(member.public_key)
@@ -136,7 +151,15 @@ def _state(node: "Node", member: Member, peer: str) -> State:
     if not node.membership.is_member(member.public_key):
         return "evicted"
     if member.number == node.identity.number:
-        return "self"
+        match node.lives.state:
+            case Standing.RECOVERING:
+                return "recovering"
+            case Standing.CLONED:
+                return "cloned"
+            case Standing.ASKING | Standing.FREE:
+                return "self"
+    if node.federation is not None and node.federation.standing.is_cut(peer, trio.current_time()):
+        return "cut_off"
     is_up = node.peering is not None and peer in node.peering.network.peers()
     return "up" if is_up else "down"
 
@@ -166,6 +189,15 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         body=Evict,
         answer=PeerView,
         problems=("forbidden", "not_found", "invalid_field"),
+    ),
+    "POST /mesh/resolve": Operation(
+        handler=_resolve,
+        summary="Say that no other copy of this node runs any more: this one goes on (operator).",
+        body=Nothing,
+        answer=PeerView,
+        problems=("forbidden", "recovering", "cloned"),
+        while_held_back=True,
+        waits=True,
     ),
 }
 """`METHOD /path` -> operation."""

@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from peernode.lives import State
+
 if TYPE_CHECKING:
     from peernode.node import Node
 
@@ -37,6 +39,11 @@ class _Collector:
         yield GaugeMetricFamily(
             "peernode_workers_attached", "Workers with a link", len(node.dispatch.links)
         )
+        yield GaugeMetricFamily(
+            "peernode_held_back",
+            "1 while the node does not know what it has done, and does nothing",
+            int(node.lives.state in (State.RECOVERING, State.CLONED)),
+        )
         store = node.store.statistics()
         yield GaugeMetricFamily("peernode_store_used_bytes", "Bytes used", store.used_bytes)
         yield GaugeMetricFamily(
@@ -46,6 +53,35 @@ class _Collector:
         yield CounterMetricFamily(
             "peernode_store_batches", "Batches committed", store.committed_batches
         )
+        yield from _mesh(node)
+
+
+def _mesh(node: "Node") -> Iterator[Metric]:
+    """Yield what this node has to do with others; nothing if it knows of none."""
+    status = node.mesh_status()
+    if status is None:
+        return
+    yield GaugeMetricFamily("peernode_mesh_peers", "Peers that are up", len(status.peers))
+    yield GaugeMetricFamily("peernode_mesh_facts", "Facts offered to others", status.facts)
+    yield GaugeMetricFamily("peernode_mesh_records", "Records offered to others", status.records)
+    yield GaugeMetricFamily(
+        "peernode_mesh_waiting", "What waits for facts or for its time", status.waiting
+    )
+    yield CounterMetricFamily(
+        "peernode_mesh_kept", "Facts and records of others that were kept", status.kept
+    )
+    yield CounterMetricFamily(
+        "peernode_mesh_sessions", "Reconciliations that ended well", status.sessions
+    )
+    traffic = CounterMetricFamily(
+        "peernode_mesh_bytes",
+        "Bytes said to other nodes and heard; `line` is all of it, encrypted",
+        labels=["kind", "direction"],
+    )
+    for kind, count in node.traffic.counts.items():
+        traffic.add_metric([kind, "sent"], count.sent_bytes)
+        traffic.add_metric([kind, "received"], count.received_bytes)
+    yield traffic
 
 
 def render(node: "Node") -> bytes:

@@ -4,10 +4,12 @@ import re
 from typing import Final
 
 from peernode.problems import Problem
+from peernode.registry import Entry
 from peernode.transactions import Transaction
 from storage import ids
+from storage.authority import Authority
 from storage.places import Class
-from storage.store import Store, Table
+from storage.store import Put, Store, Table
 
 NAME_LENGTH_MAX: Final = 64
 """Source: API contract."""
@@ -25,6 +27,27 @@ def check(name: str) -> str:
             limit=NAME_LENGTH_MAX,
         )
     return name
+
+
+def of_entry(authority: Authority, entry: Entry, number: int) -> tuple[Class, int, str]:
+    """Return under which class and owner an object of node `number` has which name there."""
+    place = entry.place
+    match place.class_:
+        case Class.USER:
+            chain = authority.user(place.id)
+            return place.class_, number, chain.current.name if chain else ""
+        case Class.PROJECT:
+            return place.class_, authority.owner(place.id) or 0, entry.attributes.name
+        case Class.KV_SPACE:
+            owner = entry.attributes.function or place.owner
+            return place.class_, owner, entry.attributes.name
+        case _:
+            return place.class_, place.owner, entry.attributes.name
+
+
+def row(class_: Class, owner: int, name: str, id: int) -> Put:
+    """Return the row by which an object has its name."""
+    return Table.NAMES, _key(class_, owner, name), ids.key(id)
 
 
 def _key(class_: Class, owner: int, name: str) -> bytes:

@@ -19,6 +19,7 @@ from peernode import names, sweeper
 from peernode.api import Api, App
 from peernode.attachments import Attachments
 from peernode.calls import Call, number
+from peernode.carrying import Carrying
 from peernode.classes import CLASSES
 from peernode.committer import Committer
 from peernode.config import Config, certificate_pin
@@ -28,6 +29,7 @@ from peernode.edge_calls import EdgeCalls
 from peernode.identity import Identity, Secrets, load_secrets, open_identity
 from peernode.jobs import Jobs
 from peernode.live_jobs import LiveJobs
+from peernode.lives_driver import LivesDriver
 from peernode.logs import Log
 from peernode.membership import Membership
 from peernode.mesh_operations import OPERATIONS
@@ -37,6 +39,7 @@ from peernode.rate_limits import Anonymous, Config as RateConfig, Logins
 from peernode.registry import Registry
 from peernode.sessions import Sessions
 from peernode.spaces import Spaces
+from peernode.traffic import Traffic
 from peernode.transactions import Transactions
 from peernode.vault import Config as VaultConfig, Vault
 from peernode.workers import Workers
@@ -83,6 +86,8 @@ class Seams:
     """`None`: files in the data directory."""
     network: PeerNetwork | None = None
     """`None`: a node by itself."""
+    traffic: Traffic = field(default_factory=Traffic)
+    """What the network counts."""
     chance: random.Random = field(default_factory=random.Random)
     """For choices among peers."""
 
@@ -95,6 +100,7 @@ class Node:
         self.log = Log(config.log_level)
         self.clock = seams.clock
         self.entropy = seams.entropy
+        self.traffic = seams.traffic
         self.store = store
         self.version = importlib.metadata.version("peernode")
         self._nursery = nursery
@@ -107,15 +113,26 @@ class Node:
         self.identity: Identity = open_identity(store, secrets, config.mesh_name, seams.clock)
         self.committer = Committer(store)
         self.transactions = Transactions(self.committer)
+        self.lives = LivesDriver(self)
         self.ids = ids.IdFactory(
-            seams.clock, self.identity.number, *self._mark(IDS_MARK, lambda: self.ids.confirm)
+            seams.clock,
+            self.identity.number,
+            *self._mark(IDS_MARK, lambda: self.ids.confirm),
+            self.lives.require,
         )
         self.timestamps = hlc.HybridClock(
-            seams.clock, *self._mark(TIMESTAMPS_MARK, lambda: self.timestamps.confirm)
+            seams.clock,
+            *self._mark(TIMESTAMPS_MARK, lambda: self.timestamps.confirm),
+            self.lives.require,
         )
         self.registry = Registry(store, self.identity, self.timestamps)
         self.spaces = Spaces(
-            store, self.registry, seams.clock, self.timestamps, self.identity.number
+            store,
+            self.registry,
+            seams.clock,
+            self.timestamps,
+            self.identity.number,
+            self.lives.require,
         )
         directory = None if seams.store is not None else config.data / BLOCKS_DIRECTORY
         self.blob_store = blobs.BlobStore(
@@ -140,8 +157,7 @@ class Node:
         self.logins = Logins(RateConfig(login_address_rate_per_minute=config.login_rate_per_minute))
         self.registry.watch(self._object_changed)
         self.anonymous = Anonymous(RateConfig())
-        pin = certificate_pin(config)
-        self.workers = Workers(store, self.transactions, seams.clock, seams.entropy, pin)
+        self.carrying = Carrying(self)
         self.federation = self._join_mesh(seams)
         self._make_jobs(config, seams)
         self.foreign = self._answer_for_others(seams)
@@ -150,7 +166,10 @@ class Node:
         self.api = Api(self, CLASSES, OPERATIONS, self._pages)
 
     def _make_jobs(self, config: Config, seams: Seams) -> None:
-        """Make what takes jobs in and sees them to their end."""
+        """Make what takes jobs in and sees them to their end, and who works on them."""
+        self.workers = Workers(
+            self.store, self.transactions, seams.clock, seams.entropy, certificate_pin(config)
+        )
         self.live = LiveJobs(self.store)
         effects = EdgeCalls(self)
         scheduler_config = SchedulerConfig(
@@ -338,8 +357,9 @@ async def open_node(config: Config, seams: Seams | None = None) -> AsyncIterator
         async with trio.open_nursery() as nursery:
             node = Node(config, seams, store, nursery)
             async with node.dispatch.running():
-                node.jobs.restore(node.workers.local)
+                node.lives.begin()
                 nursery.start_soon(sweeper.run, node)
+                nursery.start_soon(node.carrying.run)
                 if node.foreign is not None:
                     nursery.start_soon(node.foreign.run)
                 if node.federation is not None:
@@ -347,6 +367,7 @@ async def open_node(config: Config, seams: Seams | None = None) -> AsyncIterator
                 if node.peering is not None:
                     await node.peering.listen()
                     nursery.start_soon(node.peering.run)
+                    nursery.start_soon(node.lives.run)
                 if seams.store is None:
                     nursery.start_soon(seams.offload, node.blob_store.collect)
                 try:

@@ -70,16 +70,25 @@ class Offering:
         """Return the bytes of an item, or `None` if it is no longer here."""
         if stratum is Stratum.FACTS:
             return self._store.get(Table.FACTS, wanted[8:])
-        short = wanted[8 : 8 + SHORT_ID_SIZE_BYTES]
-        rank = self._places.rank(short)
-        found = self._places.items(rank, min(rank + 1, len(self._places)))
-        if not found or not found[0].startswith(short):
+        place = self._find(wanted[8 : 8 + SHORT_ID_SIZE_BYTES])
+        if place is None:
             return None
-        place = found[0][SHORT_ID_SIZE_BYTES:]
         for table in (Table.ENTRIES, Table.RECORDS):
             if (row := self._store.get(table, place)) is not None:
                 return row
         return None
+
+    def holds(self, stratum: Stratum, short: bytes) -> bool:
+        """Tell whether a record is kept, by its short id. Of facts, which are few, it says no."""
+        return stratum is Stratum.RECORDS and self._find(short) is not None
+
+    def _find(self, short: bytes) -> bytes | None:
+        """Return where a record is kept."""
+        rank = self._places.rank(short)
+        found = self._places.items(rank, min(rank + 1, len(self._places)))
+        if not found or not found[0].startswith(short):
+            return None
+        return found[0][SHORT_ID_SIZE_BYTES:]
 
     # --- listening ------------------------------------------------------------------------
 

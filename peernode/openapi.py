@@ -12,6 +12,8 @@ References: TypeAlias = Mapping[type[Any], Mapping[str, Any]]
 
 VERSION: Final = "3.1.0"
 _REFERENCE: Final = "#/components/schemas/{name}"
+_PUSHED: Final = frozenset({"user", "project", "function", "kv"})
+"""Classes of which a node asks another for what it does not know yet."""
 _EVERY_CALL: Final = ("bad_request", "unauthenticated", "overloaded", "internal")
 _PROBLEM_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -202,7 +204,8 @@ def _responses(
         }
         for status in (operation.status, *operation.statuses)
     }
-    for code in dict.fromkeys((*_EVERY_CALL, *operation.problems)):
+    unmet = ("unreachable",) if spec is not None and spec.name in _PUSHED else ()
+    for code in dict.fromkeys((*_EVERY_CALL, *operation.problems, *unmet)):
         responses.setdefault(
             str(CODES[code][0]),
             {

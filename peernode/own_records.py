@@ -41,7 +41,7 @@ def sign_for(
         signed_at=at,
         flags=flags,
         grant_n=grant_n,
-        job=actor.job if actor.kind == "job" else None,
+        job=(actor.job or None) if actor.kind == "job" else None,
         payload=payload,
     )
     return records.sign_record(

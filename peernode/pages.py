@@ -5,6 +5,7 @@ imported with the first call for one of them, which keeps what it needs out of a
 """
 
 import html
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,9 +17,10 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from peernode import metrics, openapi
+from peernode import metrics, node_proof, openapi
 from peernode.calls import ObjectClass, Operation
 from peernode.classes import CLASSES
+from peernode.lives import State
 from peernode.mesh_operations import OPERATIONS
 from peernode.problems import CODES, Problem
 from worker.link import LinkBroken
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 CLOSE_REFUSED: Final = 4403
 """WebSocket close code for a worker that is not taken."""
 
+_CHALLENGE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _STYLE: Final = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
 color:#1b1f24;background:#fff}
@@ -60,14 +63,24 @@ def build(node: "Node") -> Starlette:
     async def docs(_: Request) -> Response:
         return HTMLResponse(page())
 
-    async def health(_: Request) -> Response:
-        status = "draining" if node.jobs.draining else "ok"
+    async def health(request: Request) -> Response:
+        state = node.lives.state
+        status = "draining" if node.jobs.draining else state.value
         body = {
             "status": status,
             "node_id": str(node.identity.number),
             "peer_id": node.identity.peer_id,
         }
-        return JSONResponse(body, 200 if status == "ok" else 503)
+        if state in (State.RECOVERING, State.CLONED):
+            problem = node.lives.problem()
+            body |= {"code": problem.code, "detail": problem.detail, "hint": problem.hint}
+        challenge = request.query_params.get("challenge")
+        if challenge is not None:
+            try:
+                body |= _proof(node, request, challenge)
+            except Problem as problem:
+                return _refusal(problem)
+        return JSONResponse(body, 200 if status in ("ok", "starting") else 503)
 
     async def show_metrics(_: Request) -> Response:
         return PlainTextResponse(metrics.render(node), media_type=metrics.MEDIA_TYPE)
@@ -77,7 +90,7 @@ def build(node: "Node") -> Starlette:
 
     async def missing(request: Request, _: Exception) -> Response:
         problem = Problem("not_found", f"there is no page {request.url.path}")
-        return Response(problem.body(), 404, media_type="application/problem+json")
+        return _refusal(problem)
 
     async def wrong_method(request: Request, _: Exception) -> Response:
         problem = Problem("method_not_allowed", f"{request.method} is not defined here")
@@ -96,6 +109,22 @@ def build(node: "Node") -> Starlette:
         ],
         exception_handlers={404: missing, 405: wrong_method},
     )
+
+
+def _proof(node: "Node", request: Request, challenge: str) -> dict[str, str]:
+    """Return this node's signature of a challenge, if it can be where it was asked."""
+    if _CHALLENGE.fullmatch(challenge) is None:
+        raise Problem("invalid_field", "challenge: 64 hexadecimal digits", field="challenge")
+    host, scope = request.headers.get("host", ""), request.scope
+    can_be = node_proof.can_be(host, scope.get("server") or ("", 0), scope["scheme"])
+    if not can_be and not node.config.behind_proxy:
+        return {}
+    signature = node_proof.sign(node.identity.keypair, bytes.fromhex(challenge), host)
+    return {"proof": signature.hex()}
+
+
+def _refusal(problem: Problem) -> Response:
+    return Response(problem.body(), problem.status, media_type="application/problem+json")
 
 
 def _index(node: "Node") -> dict[str, Any]:
@@ -154,6 +183,8 @@ async def _attach(node: "Node", websocket: WebSocket) -> None:
     try:
         if node.jobs.draining:
             raise Problem("draining", "this node is stopping")
+        await node.lives.started.wait()
+        node.lives.require()
         worker = await node.workers.admit(
             websocket.path_params["id"],
             websocket.headers.get("authorization", ""),

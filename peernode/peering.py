@@ -3,13 +3,17 @@
 The driver tells the network which peers there are and where each may be (`add_peer`); dialling, and
 dialling again, is the network's.  As soon as a peer is up, and now and then after, it is greeted:
 both tell each other where they listen and where they know others to be, so a node that has moved is
-found again through any third one.  A greeting is one round trip, which is the latency shown.
+found again through any third one.  A greeting is one round trip, which is the latency shown.  Both
+show each other the lives they have seen of the other, too (`lives`).
 
-A node that is not a member any more is dropped the moment its eviction is known here.
+A node that is not a member any more is dropped the moment its eviction is known here.  One that
+gave too much that was wrong (`standing`) is cut off: it is neither dialled nor let in, not even as
+a stranger may be, until its time is over; then it is dialled again as if nothing had been.
 
 What it leaves out: what a member is (`membership`), and what else goes over the links.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
@@ -30,8 +34,6 @@ from storage.records import Record
 if TYPE_CHECKING:
     from peernode.node import Node
 
-GREETING_INTERVAL_S: Final = 30.0
-"""How often a peer that is up is greeted. Source: guess; some 20 bytes a second for each peer."""
 GREETING_TIMEOUT_S: Final = 10.0
 DIALLED_MAX: Final = 256
 """Most peers that this node tries to reach. Source: guess; an idle link costs memory and pings."""
@@ -86,6 +88,7 @@ class Peering:
         self._node = node
         self._membership = node.membership
         self._added: dict[bytes, tuple[str, ...]] = {}
+        self._cut_off: dict[str, None] = {}
         self._to_greet, self._arrivals = trio.open_memory_channel[str](DIALLED_MAX)
         self._stale = trio.Event()
         network.serve_requests(
@@ -109,6 +112,7 @@ class Peering:
 
     async def listen(self) -> None:
         """Let others connect. Raises `ConfigError`."""
+        self._cut_and_pardon()
         try:
             await self.network.listen()
         except OSError as error:
@@ -117,6 +121,7 @@ class Peering:
 
     def note_sync(self, peer: str) -> None:
         """Take note that a peer and this node know the same, as of now."""
+        self._node.lives.synced(peer)
         self.synced_ms[peer] = self._node.clock.wall_ms()
 
     async def run(self) -> None:
@@ -126,15 +131,42 @@ class Peering:
             nursery.start_soon(self._greet_all)
             while True:
                 self._stale = trio.Event()
+                pardon_at = self._cut_and_pardon()
                 self._choose()
-                await self._stale.wait()
+                with trio.move_on_at(pardon_at):
+                    await self._stale.wait()
 
     # --- whom ------------------------------------------------------------------------------
+
+    def look_again(self) -> None:
+        """Choose anew whom to be in touch with, soon."""
+        self._stale.set()
+
+    def _cut_and_pardon(self) -> float:
+        """Cut off whom to have nothing to do with, take others back; return when to look again."""
+        federation = self._node.federation
+        if federation is None:
+            return math.inf
+        cut = federation.standing.cut(trio.current_time())
+        for peer in cut:
+            if peer not in self._cut_off:
+                self._cut_off[peer] = None
+                self.network.cut_off(peer)
+        for peer in [peer for peer in self._cut_off if peer not in cut]:
+            del self._cut_off[peer]
+            federation.gossip.pardon(peer)
+            self.network.take_back(peer)
+            self._node.log.info("a peer is taken back", peer=peer)
+        return min(cut.values(), default=math.inf)
 
     def _choose(self) -> None:
         """Have the network reach the members that this node should be in touch with."""
         own = self._node.identity.keypair.public_key
-        others = [m.public_key for m in self._membership.members() if m.public_key != own]
+        others = [
+            member.public_key
+            for member in self._membership.members()
+            if member.public_key != own and signing.peer_id(member.public_key) not in self._cut_off
+        ]
         if len(others) > DIALLED_MAX:
             # Each node its own choice, so that nobody is everybody's neighbour.
             others.sort(key=lambda key: signing.fingerprint("neighbour", own + key))
@@ -166,11 +198,16 @@ class Peering:
     # --- greetings -------------------------------------------------------------------------
 
     def _peer_changed(self, event: PeerEvent) -> None:
+        self._node.lives.peer_changed(event.peer, is_up=isinstance(event, PeerUp))
         if isinstance(event, PeerUp):
-            with suppress(trio.WouldBlock):  # The next round greets it then.
-                self._to_greet.send_nowait(event.peer)
+            self.hurry(event.peer)
         else:
             self.latency_s.pop(event.peer, None)
+
+    def hurry(self, peer: str) -> None:
+        """Greet a peer now."""
+        with suppress(trio.WouldBlock):  # The next round greets it then.
+            self._to_greet.send_nowait(peer)
 
     async def _greet_arrivals(self, nursery: trio.Nursery) -> None:
         async for peer in self._arrivals:
@@ -178,14 +215,17 @@ class Peering:
 
     async def _greet_all(self) -> None:
         while True:
-            await trio.sleep(GREETING_INTERVAL_S)
+            await trio.sleep(self._node.config.greeting_interval_s)
             async with trio.open_nursery() as nursery:
                 for peer in self.network.peers():
                     nursery.start_soon(self._greet, peer)
 
     async def _greet(self, peer: str) -> None:
+        lives = self._node.lives
+        life = await lives.statement()
+        greeting = Greeting(self.addresses, life, lives.shown_to(peer))
+        frame = join_messages.encode(greeting)
         started_s = trio.current_time()
-        frame = join_messages.encode(Greeting(self.addresses))
         try:
             reply = await self.network.request(
                 peer,
@@ -194,9 +234,12 @@ class Peering:
                 reply_size_max_bytes=join_messages.ANSWER_SIZE_MAX_BYTES,
                 timeout_s=GREETING_TIMEOUT_S,
             )
-            greeted = join_messages.decode_greeted(reply)
-        except (PeerError, InvalidData) as error:
+            greeted = _decode_greeted(reply)
+            self._hear_lives(peer, greeted)
+        except PeerError as error:
             self._node.log.debug("greeting failed", peer_id=peer, error=str(error))
+            if self._node.foreign is not None:
+                self._node.foreign.members.blame(peer, error)
             return
         self.latency_s[peer] = trio.current_time() - started_s
         self.seen_ms[peer] = self._node.clock.wall_ms()
@@ -219,7 +262,25 @@ class Peering:
         except InvalidData as error:
             raise RemoteProtocolError(f"not a greeting: {error}") from error
         self.seen_ms[peer] = self._node.clock.wall_ms()
-        if self._membership.is_member(key) and self._membership.book.say(key, greeting.addresses):
-            self._stale.set()
-        known = self._membership.whereabouts(key)
-        return join_messages.encode(Greeted(self.addresses, known))
+        lives = self._node.lives
+        if self._membership.is_member(key):
+            if self._membership.book.say(key, greeting.addresses):
+                self._stale.set()
+            self._hear_lives(peer, greeting)
+        known, life = self._membership.whereabouts(key), await lives.statement()
+        return join_messages.encode(Greeted(self.addresses, known, life, lives.shown_to(peer)))
+
+    def _hear_lives(self, peer: str, greeting: Greeting | Greeted) -> None:
+        """Take in what a peer says of lives; raises `RemoteProtocolError`."""
+        try:
+            self._node.lives.hear(peer, greeting.life, greeting.shown)
+        except InvalidData as error:
+            raise RemoteProtocolError(f"not a life: {error}") from error
+
+
+def _decode_greeted(reply: bytes) -> Greeted:
+    """Return what a peer answered to a greeting; raises `RemoteProtocolError`."""
+    try:
+        return join_messages.decode_greeted(reply)
+    except InvalidData as error:
+        raise RemoteProtocolError(f"not an answer to a greeting: {error}") from error

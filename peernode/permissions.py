@@ -53,7 +53,8 @@ class Actor:
     scopes: tuple[str, ...] = EVERYTHING
     """What the token is narrowed to; empty is nothing at all."""
     certificate: bytes = field(default=b"", repr=False)
-    """The delegation certificate, as it was received, that this node signs with as delegate."""
+    """The delegation certificate, as it was received, that this node signs with as delegate; of a
+    job, the pass of the blob of another node that it reads."""
     job: int = 0
     project: int = 0
     """Of a job: its function's project."""

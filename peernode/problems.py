@@ -22,6 +22,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "unknown_class": (404, "No such class"),
     "unknown_method": (404, "No such method"),
     "method_not_allowed": (405, "This call is not defined here"),
+    "key_lost": (409, "The user's key is lost"),
     "conflict": (409, "The object's state does not allow this"),
     "name_taken": (409, "The name is taken"),
     "version_mismatch": (409, "The key has another version"),
@@ -36,7 +37,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "input_mismatch": (422, "The input does not match the function's schema"),
     "would_lose_updates": (422, "This namespace cannot do that safely"),
     "rate_limited": (429, "Too many requests"),
-    "quota_exceeded": (429, "The project's quota is used up"),
+    "quota_exceeded": (429, "A quota is used up"),
     "headers_too_large": (431, "The header is too large"),
     "request_timeout": (408, "The request came too slowly"),
     "target_too_long": (414, "The request target is too long"),
@@ -47,6 +48,8 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "internal": (500, "The node has a fault"),
     "overloaded": (503, "The node is busy"),
     "draining": (503, "The node is stopping"),
+    "recovering": (503, "The node finds out what it has done"),
+    "cloned": (503, "The node runs twice"),
     "home_unreachable": (503, "The node that keeps this cannot be reached"),
     "unreachable": (504, "The nodes that could answer cannot be reached"),
     "storage_full": (507, "The node's disk is full"),
@@ -59,11 +62,15 @@ RETRYABLE: Final = frozenset(
         "quota_exceeded",
         "overloaded",
         "draining",
+        "recovering",
         "home_unreachable",
         "unreachable",
         "storage_full",
     }
 )
+
+FENCED: Final = frozenset({"recovering", "cloned"})
+"""What a node answers that does not know what it has done, and so does nothing."""
 
 
 class Problem(Exception):

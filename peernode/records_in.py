@@ -9,6 +9,13 @@ sender is to blame.  What rests on facts that are not here, or is ahead of our c
 (`peernode.waiting`) and nobody is to blame.  Whether the author *may* write is not asked here: that
 never decides what is kept, only what is seen (`storage.merge`).
 
+A node's admission says how many users it may make (`users_max`), and it keeps to that.  A receiver
+takes in twice as many from it, the new ones of a node's own beyond that from nobody, and each is
+held against that node.  So a dishonest node can have others keep so much and no more.  Up to twice
+the number all nodes come to know the same users, whatever the order; beyond it each knows those
+that reached it first, and nodes go on offering them to each other, until that node is evicted, or
+admitted anew with a higher number.
+
 One call of `take` at a time; its items go to the disk in batches, each in a transaction of its own.
 A fact counts once it is durable, and only then are those looked at that rest on it: so what is on
 the disk is a state by itself at every moment.  An object that was deleted elsewhere gives back its
@@ -28,14 +35,15 @@ from peernode import names
 from peernode.content import Content
 from peernode.entries import keep_entry
 from peernode.payloads import check_payload
-from peernode.registry import Entry, FunctionAttributes, Registry
+from peernode.registry import Entry, Registry
 from peernode.transactions import Transaction, Transactions
 from peernode.waiting import Item, Waiting, name, signed_at, subject
-from storage import hlc, ids, merge, places
+from storage import hlc, ids, merge, places, signing
 from storage.authority import Unverifiable
 from storage.blobs import Release
+from storage.certificates import Certificate, decode_certificate
 from storage.errors import SignatureError
-from storage.facts import FACT_SIZE_MAX_BYTES, Fact, decode_fact
+from storage.facts import FACT_SIZE_MAX_BYTES, Fact, UserKey, decode_fact
 from storage.places import Class
 from storage.records import RECORD_SIZE_MAX_BYTES, Flag, Record, decode_record
 from storage.store import Store, Table
@@ -46,7 +54,11 @@ BATCH_ITEMS_MAX: Final = 128
 OFFLOADED_MIN: Final = 16
 """Items from which on a thread checks them. Source: 16 take some 2 ms; a hop takes 0.1."""
 CHECKED_MAX: Final = 65_536
-"""Certificates and births remembered as good. Source: as `storage.authority.CHECKED_MAX`."""
+"""Births remembered as good. Source: as `storage.authority.CHECKED_MAX`."""
+CERTIFICATES_MAX: Final = 4096
+"""Certificates remembered as good. Source: guess; 12 MiB of the largest."""
+USERS_FACTOR: Final = 2
+"""Times its `users_max` that is taken in of a node's users. Source: security brief, 3.3."""
 EARLY_RETRY_S: Final = 10.0
 """Pause between looks at what is ahead of our clock. Source: a sixth of what may be ahead."""
 
@@ -60,19 +72,21 @@ class Checker:
     def __init__(self, mesh: bytes) -> None:
         self._mesh = mesh
         self._good: dict[tuple[bytes, bytes], None] = {}
+        self._certificates: dict[bytes, Certificate] = {}
+        """Good ones, by their bytes."""
 
     def check(self, stratum: Stratum, encoded: bytes) -> Item:
         """Return what `encoded` is, its signatures good. Raises `InvalidData`'s subclasses only."""
         if stratum is Stratum.FACTS:
             return decode_fact(encoded, self._mesh)
-        record = decode_record(encoded)
+        record = decode_record(encoded, self._certificate)
         check_payload(record)
         record.verify_author(self._mesh)
-        if record.certificate is not None:
-            key = record.certificate.encoded, b""
-            if key not in self._good:
-                record.certificate.verify(self._mesh)
-                self._remember(key)
+        if record.certificate is not None and record.certificate.encoded not in self._certificates:
+            record.certificate.verify(self._mesh)
+            if len(self._certificates) >= CERTIFICATES_MAX:
+                self._certificates.clear()
+            self._certificates[record.certificate.encoded] = record.certificate
         if record.birth is not None:
             key = (
                 record.birth.public_key + record.birth.signature,
@@ -86,6 +100,9 @@ class Checker:
     def check_all(self, items: Iterable[tuple[Stratum, bytes]]) -> list[Item]:
         """Return what all of them are; raises as `check` for the first that is none."""
         return [self.check(stratum, encoded) for stratum, encoded in items]
+
+    def _certificate(self, encoded: bytes) -> Certificate:
+        return self._certificates.get(encoded) or decode_certificate(encoded)
 
     def _remember(self, key: tuple[bytes, bytes]) -> None:
         if len(self._good) >= CHECKED_MAX:
@@ -169,10 +186,11 @@ class Ingestion:
         return refused
 
     async def retry_early(self) -> list[Refusal]:
-        """Look again at what was ahead of our clock."""
+        """Take what was ahead of our clock and is not any more."""
         refused = []
-        for item, sender in self.waiting.take_early():
-            refused += await self.take([item], sender)
+        due = self.waiting.take_early(lambda item: not self._timestamps.is_ahead(signed_at(item)))
+        for sender, items in due.items():
+            refused += await self.take(items, sender)
         return refused
 
     # --- deciding -------------------------------------------------------------------------
@@ -180,6 +198,7 @@ class Ingestion:
     def _sort(self, batch: list[tuple[Item, str]], refused: list[Refusal]) -> list[Item]:
         """Return what can be kept now; put the rest where it belongs."""
         ready: list[Item] = []
+        making: dict[int, int] = {}
         for item, sender in batch:
             try:
                 is_known = self._is_known(item)
@@ -188,11 +207,36 @@ class Ingestion:
                 continue
             if not is_known:
                 self.waiting.add(item, sender)
+            elif (home := self._overdrawn(item, making)) is not None:
+                refused.append(Refusal(item, home, "its home has made more users than it may"))
             elif not self._is_due(item):
                 self.waiting.add(item, sender, early=True)
             else:
                 ready.append(item)
         return ready
+
+    def _overdrawn(self, item: Item, making: dict[int, int]) -> str | None:
+        """Return the peer that made a user beyond all it may, or `None`.
+
+        `making` counts those of this batch, by home.
+        """
+        if not isinstance(item, Fact) or not isinstance(item.statement, UserKey):
+            return None
+        number, authority = ids.node_number(item.statement.user), self._registry.authority
+        home = authority.node(number)
+        if (
+            home is None
+            or home.users_max is None
+            or number == self._number
+            or item.statement.epoch > 0
+            or item.id in authority
+        ):
+            return None
+        made = authority.users_made_at(number) + making.get(number, 0)
+        if made >= USERS_FACTOR * home.users_max:
+            return signing.peer_id(home.public_key)
+        making[number] = making.get(number, 0) + 1
+        return None
 
     def _is_known(self, item: Item) -> bool:
         """Tell whether all is here that an item rests on; raises `SignatureError`."""
@@ -243,7 +287,8 @@ class Ingestion:
         table = _table(record)
         row = transaction.get(table, record.store_key)
         held = None if row is None else decode_record(row)
-        if not merge.beats(record, held):
+        # One that is disowned never counts again, and neither does any that it would replace.
+        if not merge.beats(record, held) or self._registry.authority.is_disowned(record):
             return False
         if table is Table.ENTRIES:
             keep_entry(transaction, record)
@@ -268,21 +313,10 @@ class Ingestion:
             self._release_name(transaction, entry)
 
     def _release_name(self, transaction: Transaction, entry: Entry) -> None:
-        authority, place = self._registry.authority, entry.place
-        owner = place.owner
-        match place.class_:
-            case Class.USER:
-                chain = authority.user(place.id)
-                named, owner = chain.current.name if chain else "", self._number
-                transaction.delete(Table.VAULT, ids.key(place.id))
-            case Class.PROJECT:
-                named, owner = entry.attributes.name, authority.owner(place.id) or 0
-            case Class.KV_SPACE:
-                named, owner = entry.attributes.name, entry.attributes.function or owner
-            case _:
-                attributes: FunctionAttributes = entry.attributes
-                named = attributes.name
-        names.release(transaction, place.class_, owner, named, place.id)
+        if entry.place.class_ is Class.USER:
+            transaction.delete(Table.VAULT, ids.key(entry.id))
+        held = names.of_entry(self._registry.authority, entry, self._number)
+        names.release(transaction, *held, entry.id)
 
 
 def _table(record: Record) -> Table:

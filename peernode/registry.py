@@ -173,6 +173,13 @@ class Registry:
         """Return the ids of all objects of a class, newest first."""
         return sorted(self._view[class_], reverse=True)
 
+    def made_by(self, number: int) -> Iterator[Entry]:
+        """Yield all objects whose home is the node of this number."""
+        for view in self._view.values():
+            for entry in view.values():
+                if ids.node_number(entry.id) == number:
+                    yield entry
+
     def owned(self, class_: Class, owner: int) -> list[int]:
         """Return the ids of what a project or user owns of a class, newest first."""
         view = self._view[class_]
@@ -277,6 +284,11 @@ class Registry:
         """Yield the records of objects that are kept: all, or those of what `owner` owns."""
         for slot in self._slots if owner is None else self._of_owner.get(owner, ()):
             yield from self._slots[slot].values()
+
+    def of_slot(self, slot: bytes) -> list[Record]:
+        """Return the records of an object that count."""
+        held = self._slots.get(slot, {}).values()
+        return [record for record in held if self.authority.admissible(record)]
 
     def learn(self, fact: Fact) -> None:
         """Have a fact count, which is durable now and known to rest on others that are."""

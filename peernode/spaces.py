@@ -105,7 +105,10 @@ class Spaces:
         clock: Clock,
         timestamps: hlc.HybridClock,
         number: int,
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
+        """`guard` raises the `Problem` of a node that cannot say now what its own keys are."""
+        self._guard = guard
         self._store = store
         self._registry = registry
         self._clock = clock
@@ -325,8 +328,10 @@ class Spaces:
         return at_home_only and ids.node_number(space.id) != self._number
 
     def _require_home(self, space: Space) -> None:
-        if self.is_elsewhere(space):
-            raise home_unreachable(space.id)
+        if space.mode == "cas":
+            if self.is_elsewhere(space):
+                raise home_unreachable(space.id)
+            self._guard()
 
     @staticmethod
     def _require_exact(space: Space, what: str) -> None:

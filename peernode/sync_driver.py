@@ -12,7 +12,7 @@ to blame for goes to its standing.
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Final, assert_never
 
@@ -117,6 +117,8 @@ class SyncDriver:
         self._talks: dict[int, _Talk] = {}
         self._due: dict[str, tuple[float, int]] = {}
         """Peers to reconcile with -> when, and how often it was tried."""
+        self._applying = trio.Lock()
+        """One session's items at a time: what two bring is checked once."""
         self._is_closed = False
         self._changed = trio.Event()
         network.watch(self._see)
@@ -152,6 +154,10 @@ class SyncDriver:
                 with trio.move_on_at(min(soonest, lot_at)):
                     await self._changed.wait()
 
+    def hurry(self, peer: str) -> None:
+        """Reconcile with a peer now, and not when its turn comes."""
+        self._plan(peer, 0)
+
     def _pause_s(self) -> float:
         return self._interval_s * self._chance.uniform(0.5, 1.5)
 
@@ -182,7 +188,7 @@ class SyncDriver:
             self._plan(peer, AGAIN_S * self._chance.uniform(0.5, 1.5), tries + 1)
 
     async def _open(self, peer: str) -> Done | Failed | None:
-        if peer in self.sync.peers:
+        if peer in self.sync.peers or self.sync.is_carrying(trio.current_time()):
             return Failed(0, peer, PeerBusy("there is a session"))
         try:
             stream = await self._network.open_stream(
@@ -297,13 +303,18 @@ class SyncDriver:
         return tuple(payloads)
 
     async def _apply(self, apply: Apply) -> Input:
+        async with self._applying:
+            held = self._offering.holds
+            received = [(short, p) for short, p in apply.received if not held(apply.stratum, short)]
+            return await self._take(apply, received) if received else Applied(apply.session)
+
+    async def _take(self, apply: Apply, received: Sequence[tuple[bytes, bytes]]) -> Input:
+        """Check items that are not here, and keep them."""
         try:
-            items = await self._ingestion.check(
-                [(apply.stratum, payload) for _, payload in apply.received]
-            )
+            items = await self._ingestion.check([(apply.stratum, each) for _, each in received])
         except InvalidData as error:
             return Forged(apply.session, str(error))
-        for (short, _), item in zip(apply.received, items, strict=True):
+        for (short, _), item in zip(received, items, strict=True):
             if name(item)[:SHORT_ID_SIZE_BYTES] != short:
                 return Forged(apply.session, "gives something else than it offers")
         fresh_from = hlc.first_of(self._clock.wall_ms() - int(FRESH_S * 1000))
@@ -318,8 +329,9 @@ class SyncDriver:
         now = trio.current_time()
         for refusal in others:
             self._standing.blame(refusal.sender, PENALTY_FORGED, refusal.reason, now)
-        if len(others) < len(refused):
-            return Forged(apply.session, "gives what has somebody else's keys")
+        for refusal in refused:
+            if refusal.sender == apply.peer:
+                return Forged(apply.session, refusal.reason)
         return Applied(apply.session)
 
     def _end(self, talk: _Talk) -> None:
@@ -330,7 +342,8 @@ class SyncDriver:
                 self.sessions += 1
                 if talk.peer in self._network.peers():
                     self.last_at[talk.peer] = now
-                    self._synced(talk.peer)
+                    if done.is_complete:
+                        self._synced(talk.peer)
                 if not done.is_complete:
                     self._plan(talk.peer, AGAIN_S)
                 if talk.has_news:

@@ -9,7 +9,7 @@ so a flood of what will never count takes nobody else's place.  What is pushed o
 brings again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias, TypeVar, assert_never
 
 from storage import facts, ids
@@ -121,9 +121,13 @@ class Waiting:
             found.update(self._by_subject.get(one, {}))
         return [self._remove(key) for key in found]
 
-    def take_early(self) -> list[tuple[Item, str]]:
-        """Remove and return what waits for its time, oldest first."""
-        return [self._remove(key) for key in list(self._early)]
+    def take_early(self, is_due: Callable[[Item], bool]) -> dict[str, list[Item]]:
+        """Remove and return what has waited for its time: by sender, what came first first."""
+        due = [key for key in self._early if is_due(self._items[key][0])]
+        found: dict[str, list[Item]] = {}
+        for item, sender in map(self._remove, due):
+            found.setdefault(sender, []).append(item)
+        return found
 
     @property
     def early(self) -> int:

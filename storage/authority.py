@@ -47,7 +47,7 @@ from storage.facts import (
 )
 from storage.members import Members
 from storage.nodes import Node, Nodes
-from storage.places import Class
+from storage.places import Class, Place
 from storage.records import Body, Record
 from storage.users import UserChain, Users
 
@@ -151,6 +151,10 @@ class Authority:
         """Return the ids of all known users, in order. Costs as much as there are users."""
         return self._users.all()
 
+    def users_made_at(self, number: int) -> int:
+        """Return how many users a node has made, those that were deleted too."""
+        return self._users.made_at(number)
+
     def owner(self, project: int) -> int | None:
         """Return the id of the project's owner, or `None` if the project is not known."""
         return self._members.owner(project)
@@ -176,6 +180,14 @@ class Authority:
     def projects(self, user: int) -> list[int]:
         """Return the ids of the projects where the user has a role, in order."""
         return self._members.of_user(user)
+
+    def about(self, subject: int) -> list[Fact]:
+        """Return all facts, known or not, about a user or a project."""
+        return [*self._users.about(subject), *self._members.about(subject)]
+
+    def last_grants_by(self, user: int) -> list[tuple[Member, Fact]]:
+        """Return the last grants that `user` signed and nothing revokes, disowned or not."""
+        return self._members.last_by(user)
 
     # --- records --------------------------------------------------------------------------
 
@@ -242,12 +254,20 @@ class Authority:
         chain = self.user(body.author)
         if chain is None or not chain.floor <= body.epoch <= chain.epoch:
             return False
-        place = body.place
+        return self.may_write(body.place, body.author, body.grant_n)
+
+    def is_disowned(self, record: Record) -> bool:
+        """Tell whether a strict key of its author disowns a record. Once true, it stays true."""
+        chain = None if record.body.by_node else self.user(record.body.author)
+        return chain is not None and record.body.epoch < chain.floor
+
+    def may_write(self, place: Place, user: int, grant_n: int) -> bool:
+        """Tell whether a user may write a place under a grant; his keys are another question."""
         if place.owner_class is not Class.PROJECT:
             return True
-        found = self.role(place.owner, body.author)
+        found = self.role(place.owner, user)
         needed = Role.ADMIN if place.class_ is Class.PROJECT else Role.DEVELOPER
-        return found is not None and found[0] >= needed and found[1] == body.grant_n
+        return found is not None and found[0] >= needed and found[1] == grant_n
 
     def _is_granted(self, body: Body) -> bool:
         owner = self.owner(body.place.owner)

@@ -63,6 +63,17 @@ class Release:
     blocks: tuple[Cid, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A block that is here, but not durable yet."""
+
+    cid: Cid
+    size_bytes: int
+    file: Path | None
+    row: Put | None
+    """With neither, it was durable before."""
+
+
 class BlobStore:
     """Content in `store` and `directory` (`None`: all of it in `store`).
 
@@ -97,33 +108,40 @@ class BlobStore:
         """
         return self._blocks.read(cid)
 
-    @contextmanager
-    def keeping(
-        self, blocks: Sequence[tuple[Cid, bytes]]
-    ) -> Iterator[tuple[tuple[Put, ...], tuple[Add, ...]]]:
-        """Keep blocks of content that comes block by block: for a caller that counts each itself.
+    def take_in(self, cid: Cid, data: bytes) -> "Arrival":
+        """Keep a block, which hashes to `cid`, of content that comes block by block.
 
-        Each must hash to its CID.  Yields what a batch must carry for them to stay, one reference
-        each, and gives the pins back when the block ends: have the batch durable by then.  Raises
-        `StoreFull` or `BlobError`.
+        It may be read at once, unless it is a row, but is durable only when the batch is that
+        `settle` tells of; until `let_go` it stays.  Raises `StoreFull` or `BlobError`.
         """
-        pinned: list[Cid] = []
-        puts: list[Put] = []
-        folders: dict[Path, None] = {}
+        self._blocks.pin(cid)
         try:
-            for cid, data in blocks:
-                self._blocks.pin(cid)
-                pinned.append(cid)
-                kept = self._blocks.keep(cid, data)
-                if isinstance(kept, Path):
-                    folders[kept] = None
-                elif kept is not None:
-                    puts.append(kept)
-            self._blocks.sync(folders)
-            yield tuple(puts), tuple((Table.BLOCK_REFS, cid, 1) for cid in pinned)
-        finally:
-            with suppress(StoreClosed):  # Then the next start collects.
-                self._blocks.unpin(pinned)
+            kept = self._blocks.keep(cid, data, is_synced=False)
+        except BaseException:
+            self._unpin([cid])
+            raise
+        if isinstance(kept, Path):
+            return Arrival(cid, len(data), kept, None)
+        return Arrival(cid, len(data), None, kept)
+
+    def settle(self, arrivals: Sequence["Arrival"]) -> tuple[Put, ...]:
+        """Make blocks durable together, but for the rows that are returned for the batch.
+
+        That batch counts a reference to each.  A disk takes several at once in the time of one.
+        Raises `StoreFull` or `BlobError`.
+        """
+        files = [arrival.file for arrival in arrivals if arrival.file is not None]
+        self._blocks.sync_contents(files)
+        self._blocks.sync(files)
+        return tuple(arrival.row for arrival in arrivals if arrival.row is not None)
+
+    def let_go(self, arrivals: Sequence["Arrival"]) -> None:
+        """Remove those blocks again that nothing refers to by now."""
+        self._unpin([arrival.cid for arrival in arrivals])
+
+    def _unpin(self, pinned: Sequence[Cid]) -> None:
+        with suppress(StoreClosed):  # Then the next start collects.
+            self._blocks.unpin(pinned)
 
     def release(self, cid: Cid) -> Release:
         """Return how to give up the content `cid`, once for each time it was committed."""
@@ -165,7 +183,7 @@ class Upload:
         self._size_bytes = 0
         self._pinned: dict[Cid, None] = {}
         self._puts: list[Put] = []
-        self._folders: dict[Path, None] = {}
+        self._files: list[Path] = []
         self._writable = True
         self._closed = False
 
@@ -204,7 +222,7 @@ class Upload:
                 self._add_leaf(self._chunk)
                 self._chunk = bytearray()
             root = self._builder.finish()
-            self._blocks.sync(self._folders)
+            self._blocks.sync(self._files)
         self._writable = False
         return Content(
             cid=root.cid,
@@ -239,7 +257,7 @@ class Upload:
         self._blocks.pin(cid)
         kept = self._blocks.keep(cid, data)
         if isinstance(kept, Path):
-            self._folders[kept] = None
+            self._files.append(kept)
         elif kept is not None:
             self._puts.append(kept)
 

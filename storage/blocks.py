@@ -93,11 +93,14 @@ class Blocks:
         """Tell whether committed content refers to `cid`."""
         return self._store.get(Table.BLOCK_REFS, cid) is not None
 
-    def keep(self, cid: Cid, data: bytes | bytearray | memoryview) -> Put | Path | None:
+    def keep(
+        self, cid: Cid, data: bytes | bytearray | memoryview, *, is_synced: bool = True
+    ) -> Put | Path | None:
         """Keep the bytes of a *pinned* `cid`.
 
-        Returns the row to put, or the folder to sync (`sync`), before or in the batch that counts
-        the reference; or `None` where the block is durable already.  Raises `StoreFull`.
+        Returns the row to put, or the file whose folder is to be synced (`sync`), before or in the
+        batch that counts the reference; or `None` where the block is durable already.  Without
+        `is_synced` the file itself is to be synced too.  Raises `StoreFull`.
         """
         if self._directory is None or len(data) <= self._config.row_size_max_bytes:
             return (Table.BLOCKS, cid, bytes(data))
@@ -108,19 +111,29 @@ class Blocks:
             self._make_shard(path.parent)
             incoming = self._directory / "incoming" / str(next(self._names))
             try:
-                _write_synced(incoming, data)
+                _write(incoming, data, is_synced=is_synced)
                 with self._lock:  # So that quarantine cannot take this file for the corrupt one.
-                    incoming.rename(path)
+                    if is_synced or not self._is_good(cid, len(data)):
+                        incoming.rename(path)
+                    else:
+                        # It may be an upload's, and synced: its reference will rely on that.
+                        incoming.unlink()
             except BaseException:
                 incoming.unlink(missing_ok=True)
                 raise
-        return path.parent
+        return path
 
-    def sync(self, folders: Iterable[Path]) -> None:
-        """Make the names in `folders` durable."""
-        for folder in folders:
+    def sync(self, files: Iterable[Path]) -> None:
+        """Make the names of `files` durable."""
+        for folder in dict.fromkeys(file.parent for file in files):
             with _translated(folder):
-                _sync_folder(folder)
+                _sync(folder, os.O_DIRECTORY)
+
+    def sync_contents(self, files: Iterable[Path]) -> None:
+        """Make the bytes of `files` durable. Raises `BlobError` if one is gone, and `StoreFull`."""
+        for file in files:
+            with _translated(file):
+                _sync(file)
 
     def read(self, cid: Cid) -> bytes:
         """Return the bytes of `cid`, which hash to it.
@@ -174,6 +187,11 @@ class Blocks:
             except FileNotFoundError:
                 return None
 
+    def _is_good(self, cid: Cid, size_bytes: int) -> bool:
+        """Tell whether the file of a block is there, and right."""
+        path = self._path(cid)
+        return _size_bytes(path) == size_bytes and cids.matches(cid, path.read_bytes())
+
     def _sweep(self, candidates: Sequence[Cid]) -> int:
         removed = 0
         rows = []
@@ -221,7 +239,7 @@ class Blocks:
     def _make_shard(self, shard: Path) -> None:
         if shard.name not in self._shards:
             shard.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(shard.parent)
+            _sync(shard.parent, os.O_DIRECTORY)
             self._shards.add(shard.name)
 
 
@@ -236,20 +254,21 @@ def _translated(path: Path) -> Iterator[None]:
         raise BlobError(f"{path} cannot be used: {error.strerror}") from error
 
 
-def _write_synced(path: Path, data: bytes | bytearray | memoryview) -> None:
+def _write(path: Path, data: bytes | bytearray | memoryview, *, is_synced: bool) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with memoryview(data) as view:
             written = 0
             while written < len(view):
                 written += os.write(file, view[written:])
-        os.fdatasync(file)
+        if is_synced:
+            os.fdatasync(file)
     finally:
         os.close(file)
 
 
-def _sync_folder(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _sync(path: Path, flags: int = 0) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(file)
     finally:

@@ -6,7 +6,9 @@ one up.  So whatever a node writes after it has seen a record is later than that
 two clocks stand, and a counter that overflows simply runs into the milliseconds.
 
 A clock far ahead must not drag others along: a timestamp more than `AHEAD_MAX_MS` in the future is
-not merged but deferred, to be offered again later; it is never held against its sender.
+not merged but deferred, to be offered again later; it is never held against its sender.  One that
+moves the last timestamp by no millisecond drags nobody: nodes whose wall clocks all stepped back
+after they had written go on hearing each other.
 
 Timestamps are strictly increasing across restarts (`reservation`).  A merged timestamp asks for its
 mark at once: submit the record after `observe`, and the mark is durable with or before it.
@@ -61,10 +63,12 @@ class HybridClock:
         high_water_ms: int,
         reserve: Callable[[int], None],
         reserve_now: Callable[[int], None],
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
         """Continue above `high_water_ms`, the durable mark (0: none yet); see `ids.IdFactory`."""
         self._wall_ms = clock.wall_ms
         self._last = first_of(high_water_ms) - 1
+        self._guard = guard
         self._reservation = Reservation(high_water_ms, reserve, reserve_now)
 
     @property
@@ -75,8 +79,9 @@ class HybridClock:
     def tick(self) -> int:
         """Return a timestamp later than all that were issued or merged.
 
-        Raises what `reserve_now` raises; the timestamp is not used up then.
+        Raises what `guard` or `reserve_now` raises; the timestamp is not used up then.
         """
+        self._guard()
         timestamp = max(self._wall_ms() << COUNTER_BITS, self._last + 1)
         time_ms = timestamp >> COUNTER_BITS
         if time_ms >= self._reservation.due_ms:
@@ -84,16 +89,26 @@ class HybridClock:
         self._last = timestamp
         return timestamp
 
-    def observe(self, timestamp: int) -> Observation:
-        """Merge a timestamp from elsewhere, unless it is too far ahead of the wall clock."""
+    def is_ahead(self, timestamp: int) -> bool:
+        """Tell whether a timestamp from elsewhere is too far ahead of both clocks."""
         time_ms = timestamp >> COUNTER_BITS
-        if time_ms > self._wall_ms() + AHEAD_MAX_MS:
+        return time_ms > max(self._wall_ms() + AHEAD_MAX_MS, self._last >> COUNTER_BITS)
+
+    def observe(self, timestamp: int) -> Observation:
+        """Merge a timestamp from elsewhere, unless it is too far ahead."""
+        if self.is_ahead(timestamp):
             return Observation.DEFER
         if timestamp > self._last:
             self._last = timestamp
+            time_ms = timestamp >> COUNTER_BITS
             if time_ms >= self._reservation.due_ms:
                 self._reservation.request(time_ms)
         return Observation.MERGED
+
+    def skip(self, time_ms: int) -> None:
+        """Give out no timestamp of this time or before any more, like `ids.IdFactory.skip`."""
+        self._reservation.extend(time_ms)
+        self._last = max(self._last, first_of(time_ms + 1) - 1)
 
     def confirm(self, mark_ms: int) -> None:
         """Take note that the mark of a `reserve` call is durable."""

@@ -8,8 +8,8 @@ increasing, whatever its clock does: a clock that steps back is ignored until it
 more than 256 ids in a millisecond borrow from the next one.  Uniqueness across restarts is
 unconditional (`reservation`); the time in an id is approximate.
 
-What it leaves out: two copies of one node running at once (a cloned disk).  Nothing in an id can
-tell them apart.
+What it leaves out: a disk that was put back as it was, or copied and used twice.  Nothing in an id
+can tell that; who finds out holds ids back (`guard`) and goes on above (`skip`).
 
 The layout is Twitter's Snowflake (2010) with more node numbers and fewer ids a millisecond.
 """
@@ -92,11 +92,13 @@ class IdFactory:
         high_water_ms: int,
         reserve: Callable[[int], None],
         reserve_now: Callable[[int], None],
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
         """Continue above `high_water_ms`, the durable mark (0: none yet), in ms since 1970.
 
         `reserve(mark_ms)` submits a write of the mark and returns; when it is durable the caller
-        calls `confirm(mark_ms)`.  `reserve_now(mark_ms)` blocks until it is durable.
+        calls `confirm(mark_ms)`.  `reserve_now(mark_ms)` blocks until it is durable.  `guard` is
+        called before each id, and raises if there is to be none.
         """
         if not 0 <= node_number < NODE_NUMBERS:
             raise ValueError(f"node number out of range: {node_number}")
@@ -104,6 +106,7 @@ class IdFactory:
         self._node = node_number << SEQUENCE_BITS
         self._last_ms = max(high_water_ms, EPOCH_MS) - 1
         self._sequence = SEQUENCES - 1
+        self._guard = guard
         self._reservation = Reservation(high_water_ms, reserve, reserve_now)
 
     @property
@@ -114,8 +117,9 @@ class IdFactory:
     def next(self) -> int:
         """Return a new id, larger than any before.
 
-        Raises `IdsExhausted`, or what `reserve_now` raises; no id is used up then.
+        Raises `IdsExhausted`, or what `guard` or `reserve_now` raises; no id is used up then.
         """
+        self._guard()
         time_ms = self._wall_ms()
         if time_ms > self._last_ms:
             sequence = 0
@@ -132,6 +136,16 @@ class IdFactory:
         self._last_ms = time_ms
         self._sequence = sequence
         return (time_ms - EPOCH_MS) << _TIME_SHIFT | self._node | sequence
+
+    def skip(self, time_ms: int) -> None:
+        """Give out no id of this time or before any more, durably.
+
+        Raises what `reserve_now` raises; nothing has changed then.
+        """
+        if time_ms > self._last_ms:
+            self._reservation.extend(time_ms)
+            self._last_ms = time_ms
+            self._sequence = SEQUENCES - 1
 
     def confirm(self, mark_ms: int) -> None:
         """Take note that the mark of a `reserve` call is durable."""

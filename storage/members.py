@@ -7,11 +7,13 @@ only the last one counts, and only until it is revoked.
 A grant is *known* if whoever signed it was the owner, or an admin under a grant that is itself
 known; it *stands* if he is so still, and no strict epoch disowns his signature.  So a removed
 admin's grants fall with him, also those signed afterwards with a kept key; whoever removes him
-grants again what should stay.  A *revocation* only has to be known: a removal outlives its author.
-Numbers without a gap count, so nobody can use them up from the top.
+grants again what should stay.  A grant that a strict epoch disowned may be signed anew with the
+number it had: what its member wrote under that number then counts as before.  A *revocation* only
+has to be known: a removal outlives its author.  Numbers without a gap count, so nobody can use them
+up from the top.
 
-What an ex-admin can still do is to revoke, or to grant anew and thereby spoil a grant, until the
-owner grants again; never to gain a right or to give one.
+What an ex-admin, or the thief of a disowned key, can still do is to revoke, or to grant anew and
+thereby spoil a grant, until the owner grants again; never to gain a right or to give one.
 """
 
 from dataclasses import dataclass
@@ -107,6 +109,37 @@ class Members:
         """Return the ids of the projects where the user has a role, in order."""
         projects = sorted(self._named_in.get(user, ()))
         return [project for project in projects if self.role(project, user) is not None]
+
+    def about(self, project: int) -> list[Fact]:
+        """Return all facts about a project: its owners, grants and revocations."""
+        grants = self._grants.get(project, {})
+        return [
+            *(fact for _, fact in self._owners.get(project, ())),
+            *(fact for user in grants for _, fact in grants[user]),
+            *(fact for user in grants for _, fact in self._revokes.get((project, user), ())),
+        ]
+
+    def last_by(self, user: int) -> list[tuple[Member, Fact]]:
+        """Return the last grants that `user` signed and nothing revokes, of all projects.
+
+        Those that a strict epoch disowns are among them.  A member whose last number others have
+        signed too is here with what `user` signed.
+        """
+        found: list[tuple[Member, Fact]] = []
+        for project in self._signed_in.get(user, ()):
+            owner = self.owner(project)
+            if owner is None:
+                continue
+            for member, grants in self._grants.get(project, {}).items():
+                last_n, last = self._last_grants(project, member, owner)
+                if member != owner and not self._is_revoked(project, member, owner, last):
+                    found += [
+                        (grant, fact)
+                        for grant, fact in grants
+                        if (grant.by, grant.grant_n) == (user, last_n)
+                        and self._is_known_grant(grant, fact, owner)
+                    ]
+        return found
 
     def is_known_owner(self, statement: ProjectOwner, fact: Fact) -> bool:
         """Tell whether the project's home node signed it."""

@@ -31,7 +31,8 @@ class Node:
     """`[low, high)` of the numbers it may admit."""
     roles: tuple[str, ...]
     users_max: int | None
-    """Most users it may make: its own promise, not a condition of their being known."""
+    """Most users it may make; `None`: no limit. Its own promise, not a condition of their being
+    known: `peernode.records_in` says what others do about a node that breaks it."""
     not_before_ms: int
     expires_ms: int
     by: int

@@ -27,7 +27,8 @@ here, which only the facts can say.
 """
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
@@ -75,8 +76,11 @@ NO_FLAGS: Final = Flag(0)
 _NODE_CLASSES: Final = frozenset({Class.KV_ENTRY, Class.BLOB})
 _CLASS_NAMES: Final = {Class.KV_SPACE: "kv", Class.KV_ENTRY: "kv"}
 
+SHORT_RID_SIZE_BYTES: Final = 16
 Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
-ShortRid = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+ShortRid = Annotated[
+    bytes, msgspec.Meta(min_length=SHORT_RID_SIZE_BYTES, max_length=SHORT_RID_SIZE_BYTES)
+]
 Rank: TypeAlias = tuple[int, int, bool, int, bytes]
 
 
@@ -252,16 +256,33 @@ def sign_record(
     return decode_record(codec.encode_struct(envelope))
 
 
-def decode_record(data: bytes) -> Record:
+def carried(record: Record, epoch: int, at: int) -> Body:
+    """Return what says the same as a user's record, signed at `at` under the key of `epoch`.
+
+    It keeps its time, so that it stands where the record stood and hides nothing written since.
+    """
+    return replace(
+        record.body,
+        epoch=epoch,
+        signed_at=at,
+        flags=record.body.flags | Flag.CARRY,
+        orig=record.rid[:SHORT_RID_SIZE_BYTES],
+    )
+
+
+def decode_record(
+    data: bytes, decode: Callable[[bytes], Certificate] = certificates.decode_certificate
+) -> Record:
     """Return the record in `data`; its signatures are not checked yet (`Record.verify`).
 
-    Raises `InvalidData`'s subclasses, and nothing else.
+    `decode` may remember certificates: one stands in thousands of records.  Raises `InvalidData`'s
+    subclasses, and nothing else.
     """
     envelope = codec.decode_struct(data, RECORD_SIZE_MAX_BYTES, Envelope)
     fields = codec.decode_struct(envelope.body, RECORD_SIZE_MAX_BYTES, _BodyFields)
     certificate = None
     if envelope.certificate is not None:
-        certificate = certificates.decode_certificate(envelope.certificate)
+        certificate = decode(envelope.certificate)
     body = _body(fields)
     record = Record(
         body,

@@ -52,10 +52,15 @@ class Users:
         self._nodes = nodes
         self._keys: dict[int, dict[int, list[tuple[UserKey, Fact]]]] = {}
         self._answers: dict[int, UserChain | None] = {}
+        self._made: dict[int, int] = {}
+        """Number of a node -> first keys of users with that number in their ids."""
 
     def add(self, key: UserKey, fact: Fact) -> None:
         """Add a key."""
         self._keys.setdefault(key.user, {}).setdefault(key.epoch, []).append((key, fact))
+        if key.epoch == 0:
+            home = ids.node_number(key.user)
+            self._made[home] = self._made.get(home, 0) + 1
         self._answers.pop(key.user, None)
 
     def forget(self) -> None:
@@ -71,6 +76,15 @@ class Users:
     def all(self) -> list[int]:
         """Return the ids of all known users, in order."""
         return [user for user in sorted(self._keys) if self.find(user) is not None]
+
+    def made_at(self, number: int) -> int:
+        """Return how many users a node has made, counting one twice that it gave two first keys."""
+        return self._made.get(number, 0)
+
+    def about(self, user: int) -> list[Fact]:
+        """Return all facts about a user's keys, by epoch."""
+        found = self._keys.get(user, {})
+        return [fact for epoch in sorted(found) for _, fact in found[epoch]]
 
     def is_known(self, key: UserKey, fact: Fact) -> bool:
         """Tell whether the key is, or could be, the next one of the user's chain at its epoch."""

@@ -30,7 +30,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "cryptography": ("worker/certificate_pin.py",),
     "google": ("gossip/wire.py",),
     "httptools": ("peernode/http_*.py",),
-    "httpx": ("peernode/client/*.py", "worker/egress.py"),
+    "httpx": ("peernode/client/*.py", "worker/egress.py", "worker/egress_transport.py"),
+    "httpcore": ("worker/egress_transport.py",),
     "jsonschema": ("peernode/schemas.py",),
     "libp2p": ("peernode/libp2p_*.py",),
     "lmdb": ("storage/lmdb_store.py",),
@@ -86,8 +87,8 @@ GLOBALS = {
 """Module state that is meant, with its reason."""
 
 BOUNDARIES = {
-    "gossip/memory_network.py:guard": "a handler's fault ends its stream or request, and is told",
-    "gossip/memory_network.py:take_frame": "a fault of a handler loses its frame, and is told",
+    "gossip/memory_node.py:guard": "a handler's fault ends its stream or request, and is told",
+    "gossip/memory_node.py:take_frame": "a fault of a handler loses its frame, and is told",
     "peernode/cli/app.py:run": "what a command does not expect becomes a message and an exit code",
     "peernode/http_connection.py:_answer": "a fault of the application must not end the connection",
     "peernode/http_server.py:_run": "a fault of one connection must not end the server",
@@ -109,6 +110,8 @@ MACHINES = (
     "gossip/[!mn]*.py",
     "gossip/mesh*.py",
     "gossip/message_cache.py",
+    "peernode/life_statements.py",
+    "peernode/lives.py",
     "worker/events.py",
     "worker/scheduler*.py",
 )

@@ -22,15 +22,15 @@ import trio
 
 from storage.clock import Clock
 from worker import frames
+from worker.batches import take_batch
 from worker.blob_cache import SIZE_MAX_BYTES, BlobCache
 from worker.child import Attempt, LoadedProgram, make_attempt
 from worker.egress import Egress
+from worker.egress_addresses import Network
 from worker.gateway import Calls, Gateway
 from worker.link import Link, LinkBroken, LinkClosed, LinkError, LinkRefused
 from worker.output import Line
 from worker.protocol import (
-    BATCH_LENGTH_MAX,
-    MESSAGE_SIZE_MAX_BYTES,
     VERSION,
     Acked,
     Beat,
@@ -67,10 +67,6 @@ WELCOME_TIMEOUT_S: Final = 10.0
 """Longest wait for the node's first message. Source: guess."""
 PROGRAMS_SIZE_MAX_BYTES: Final = 256 * 1024 * 1024
 """Most source kept for one link; over it the link is renewed, which begins anew. Source: guess."""
-MESSAGE_OVERHEAD_BYTES: Final = 256
-"""What a message takes beside its texts. Source: the largest fixed part, doubled."""
-BATCH_SIZE_BYTES: Final = MESSAGE_SIZE_MAX_BYTES // 4
-"""A batch is full from here. Source: leaves room for one message of the largest kind."""
 
 LinkFactory = Callable[[], Awaitable[Link]]
 """Connects, or raises a `LinkError`."""
@@ -88,6 +84,8 @@ class Config:
     """Connect again for ever; otherwise return when the first link is over."""
     cache_size_max_bytes: int = SIZE_MAX_BYTES
     child_idle_max_s: float = 60.0
+    egress_networks: tuple[Network, ...] = ()
+    """Networks that `edge.http` may reach beside public addresses."""
 
 
 class Agent:
@@ -108,7 +106,7 @@ class Agent:
         self._wake = trio.lowlevel.ParkingLot()
         self.online = False
         self._calls = Calls(self._send_call)
-        self._egress = Egress()
+        self._egress = Egress(config.egress_networks)
         self._cache = BlobCache(config.directory.absolute() / "blobs", config.cache_size_max_bytes)
         self._gateway = Gateway(self._calls, self._cache, self._egress)
         self._supervisor: Supervisor | None = None
@@ -220,15 +218,7 @@ class Agent:
         while True:
             if not self._outbox:
                 await self._wake.park()
-            outbox = self._outbox
-            size = count = 0
-            for message in outbox[:BATCH_LENGTH_MAX]:
-                size += _size_bytes(message)
-                count += 1
-                if size > BATCH_SIZE_BYTES:
-                    break
-            batch = outbox[:count]
-            del outbox[:count]
+            batch = take_batch(self._outbox)
             if batch:
                 await link.send(batch)
 
@@ -374,24 +364,6 @@ async def run_agent(
     """
     agent = Agent(offer, config, clock=clock, rng=rng or random.Random())
     await agent.run(link_factory)
-
-
-def _size_bytes(message: Message) -> int:
-    """Return about how large a message becomes."""
-    match message:
-        case Finished():
-            size = len(message.payload) + len(message.traceback)
-            for write in message.writes:
-                size += len(getattr(write, "value", b"")) + MESSAGE_OVERHEAD_BYTES
-            return size + MESSAGE_OVERHEAD_BYTES
-        case Log():
-            return sum(len(line[2]) + 32 for line in message.lines)
-        case Call():
-            values = message.arguments.values()
-            texts = sum(len(value) for value in values if isinstance(value, bytes | str))
-            return texts + MESSAGE_OVERHEAD_BYTES
-        case _:
-            return MESSAGE_OVERHEAD_BYTES
 
 
 if __name__ == "__main__":

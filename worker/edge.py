@@ -150,7 +150,7 @@ class Session:
         if not problem:
             return answer
         kind = {"not_found": NotFound, "forbidden": Forbidden}.get(problem, Error)
-        raise kind(f"{what}: {problem}", problem)
+        raise kind(f"{what}: {problem}" + (f": {answer}" if answer else ""), problem)
 
     def buffer(self, write: list[Any], size_bytes: int) -> None:
         """Keep a write until the job succeeds."""
@@ -173,7 +173,8 @@ class Session:
         found = self._spaces.get(name)
         if found is None:
             answer = self.ask(f"edge.kv({name!r})", "kv.open", name=name)
-            found = Space(self, name, answer["space"], answer["scope"], answer["mode"])
+            home = answer.get("home", 0)
+            found = Space(self, name, answer["space"], answer["scope"], answer["mode"], home)
             self._spaces[name] = found
         return found
 
@@ -300,11 +301,15 @@ def kv(name: str) -> Space:
 class Space:
     """A namespace as a mapping of text to JSON values."""
 
-    def __init__(self, session: Session, name: str, space: int, scope: str, mode: str) -> None:
+    def __init__(
+        self, session: Session, name: str, space: int, scope: str, mode: str, home: int = 0
+    ) -> None:
         self._session = session
         self.name = name
         self._space = space
         self._exact = scope == "local" or mode == "cas"
+        self._home = home
+        """The other node that keeps its keys; 0: none."""
 
     def __getitem__(self, key: str) -> Any:
         """Return a value. Raises `KeyError`."""
@@ -327,6 +332,12 @@ class Space:
             return _sum(0 if stored is _MISSING else stored, own, self._what(key))
         return default if stored is _MISSING else stored
 
+    def version(self, key: str) -> str:
+        """Return the version of a stored value, for `now.put`; `"0"` if there is none."""
+        _check_key(key)
+        answer = self._session.ask(self._what(key), "kv.get", space=self._space, key=key)
+        return "0" if answer is None else str(answer["version"])
+
     def __contains__(self, key: str) -> bool:
         return self.get(key, _MISSING) is not _MISSING
 
@@ -337,18 +348,21 @@ class Space:
     def put(self, key: str, value: Any, ttl_s: float | None = None) -> None:
         """Set a value when the job succeeds; it vanishes `ttl_s` seconds after that."""
         text = _value_text(key, value)
+        self._check_buffered(key)
         self._session.buffer([1, self._space, key, text, ttl_s], len(key) + len(text))
         self._session.overlay()[self._space, key] = ("put", text)
 
     def __delitem__(self, key: str) -> None:
         """Delete a key when the job succeeds, whether it is there or not."""
         _check_key(key)
+        self._check_buffered(key)
         self._session.buffer([2, self._space, key], len(key))
         self._session.overlay()[self._space, key] = ("delete", None)
 
     def increment(self, key: str, by: int = 1) -> None:
         """Add to a number when the job succeeds; a missing key counts as 0."""
         self.check_increment(key, by)
+        self._check_buffered(key)
         kind, own = self._session.overlay().get((self._space, key), ("", None))
         now: tuple[str, Any]
         if kind == "put":
@@ -399,6 +413,14 @@ class Space:
         if not self._exact:
             raise TypeError(f"{self._what(key)}: a global lww namespace would lose increments")
 
+    def _check_buffered(self, key: str) -> None:
+        if self._home:
+            raise Error(
+                f"{self._what(key)}: node {self._home} keeps these keys, and cannot write them "
+                f"together with the end of a job of this node: use edge.kv({self.name!r}).now",
+                "misdirected",
+            )
+
     def _what(self, key: str) -> str:
         return f"edge.kv({self.name!r})[{key!r}]"
 
@@ -415,11 +437,21 @@ class Now:
         """Set a value now."""
         self.put(key, value)
 
-    def put(self, key: str, value: Any, ttl_s: float | None = None) -> None:
-        """Set a value now."""
+    def put(
+        self, key: str, value: Any, ttl_s: float | None = None, if_version: str | None = None
+    ) -> str:
+        """Set a value now, and return its version.
+
+        With `if_version` only if the key is at that version (`Space.version`): so an attempt that
+        is repeated, or whose answer was lost, does not overwrite what came after.  Raises `Error`
+        with code `version_mismatch`.
+        """
         text = _value_text(key, value)
         what = f"edge.kv({self._of.name!r}).now[{key!r}]"
-        self._session.ask(what, "kv.put", space=self._space, key=key, value=text, ttl_s=ttl_s)
+        fields = {"space": self._space, "key": key, "value": text, "ttl_s": ttl_s}
+        if if_version is not None:
+            fields["if_version"] = if_version
+        return str(self._session.ask(what, "kv.put", **fields)["version"])
 
     def __delitem__(self, key: str) -> None:
         """Delete a key now, whether it is there or not."""

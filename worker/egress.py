@@ -1,21 +1,26 @@
 """`edge.http`: the agent asks other servers in a function's name, and only those allowed to it.
 
 The function's process needs no network for it.  A host is allowed when the project lists it, as
-`host` (any port) or `host:port`.  Redirects are answers like any other, never followed: each host
-must be on the list.  Sizes and times are bounded, proxies of the environment are ignored.
-
-What it leaves out: a listed name may resolve to any address, the worker's own network included;
-who lists hosts decides that.
+`host` (any port) or `host:port`, and where it leads is an address that this worker's operator
+lets functions reach (`worker.egress_addresses`).  Redirects are answers like any other, never
+followed: each host must be on the list.  Sizes and times are bounded, proxies of the environment
+are ignored.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 import trio
 
+from worker.egress_addresses import Network, is_reachable
+
 if TYPE_CHECKING:
     import httpx
+
+Resolve: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
+"""Host and port to addresses, best first. Raises `OSError`."""
 
 RESPONSE_SIZE_MAX_BYTES: Final = 8 * 1024 * 1024
 """Largest answer. Source: guess; more belongs into a blob."""
@@ -29,6 +34,9 @@ TIMEOUT_MAX_S: Final = 600.0
 CONNECTIONS_MAX: Final = 32
 """Connections at once, idle ones included. Source: guess."""
 
+ADDRESSES_TRIED_MAX: Final = 3
+"""Most addresses of one name that are tried. Source: guess; two families and one that is down."""
+
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -36,10 +44,19 @@ class EgressError(Exception):
     """An exchange failed; the first argument is the problem code."""
 
 
+async def resolve(host: str, port: int) -> list[str]:
+    """Ask the operating system. Raises `OSError`."""
+    rows = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(row[4][0]) for row in rows))
+
+
 class Egress:
     """The HTTP client of one worker, opened when first used."""
 
-    def __init__(self) -> None:
+    def __init__(self, networks: Sequence[Network] = (), resolve: Resolve = resolve) -> None:
+        """`networks` may be reached beside public addresses."""
+        self._networks = networks
+        self._resolve = resolve
         self._client: httpx.AsyncClient | None = None
 
     async def request(self, arguments: dict[str, Any], allowed: Sequence[str]) -> dict[str, Any]:
@@ -63,12 +80,7 @@ class Egress:
         if not 0 < timeout_s <= TIMEOUT_MAX_S:
             raise EgressError("invalid_request")
         if self._client is None:
-            self._client = httpx.AsyncClient(
-                trust_env=False,
-                follow_redirects=False,
-                timeout=None,  # noqa: S113  (one deadline over all, below)
-                limits=httpx.Limits(max_connections=CONNECTIONS_MAX),
-            )
+            self._client = self._open()
         request = (arguments["method"], url, headers, arguments["body"])
         try:
             with trio.fail_after(timeout_s):
@@ -79,6 +91,29 @@ class Egress:
             raise EgressError("unreachable") from error
         except (httpx.HTTPError, UnicodeError, ValueError) as error:
             raise EgressError("invalid_request") from error
+
+    def _open(self) -> "httpx.AsyncClient":
+        import httpx
+
+        from worker.egress_transport import Transport
+
+        return httpx.AsyncClient(
+            transport=Transport(self._find, CONNECTIONS_MAX),
+            trust_env=False,
+            follow_redirects=False,
+            timeout=None,  # noqa: S113  (one deadline over all, in `request`)
+        )
+
+    async def _find(self, host: str, port: int) -> list[str]:
+        """Return where a listed host may be reached. Raises `EgressError`."""
+        try:
+            found = await self._resolve(host, port)
+        except (OSError, UnicodeError) as error:
+            raise EgressError("unreachable") from error
+        reachable = [address for address in found if is_reachable(address, self._networks)]
+        if not reachable:
+            raise EgressError("private_address" if found else "unreachable")
+        return reachable[:ADDRESSES_TRIED_MAX]
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -117,6 +117,12 @@ class Withdraw(msgspec.Struct, frozen=True):
     job: int
 
 
+class Begin(msgspec.Struct, frozen=True):
+    """The node goes on as after a start with this number: fences are above those of all before."""
+
+    boot: int
+
+
 class Attach(msgspec.Struct, frozen=True):
     """A worker connected, and says which attempts it holds."""
 
@@ -228,6 +234,7 @@ Input: TypeAlias = (
     Submit
     | Restore
     | Withdraw
+    | Begin
     | Attach
     | Detach
     | Remove

@@ -100,13 +100,21 @@ class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 ToChild: TypeAlias = Setup | Run | Reply
 FromChild: TypeAlias = Done | Printed | Progressed | Request
 
+OMITTED: Final = frozenset({"if_version"})
+"""Arguments that need not be there, so that nodes which do not know them are not sent them."""
 _OPTIONAL_TEXT = (str, type(None))
 _OPTIONAL_NUMBER = (int, float, type(None))
 ARGUMENTS: Final[dict[str, dict[str, type | tuple[type, ...]]]] = {
     "kv.open": {"name": str},
     "kv.get": {"space": int, "key": str},
     "kv.list": {"space": int, "prefix": str, "cursor": _OPTIONAL_TEXT},
-    "kv.put": {"space": int, "key": str, "value": bytes, "ttl_s": _OPTIONAL_NUMBER},
+    "kv.put": {
+        "space": int,
+        "key": str,
+        "value": bytes,
+        "ttl_s": _OPTIONAL_NUMBER,
+        "if_version": str,
+    },
     "kv.delete": {"space": int, "key": str},
     "kv.increment": {"space": int, "key": str, "by": int},
     "blob.stat": {"blob": int},
@@ -200,7 +208,8 @@ def _check_done(done: Done) -> None:
 
 def _check_request(request: Request) -> None:
     types = ARGUMENTS.get(request.operation)
-    if types is None or request.arguments.keys() != types.keys():
+    given = request.arguments.keys()
+    if types is None or not types.keys() - OMITTED <= given <= types.keys():
         raise FrameError("an unknown request")
     _check_number(request.number)
     for name, value in request.arguments.items():

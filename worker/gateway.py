@@ -24,7 +24,7 @@ LINK_LOST: Final = "link_lost"
 
 
 class CallError(Exception):
-    """The node refused a call; the first argument is the problem code."""
+    """The node refused a call; the arguments are the problem code and what the node says of it."""
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -78,7 +78,8 @@ class Calls:
         if pending.reply is None:
             raise CallError(LINK_LOST)
         if pending.reply.error:
-            raise CallError(pending.reply.error)
+            said = pending.reply.answer
+            raise CallError(pending.reply.error, said if isinstance(said, str) else None)
         answer = pending.reply.answer
         if operation == "blob.begin":
             self._uploads.add(msgspec.convert(answer, Upload).upload)
@@ -122,7 +123,9 @@ class Gateway:
         try:
             answer = await self._do(attempt, request.operation, request.arguments)
             return frames.Reply(request.number, "", answer)
-        except (CallError, CacheError, EgressError) as error:
+        except CallError as error:
+            return frames.Reply(request.number, str(error.args[0]), *error.args[1:2] or (None,))
+        except (CacheError, EgressError) as error:
             return frames.Reply(request.number, str(error.args[0]), None)
         except msgspec.ValidationError:
             return frames.Reply(request.number, "internal_error", None)

@@ -18,6 +18,7 @@ import trio
 
 from storage.clock import SystemClock
 from worker.agent import Config, run_agent
+from worker.egress_addresses import parse_networks
 from worker.link import LinkRefused
 from worker.offer import measure_offer
 from worker.process_tree import become_subreaper
@@ -37,6 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--directory", type=Path, required=True, help="for scratch and cache")
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument(
+        "--egress-networks",
+        type=parse_networks,
+        default=(),
+        metavar="NETWORK,...",
+        help="private networks that `edge.http` may reach",
+    )
+    parser.add_argument(
         "--die-with-parent",
         action="store_true",
         help="end when the standard input ends: the parent holds its other end",
@@ -50,7 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
     labels = dict(label.split("=", 1) for label in given.label if "=" in label)
     offer = measure_offer(given.slots, given.directory, labels)
     become_subreaper()
-    config = Config(directory=given.directory, adopts_orphans=True)
+    config = Config(
+        directory=given.directory, adopts_orphans=True, egress_networks=given.egress_networks
+    )
 
     refusals: list[LinkRefused] = []
 

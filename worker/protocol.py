@@ -344,10 +344,10 @@ STARTED_DELAY_S: Final = 0.02
 """A job that ends sooner sends no `Started`. Source: ten times the cost of a no-op job."""
 
 OPERATIONS: Final = {
-    "kv.open": "{name} -> {space: int, scope, mode}; not_found",
+    "kv.open": "{name} -> {space: int, scope, mode, home: int of another node}; not_found",
     "kv.get": "{space, key} -> {value: bytes JSON, version: int} or null",
     "kv.list": "{space, prefix, cursor: str or null} -> {keys: [str], cursor: str or null}",
-    "kv.put": "{space, key, value: bytes JSON, ttl_s} -> {version}; applied now",
+    "kv.put": "{space, key, value: bytes JSON, ttl_s, if_version} -> {version}; applied now",
     "kv.delete": "{space, key} -> {}; applied now",
     "kv.increment": "{space, key, by} -> {value: int}; applied now",
     "blob.stat": "{blob} -> {cid: str, size_bytes, media_type, name}",

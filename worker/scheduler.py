@@ -45,6 +45,7 @@ from worker.events import (
     Adopt,
     Attach,
     Beat,
+    Begin,
     Cancel,
     Cordon,
     Detach,
@@ -121,6 +122,10 @@ class Scheduler:
                 self._reprioritise(job, priority)
             case Withdraw(job):
                 self._withdraw(job)
+            case Begin(boot):
+                self._boot = max(self._boot, boot)
+                ledger = self._ledger
+                ledger.fence = max(ledger.fence, self._boot << BOOT_SHIFT)
             case Restore(job, worker, running):
                 self._restore(job, worker, running)
             case Attach():

@@ -111,6 +111,8 @@ def check_media_type(header: bytes | None) -> str:
 async def _create(node: "Node", call: Call) -> Answer:
     asked = call.query.get("project")
     project = 0 if asked is None else access.parse_reference(asked, "project")
+    if project:
+        await access.meet(node, call.actor, "project", project)
     target = access.target(node, call.actor, "blob", 0, project, own=project == 0)
     if project and not access.may(call.actor, "create", target):
         call.object_id = project

@@ -116,6 +116,7 @@ def _terms(body: Create | Set, held: TermsBody) -> bytes:
 async def _create(node: "Node", call: Call) -> Answer:
     body: Create = call.body
     project = access.parse_reference(body.project, "project")
+    await access.meet(node, call.actor, "project", project)
     target = access.target(node, call.actor, "function", 0, project)
     if not access.may(call.actor, "create", target):
         call.object_id = project

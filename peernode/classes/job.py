@@ -6,7 +6,7 @@ until it is over, whether or not anyone asks for it.  The request never changes;
 """
 
 import heapq
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import msgspec
@@ -61,6 +61,8 @@ def find(node: "Node", call: Call, verb: str) -> tuple[Request, JobView]:
     """Return the job a call is about, if its caller may do `verb`; raises `Problem`."""
     request = node.live.request(call.object_id)
     if request is None:
+        if call.actor.kind != "anonymous":
+            node.lives.require()  # There may have been one.
         access.require(call.actor, "get", Target(class_name="job"), str(call.object_id))
         raise not_found("job", str(call.object_id))
     target = access.target(
@@ -74,6 +76,8 @@ def find(node: "Node", call: Call, verb: str) -> tuple[Request, JobView]:
     access.require(call.actor, verb, target)
     with_content = access.may(call.actor, "read_content", target)
     found = view(node, call.object_id, request, with_content=with_content)
+    if found is None or found.finished_at is None:
+        node.lives.require()  # It may have been over before.
     if found is None:
         raise not_found("job", str(call.object_id))
     return request, found
@@ -96,14 +100,12 @@ async def hand_in(
         from peernode.schemas import check_input
 
         check_input(version.input_schema, raw_input)
-    named: list[list[Any]] = [
-        [name, access.readable_blob(node, call.actor, blob.blob)]
-        for name, blob in sorted((body.inputs or {}).items())
-    ]
-    granted = {blob for _, blob in named}
+    inputs = sorted((body.inputs or {}).items())
+    texts = [blob.blob for _, blob in inputs]
     if b'"blob"' in raw_input:
-        texts = find_references(raw_input)
-        granted.update(access.readable_blob(node, call.actor, text) for text in texts)
+        texts += find_references(raw_input)
+    readable = await access.readable_blobs(node, call.actor, texts) if texts else {}
+    named: list[list[Any]] = [[name, int(blob.blob)] for name, blob in inputs]
     stated = (body.requires, body.prefers, body.limits, body.retry, body.isolation)
     terms = b"{}"
     if stated != (None, None, None, None, None):
@@ -122,7 +124,8 @@ async def hand_in(
         call.actor.user,
         raw_input,
         blobs=named,
-        granted=sorted(granted),
+        granted=sorted(readable),
+        passes=_passes(readable),
         terms=terms,
         parent=parent,
         claim=_claim(call, version),
@@ -137,6 +140,10 @@ async def hand_in(
         raise not_found("job", str(job))
     status = 200 if wait_s and found.finished_at else 202
     return Answer(status=status, value=found, headers=((b"location", b"/job/%d" % job),))
+
+
+def _passes(readable: Mapping[int, bytes | None]) -> list[list[object]]:
+    return [[blob, passed] for blob, passed in sorted(readable.items()) if passed is not None]
 
 
 def _claim(call: Call, version: FunctionVersion) -> idempotency.Claim | None:
@@ -230,14 +237,15 @@ async def _retry(node: "Node", call: Call) -> Answer:
         raise Problem("conflict", f"the job is {found.state}")
     function = str(request.function)
     version = await access.ready_version(node, call.actor, function, request.version)
-    for blob in request.granted:  # The new job has the rights of who hands it in now.
-        access.readable_blob(node, call.actor, str(blob))
+    # The new job has the rights of who hands it in now.
+    readable = await access.readable_blobs(node, call.actor, map(str, request.granted))
     job, _ = await node.jobs.hand_in(
         version,
         call.actor.user,
         request.input,
         blobs=request.blobs,
         granted=request.granted,
+        passes=_passes(readable),
         terms=request.terms,
         parent=call.object_id,
         claim=_claim(call, version),
@@ -370,6 +378,7 @@ def _of_project(node: "Node", call: Call, prefix: bytes, before: int) -> Iterato
 
 
 async def _list(node: "Node", call: Call) -> Answer:
+    node.lives.require()
     return await listing.page(call, JobView, lambda before: _candidates(node, call, before))
 
 
@@ -377,7 +386,14 @@ _PREFER = Parameter(
     name="Prefer", where="header", description="wait=SECONDS, as RFC 7240 has it for `wait`"
 )
 _WAIT = Parameter(name="wait", description="seconds to wait for the job to end", type="number")
-_ACCEPTING = ("not_found", "input_mismatch", "idempotency_mismatch", "storage_full", "too_large")
+_ACCEPTING = (
+    "not_found",
+    "input_mismatch",
+    "idempotency_mismatch",
+    "storage_full",
+    "too_large",
+    "unreachable",
+)
 KEY = Parameter(
     name="Idempotency-Key",
     where="header",

@@ -96,6 +96,10 @@ def _owner(node: "Node", call: Call, owner: Owner) -> tuple[Class, int, int]:
 
 async def _create(node: "Node", call: Call) -> Answer:
     body: Create = call.body
+    for class_name in ("project", "function"):
+        if (text := getattr(body.owner, class_name)) is not None:
+            identifier = access.parse_reference(text, f"owner.{class_name}")
+            await access.meet(node, call.actor, class_name, identifier)
     owner_class, owner, function = _owner(node, call, body.owner)
     if body.scope == "local" and body.mode == "cas":
         raise Problem(
@@ -361,6 +365,7 @@ KV = ObjectClass(
         ),
         "get": Operation(
             handler=_get_key,
+            while_held_back=True,
             elsewhere=_elsewhere("get", _get_key),
             summary="Read a key",
             body=Get,
@@ -377,6 +382,7 @@ KV = ObjectClass(
         ),
         "list": Operation(
             handler=_list_keys,
+            while_held_back=True,
             elsewhere=_elsewhere("list", _list_keys),
             summary="List keys by prefix",
             body=ListKeys,

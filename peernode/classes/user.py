@@ -82,6 +82,7 @@ async def _create(node: "Node", call: Call) -> Answer:
         made = idempotency.take(transaction, claim, new, node.clock.wall_ms())
         if made != new:
             return made
+        _require_room(node)
         if node.config.signup == "invite" and not operator and body.invite is not None:
             invites.redeem(transaction, body.invite, node.identity, node.clock)
         names.claim(transaction, Class.USER, node.identity.number, name, new)
@@ -99,6 +100,20 @@ async def _create(node: "Node", call: Call) -> Answer:
     entry = node.registry.get(Class.USER, user)
     assert entry is not None
     return Answer(status=201, value=view(node, entry), headers=((b"location", b"/user/%d" % user),))
+
+
+def _require_room(node: "Node") -> None:
+    """Raise a `Problem` if this node has made as many users as it may."""
+    authority, number = node.registry.authority, node.identity.number
+    own = authority.node(number)
+    users_max = None if own is None else own.users_max
+    if users_max is not None and authority.users_made_at(number) >= users_max:
+        raise Problem(
+            "quota_exceeded",
+            f"users_max: node {number} may make {users_max} users, and has",
+            hint="make it at another node of the mesh",
+            limit=users_max,
+        )
 
 
 def _first_key(node: "Node", user: int, body: Create, seeds: Seeds | None) -> facts.Fact:

@@ -65,12 +65,17 @@ class Delegate(Body, frozen=True, kw_only=True):
 class Rotate(Body, frozen=True, kw_only=True):
     """A new key in place of the present one.
 
-    `strict` is for a key that was stolen: nothing that was signed with it counts any more, at any
-    node, and that is all of the user's own projects, functions and keys until they are made again.
+    `strict` is for a key or token that was stolen: nothing that was signed with the old key counts
+    any more, at any node, whatever date it bears.  The home signs anew what is the user's: all of
+    it that is known there now, or, with `since` (a time), only what the home itself signed for the
+    user until then.  What the thief wrote after `since` is not carried, nor what it replaced: make
+    such functions, namespaces and keys again, and add such members again.  What the user wrote at
+    nodes that the home cannot reach now is lost.
     """
 
     password: Password
     strict: bool = False
+    since: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
 class Revoke(Body, frozen=True, kw_only=True):

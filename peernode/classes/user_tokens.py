@@ -18,12 +18,13 @@ from peernode.permissions import EVERYTHING, Target, check_scopes
 from peernode.problems import Problem, not_found
 from peernode.registry import Entry, UserAttributes, encode_attributes
 from peernode.sweeper import VAULT_EXPIRY_KIND
-from peernode.timestamps import rfc3339
+from peernode.timestamps import parse_rfc3339, rfc3339
 from peernode.transactions import Transaction
 from peernode.vault import Seeds
 from storage import facts, ids, records, signing
 from storage.places import Class, Place
 from storage.store import Table
+from storage.users import UserChain
 
 if TYPE_CHECKING:
     from peernode.node import Node
@@ -104,6 +105,20 @@ def require_unchanged(transaction: Transaction, user: int, row: bytes | None) ->
         raise Problem("conflict", "the user's key or password was changed meanwhile")
 
 
+def require_current(chain: UserChain, keypair: signing.Keypair) -> None:
+    """Raise a `Problem` unless a key from the vault is the user's now.
+
+    It is not in a data directory that was put back from before the key was rotated.
+    """
+    if chain.public_key(chain.epoch) != keypair.public_key:
+        raise Problem(
+            "key_lost",
+            "the key that this node keeps for the user was rotated since: its data directory is a "
+            "copy from before, and what replaced the key is lost",
+            hint="if it was rotated just now, log in again; else make another user",
+        )
+
+
 async def login(node: "Node", call: Call) -> Answer:
     """Answer with a token, for a password or for a certificate signed at home."""
     body: Login = call.body
@@ -135,6 +150,7 @@ async def _issue(
     if chain is None:
         raise not_found("user", str(user))
     keypair = signing.Keypair.from_seed(seeds.key)
+    require_current(chain, keypair)
     token, expires_ms = sessions.issue(
         user,
         chain.epoch,
@@ -204,17 +220,23 @@ async def rotate(node: "Node", call: Call) -> Answer:
     """Replace a user's key and answer with a token by the new one."""
     body: Rotate = call.body
     entry = find(node, call, "rotate")
+    since_ms = _since_ms(body)
     opened = node.vault.row(entry.id)
     seeds = await open_vault(node, call, entry.id, body.password)
     fresh = Seeds(seeds.next_key, node.entropy.token_bytes(SEED_SIZE_BYTES))
     vault_row = await node.slowly(node.vault.seal, body.password, fresh)
     keypair = signing.Keypair.from_seed(fresh.key)
     next_key = signing.Keypair.from_seed(fresh.next_key)
+    carry = prepared = None
+    if body.strict:
+        carry = node.carrying.plan(entry.id, keypair, since_ms)
+        prepared = await node.carrying.prepare(carry)
 
     def change(transaction: Transaction) -> None:
         chain = node.registry.user(entry.id)
         if chain is None:
             raise not_found("user", str(entry.id))
+        require_current(chain, signing.Keypair.from_seed(seeds.key))
         require_unchanged(transaction, entry.id, opened)
         statement = facts.UserKey(
             entry.id,
@@ -232,9 +254,26 @@ async def rotate(node: "Node", call: Call) -> Answer:
         node.registry.write(transaction, record, born=True)
         transaction.put(*node.vault.put(entry.id, vault_row))
         forget_tokens(transaction, entry.id)
+        if carry is not None and prepared is not None:
+            node.carrying.begin(transaction, carry, prepared)
 
     await node.transactions.run(change)
+    await node.carrying.finished(entry.id)
     return await _issue(node, entry.id, fresh, None, None, None)
+
+
+def _since_ms(body: Rotate) -> int | None:
+    """Return since when nothing is carried over, in ms; raises a `Problem` that names the field."""
+    if body.since is None:
+        return None
+    if not body.strict:
+        raise Problem("invalid_field", "since: goes with strict", field="since")
+    try:
+        return parse_rfc3339(body.since)
+    except ValueError:
+        raise Problem(
+            "invalid_field", "since: a time such as 2026-11-30T12:00:00Z", field="since"
+        ) from None
 
 
 async def revoke(node: "Node", call: Call) -> Answer:

@@ -27,6 +27,7 @@ from storage.clock import Clock, Entropy, SystemClock, SystemEntropy
 from storage.signing import SEED_SIZE_BYTES, Keypair
 from worker.agent import Config, run_agent
 from worker.certificate_pin import is_pin
+from worker.egress_addresses import Network
 from worker.link import Link, LinkBroken, LinkClosed, LinkRefused
 from worker.offer import measure_offer
 from worker.process_tree import become_subreaper
@@ -166,7 +167,12 @@ def link_factory(
 
 
 def attach(
-    url: str, credentials: Credentials, slots: int, directory: Path, labels: dict[str, str]
+    url: str,
+    credentials: Credentials,
+    slots: int,
+    directory: Path,
+    labels: dict[str, str],
+    egress_networks: tuple[Network, ...] = (),
 ) -> int:
     """Be a worker of the node until told to stop; return the exit code."""
     clock = SystemClock()
@@ -184,7 +190,7 @@ def attach(
     connect = link_factory(url, credentials, clock, reached=reached, warn=warn)
     offer = measure_offer(slots, directory, labels)
     become_subreaper()
-    config = Config(directory=directory, adopts_orphans=True)
+    config = Config(directory=directory, adopts_orphans=True, egress_networks=egress_networks)
     refusals: list[LinkRefused] = []
 
     async def run() -> None:

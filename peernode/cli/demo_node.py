@@ -42,6 +42,8 @@ def open_node(
         "open",
         "--workers",
         str(slots),
+        "--egress-networks",
+        "127.0.0.1/32",  # where the example's cloud is
         *(["--p2p", p2p] if p2p else []),
     ]
     with (directory / f"{name}.log").open("ab") as log:

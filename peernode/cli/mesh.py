@@ -109,6 +109,13 @@ def evict(
     output.show(found, as_json, ("node_id", "peer_id", "state"))
 
 
+def resolve(data: Data = None, url: options.Url = None, as_json: options.Json = False) -> None:
+    """Say that no other copy of this node runs any more, so that this one goes on (operator)."""
+    with _operator(data, url) as client:
+        found = client.set("mesh", "resolve", {})
+    output.show(found, as_json, ("node_id", "peer_id", "state"))
+
+
 def peers(data: Data = None, url: options.Url = None, as_json: options.Json = False) -> None:
     """Say who is in the mesh, how far and how fresh (operator)."""
     with _operator(data, url) as client:

@@ -16,6 +16,10 @@ def up(
         str | None, typer.Option(metavar="HOST:PORT", help="HTTP API [127.0.0.1:8440].")
     ] = None,
     p2p: Annotated[str | None, typer.Option(metavar="MULTIADDR", help="For other nodes.")] = None,
+    announce: Annotated[
+        str | None,
+        typer.Option(metavar="MULTIADDR,...", help="Where others reach it, if not at --p2p."),
+    ] = None,
     signup: Annotated[
         str | None, typer.Option(metavar="open|invite", help="Who may make users [invite].")
     ] = None,
@@ -26,6 +30,10 @@ def up(
     behind_proxy: Annotated[
         bool, typer.Option("--behind-proxy", help="A proxy in front ends TLS.")
     ] = False,
+    egress_networks: Annotated[
+        str | None,
+        typer.Option(metavar="NETWORK,...", help="Private networks that functions may reach."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="debug|info|warning|error", help="[info]")
@@ -38,10 +46,12 @@ def up(
         "data": data,
         "http": http,
         "p2p": p2p,
+        "announce": announce,
         "signup": signup,
         "workers": workers,
         "tls": tls,
         "behind_proxy": behind_proxy or None,
+        "egress_networks": egress_networks,
         "log_level": log_level,
     }
     try:

@@ -46,22 +46,31 @@ def operator(data: Path | None, url: str | None) -> "Client":
     from peernode.client import Client, Policy
 
     token = operator_token(data)
-    found = url or _address(data, "local_url") or _address(data, "url")
-    return Client(found, token, policy=Policy(attempts_max=ATTEMPTS_MAX))
+    address = json.loads(_read(data, "node.json")) if url is None else {"url": url}
+    key = _key(str(address.get("peer_id", "")))
+    # The door for this machine, where nobody has to know by which authority a certificate is.
+    found = str(address.get("local_url") or address["url"])
+    return Client(found, token, key=key, policy=Policy(attempts_max=ATTEMPTS_MAX))
 
 
 def public_url(data: Path | None, url: str | None) -> str:
     """Return where others reach the node in `data`, or "" if that is not known."""
-    return url or (_address(data, "url") if data is not None else "")
+    if url is not None or data is None:
+        return url or ""
+    return str(json.loads(_read(data, "node.json"))["url"])
 
 
-def _address(data: Path, name: str) -> str:
-    """Return an address of the node that runs in `data`.
+def _key(peer_id: str) -> str:
+    """Return a node's public key in hex, if its peer id was kept."""
+    if not peer_id:
+        return ""
+    from storage.errors import InvalidData
+    from storage.signing import parse_peer_id
 
-    `local_url`, where there is one, is its door for this machine, where nobody has to know by which
-    authority its certificate is.
-    """
-    return str(json.loads(_read(data, "node.json")).get(name, ""))
+    try:
+        return parse_peer_id(peer_id).hex()
+    except InvalidData:
+        return ""
 
 
 def operator_token(data: Path) -> str:

@@ -1,7 +1,7 @@
 """A token for each node, fetched from the user's home when a command first speaks to the node.
 
 The home is the node of the last login with a password.  Whoever answers at a URL that is named to a
-command gets a token of the user's, good at one node: name no URL that you would not log in at.
+command is asked first to prove that it is the node it says it is; else it gets none.
 """
 
 import os
@@ -28,10 +28,17 @@ def with_token(client: Client, policy: Policy) -> Client:
     try:
         with Client(home, policy=policy) as at_home:
             found = at_home.token_for(str(client.health()["node_id"]))
+        token = str(found["token"])
+        there = Client(client.url, token, policy=policy)
+        try:
+            there.prove()
+        except BaseException:
+            there.close()
+            raise
     except ClientError as error:
         output.note(f"no token for {client.url} from {home}: {error}")
         return client
-    user, token = str(nodes[home].get("user", "")), str(found["token"])
-    settings.remember(path, client.url, user, token, str(found["expires_at"]), is_default=False)
+    user, expires_at = str(nodes[home].get("user", "")), str(found["expires_at"])
+    settings.remember(path, client.url, user, token, expires_at, is_default=False, key=there.key)
     client.close()
-    return Client(client.url, token, policy=policy)
+    return there

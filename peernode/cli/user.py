@@ -16,14 +16,21 @@ PasswordStdin = Annotated[
 ]
 
 
+NewNode = Annotated[
+    bool, typer.Option("--new-node", help="Another node than before has this URL now.")
+]
+
+
 def login(
     name: Annotated[str, typer.Argument(help="User name (or id) at that node.")],
     url: options.Url = None,
     password_stdin: PasswordStdin = False,
+    new_node: NewNode = False,
     as_json: options.Json = False,
 ) -> None:
     """Get a token for a node and keep it in ~/.config/peernode/config.toml."""
     password = _password(password_stdin, confirm=False)
+    _meet(url, new_node)
     _login(name, password, url, as_json)
 
 
@@ -35,10 +42,12 @@ def create(
     ] = None,
     url: options.Url = None,
     password_stdin: PasswordStdin = False,
+    new_node: NewNode = False,
     as_json: options.Json = False,
 ) -> None:
     """Make a user at a node, and log in as that user."""
     password = _password(password_stdin, confirm=True)
+    _meet(url, new_node)
     with options.stranger(url) as client:
         client.signup(name, password, invite=invite)
     _login(name, password, url, as_json)
@@ -61,13 +70,23 @@ def invite(
         print(text)
 
 
+def _meet(url: str | None, is_new: bool) -> None:
+    """Forget which node had a URL, if another has it now."""
+    from peernode.client import settings
+
+    if is_new:
+        path = settings.config_path(os.environ)
+        settings.forget(path, settings.target(url, None, os.environ, path).url)
+
+
 def _login(name: str, password: str, url: str | None, as_json: bool) -> None:
     from peernode.client import settings
 
     with options.stranger(url) as client:
         answer = client.login(name, password)
         path = settings.config_path(os.environ)
-        settings.remember(path, client.url, name, client.token, str(answer["expires_at"]))
+        expires_at = str(answer["expires_at"])
+        settings.remember(path, client.url, name, client.token, expires_at, key=client.key)
         if as_json:
             output.print_json({"url": client.url, "user": name, "expires_at": answer["expires_at"]})
         else:

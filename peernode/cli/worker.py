@@ -50,9 +50,14 @@ def attach(
     directory: Annotated[
         Path | None, typer.Option(help="For key, scratch and cache [~/.cache/peernode/worker].")
     ] = None,
+    egress_networks: Annotated[
+        str,
+        typer.Option(metavar="NETWORK,...", help="Private networks that functions may reach."),
+    ] = "",
 ) -> None:
     """Lend this machine to a node, in the foreground."""
     from peernode.cli import attach as process
+    from worker.egress_addresses import parse_networks
 
     base = os.environ.get("XDG_CACHE_HOME", "")
     place = directory or (Path(base) if base else Path.home() / ".cache") / "peernode" / "worker"
@@ -60,7 +65,11 @@ def attach(
     where = attach_url(url, worker, pin)
     credentials = process.load_credentials(place, worker, token, pin)
     labels = options.pairs(label, "--label")
-    raise typer.Exit(process.attach(where, credentials, slots, place, labels))
+    try:
+        networks = parse_networks(egress_networks)
+    except ValueError as error:
+        raise typer.BadParameter(f"--egress-networks: {error}") from None
+    raise typer.Exit(process.attach(where, credentials, slots, place, labels, networks))
 
 
 def _worker_of(token: str, directory: Path) -> tuple[int, str]:

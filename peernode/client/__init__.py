@@ -26,6 +26,7 @@ from peernode.client.errors import (
     NotFound,
     ProblemError,
     Unauthenticated,
+    WrongNode,
 )
 from peernode.client.executor import Executor
 from peernode.client.retries import Policy
@@ -52,4 +53,5 @@ __all__ = [
     "Policy",
     "ProblemError",
     "Unauthenticated",
+    "WrongNode",
 ]

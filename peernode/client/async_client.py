@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, Self, Unpack
 
 import trio
 
-from peernode.client import blobs, functions, jobs, kv, objects, settings
+from peernode.client import blobs, functions, jobs, kv, objects, proof, settings
 from peernode.client.async_wire import AsyncStream, AsyncWire
 from peernode.client.effects import Object, Reply
 from peernode.client.errors import NotFound
@@ -20,14 +20,18 @@ class AsyncClient:
     Without arguments: the node and token that `peernode login` remembered, unless `PEERNODE_URL`
     and `PEERNODE_TOKEN` say otherwise.  Closing it leaves all jobs running.
 
+    `key` is the node's public key in hex, if known: it has to prove to have it.
+
     `options` are for tests and the impatient: `policy` (of retries), and the sources of time and
     chance, `sleep`, `now_s`, `rng`, `new_key`.
     """
 
-    def __init__(self, url: str | None = None, token: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, url: str | None = None, token: str | None = None, *, key: str = "", **options: Any
+    ) -> None:
         self._options = options
         path = settings.config_path(os.environ)
-        self._wire = AsyncWire(settings.target(url, token, os.environ, path), **options)
+        self._wire = AsyncWire(settings.target(url, token, os.environ, path, key), **options)
 
     @property
     def url(self) -> str:
@@ -38,6 +42,11 @@ class AsyncClient:
     def token(self) -> str:
         """The token in use, empty without."""
         return self._wire.token
+
+    @property
+    def key(self) -> str:
+        """The public key in hex of the node that the token is for, if it is for one."""
+        return proof.key_of(self._wire.token)
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,6 +97,10 @@ class AsyncClient:
         """Call a method of an object."""
         return await self._wire.run(objects.call_method(class_name, object_id, name, body))
 
+    async def prove(self) -> None:
+        """Have the node prove that the token is for it, as before the first call. `WrongNode`."""
+        await self._wire.prove_now(self._wire.unproven())
+
     async def health(self) -> Object:
         """Return `{status, node_id, peer_id}`; needs no token."""
         return await self._wire.run(objects.health())
@@ -95,7 +108,8 @@ class AsyncClient:
     # Users and projects.
 
     async def signup(self, name: str, password: str, *, invite: str | None = None) -> Object:
-        """Create a user at this node."""
+        """Create a user at this node. Raises `WrongNode` if it is another than was logged in at."""
+        await self._wire.prove_now(self._wire.unproven_for_login())
         return await self._wire.run(objects.signup(name, password, invite))
 
     async def login(
@@ -106,7 +120,8 @@ class AsyncClient:
         ttl_s: float | None = None,
         scopes: Iterable[str] | None = None,
     ) -> Object:
-        """Get a token for this node, use it from now on, and return `{token, expires_at}`."""
+        """Use a token for this node from now on; return `{token, expires_at}`. `WrongNode`."""
+        await self._wire.prove_now(self._wire.unproven_for_login())
         wanted = None if scopes is None else [*scopes]
         answer = await self._wire.run(objects.login(name, password, ttl_s, wanted))
         self._wire.token, self._wire.user = str(answer["token"]), name
@@ -119,12 +134,13 @@ class AsyncClient:
     async def at(self, url: str) -> "AsyncClient":
         """Return a client of another node of the mesh, with a token for it from this one, the home.
 
-        Whoever answers at `url` gets a token of the caller's that is good at one node.
+        Raises `WrongNode` if whoever answers at `url` is not the node that it says it is.
         """
         there = AsyncClient(url, "", **self._options)
         try:
             node_id = str((await there.health())["node_id"])
             there._wire.token = str((await self.token_for(node_id))["token"])
+            await there.prove()
         except BaseException:
             await there.aclose()
             raise
@@ -160,8 +176,7 @@ class AsyncClient:
     ) -> "AsyncFunction":
         """Create a function or give it a new version, from text, a `Path`, or a blob's id.
 
-        `attributes` are the API's: entry, requires, prefers, limits, isolation, retry,
-        input_schema.
+        `attributes`, the API's: entry, requires, prefers, limits, isolation, retry, input_schema.
         """
         code = functions.code_of(source, blob)
         made = await self._wire.run(functions.deploy(project, name, code, runtime, attributes))

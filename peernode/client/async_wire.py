@@ -8,6 +8,7 @@ import trio
 
 from peernode.client import effects
 from peernode.client.effects import Operation, Reply, Request, T, Upload
+from peernode.client.proof import Wanted
 from peernode.client.settings import Target
 from peernode.client.transport import (
     UPLOAD_PIECE_BYTES,
@@ -32,6 +33,19 @@ class AsyncWire(Transport):
         super().__init__(target, **options)
         self.sleep = sleep
         self.http = httpx.AsyncClient(**http_options(target))
+
+    async def prove(self, wanted: Wanted | None) -> None:
+        """Have the node prove something, if it is to. Raises `WrongNode`."""
+        if wanted is not None:
+            response = await self.http.request(**head(wanted.request, ""))
+            self.take_proof(wanted, reply_of(response, response.content))
+
+    async def prove_now(self, wanted: Wanted | None) -> None:
+        """Do as `prove`, outside of an operation. Raises `ConnectionFailed` too."""
+        try:
+            await self.prove(wanted)
+        except httpx.RequestError as error:
+            raise translate(error, self.url) from error
 
     async def run(self, operation: Operation[T]) -> T:
         """Return what the operation returns."""
@@ -77,6 +91,7 @@ class AsyncStream(Generic[T]):
                 try:
                     answer = await self._perform(effect)
                 except httpx.RequestError as error:
+                    self._wire.lost()
                     self._course.fail(translate(error, self._wire.url))
                 else:
                     self._course.answer(answer)
@@ -100,6 +115,7 @@ class AsyncStream(Generic[T]):
     async def _perform(self, effect: effects.Effect) -> Any:
         match effect:
             case effects.Send(request):
+                await self._wire.prove(self._wire.unproven())
                 response = await self._wire.http.request(
                     **head(request, self._wire.token), content=_async_content(request)
                 )
@@ -121,6 +137,7 @@ class AsyncStream(Generic[T]):
 
     async def _open(self, request: Request) -> Reply:
         await self._release()
+        await self._wire.prove(self._wire.unproven())
         http = self._wire.http
         built = http.build_request(
             **head(request, self._wire.token), content=_async_content(request)

@@ -69,6 +69,21 @@ class Unauthenticated(ProblemError):
     """No token, a token of another node, an expired one, or a wrong password."""
 
 
+class WrongNode(ClientError):
+    """Whoever answers at `url` has not proved to be the node that a token or password is for.
+
+    Neither was sent.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"{url} did not prove that it is the node you mean: no token and no password was sent",
+            hint="another node or program may have that address; if it is a new node of yours, "
+            "`peernode login NAME --new-node` makes its acquaintance",
+        )
+        self.url = url
+
+
 class JobFailed(ClientError):
     """A job ended without a result: `state` is failed, cancelled, expired or poisoned."""
 

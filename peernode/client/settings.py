@@ -8,6 +8,7 @@ The file is `~/.config/peernode/config.toml` (or under `XDG_CONFIG_HOME`), mode 
     user = "ada"
     token = "..."
     expires_at = "2026-01-01T00:00:00Z"
+    key = "..."
 
 A token is good at one node, so it is kept under that node's URL and sent nowhere else.
 """
@@ -37,6 +38,8 @@ class Target:
     token: str
     user: str = ""
     """Whose token it is, where a login said so."""
+    key: str = ""
+    """The node's public key in hex, where it is known: it proves to have it (`proof`)."""
 
 
 def clean_url(url: str) -> str:
@@ -69,14 +72,18 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def target(
-    url: str | None, token: str | None, environment: Mapping[str, str], path: Path
+    url: str | None,
+    token: str | None,
+    environment: Mapping[str, str],
+    path: Path,
+    key: str = "",
 ) -> Target:
     """Return the node and token to use, by the order above. Raises `ConfigurationError`."""
     environment_url = environment.get("PEERNODE_URL", "")
     kept = {} if url and token else load(path)
     chosen = clean_url(url or environment_url or str(kept.get("default", "")) or URL_DEFAULT)
     if token is not None:
-        return Target(url=chosen, token=token)
+        return Target(url=chosen, token=token, key=key)
     environment_token = environment.get("PEERNODE_TOKEN", "")
     if environment_token and (not environment_url or clean_url(environment_url) == chosen):
         return Target(url=chosen, token=environment_token)
@@ -84,17 +91,39 @@ def target(
     entry = node.get(chosen, {}) if isinstance(node, dict) else {}
     if not isinstance(entry, dict):
         return Target(url=chosen, token="")
-    return Target(url=chosen, token=str(entry.get("token", "")), user=str(entry.get("user", "")))
+    kept_key = key or str(entry.get("key", ""))
+    token, user = str(entry.get("token", "")), str(entry.get("user", ""))
+    return Target(url=chosen, token=token, user=user, key=kept_key)
 
 
 def remember(
-    path: Path, url: str, user: str, token: str, expires_at: str, *, is_default: bool = True
+    path: Path,
+    url: str,
+    user: str,
+    token: str,
+    expires_at: str,
+    *,
+    is_default: bool = True,
+    key: str = "",
 ) -> None:
     """Keep a token for a node; it becomes the default one if so. Raises `ConfigurationError`."""
     kept = load(path)
     nodes = dict(kept.get("node", {}))
     nodes[url] = {"user": user, "token": token, "expires_at": expires_at}
-    default = url if is_default else str(kept.get("default", ""))
+    if key:
+        nodes[url]["key"] = key
+    _write(path, nodes, url if is_default else str(kept.get("default", "")))
+
+
+def forget(path: Path, url: str) -> None:
+    """Keep nothing of a node any more. Raises `ConfigurationError`."""
+    kept = load(path)
+    nodes = dict(kept.get("node", {}))
+    if nodes.pop(url, None) is not None:
+        _write(path, nodes, str(kept.get("default", "")))
+
+
+def _write(path: Path, nodes: Mapping[str, Mapping[str, Any]], default: str) -> None:
     lines = [f"default = {_quoted(default)}"] if default else []
     for name, entry in sorted(nodes.items()):
         lines += ["", f"[node.{_quoted(name)}]"]

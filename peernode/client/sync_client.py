@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, Unpack
 
-from peernode.client import blobs, functions, jobs, kv, objects, settings
+from peernode.client import blobs, functions, jobs, kv, objects, proof, settings
 from peernode.client.effects import Object, Reply
 from peernode.client.errors import NotFound
 from peernode.client.jobs import JobOptions
@@ -20,14 +20,18 @@ class Client:
     Without arguments: the node and token that `peernode login` remembered, unless `PEERNODE_URL`
     and `PEERNODE_TOKEN` say otherwise.  Closing it leaves all jobs running.
 
+    `key` is the node's public key in hex, if known: it has to prove to have it.
+
     `options` are for tests and the impatient: `policy` (of retries), and the sources of time and
     chance, `sleep`, `now_s`, `rng`, `new_key`.
     """
 
-    def __init__(self, url: str | None = None, token: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, url: str | None = None, token: str | None = None, *, key: str = "", **options: Any
+    ) -> None:
         self._options = options
         path = settings.config_path(os.environ)
-        self._wire = Wire(settings.target(url, token, os.environ, path), **options)
+        self._wire = Wire(settings.target(url, token, os.environ, path, key), **options)
 
     @property
     def url(self) -> str:
@@ -38,6 +42,11 @@ class Client:
     def token(self) -> str:
         """The token in use, empty without."""
         return self._wire.token
+
+    @property
+    def key(self) -> str:
+        """The public key in hex of the node that the token is for, if it is for one."""
+        return proof.key_of(self._wire.token)
 
     def __enter__(self) -> Self:
         return self
@@ -88,6 +97,10 @@ class Client:
         """Call a method of an object."""
         return self._wire.run(objects.call_method(class_name, object_id, name, body))
 
+    def prove(self) -> None:
+        """Have the node prove that the token is for it, as before the first call. `WrongNode`."""
+        self._wire.prove_now(self._wire.unproven())
+
     def health(self) -> Object:
         """Return `{status, node_id, peer_id}`; needs no token."""
         return self._wire.run(objects.health())
@@ -95,7 +108,8 @@ class Client:
     # Users and projects.
 
     def signup(self, name: str, password: str, *, invite: str | None = None) -> Object:
-        """Create a user at this node."""
+        """Create a user at this node. Raises `WrongNode` if it is another than was logged in at."""
+        self._wire.prove_now(self._wire.unproven_for_login())
         return self._wire.run(objects.signup(name, password, invite))
 
     def login(
@@ -106,7 +120,8 @@ class Client:
         ttl_s: float | None = None,
         scopes: Iterable[str] | None = None,
     ) -> Object:
-        """Get a token for this node, use it from now on, and return `{token, expires_at}`."""
+        """Use a token for this node from now on; return `{token, expires_at}`. `WrongNode`."""
+        self._wire.prove_now(self._wire.unproven_for_login())
         wanted = None if scopes is None else [*scopes]
         answer = self._wire.run(objects.login(name, password, ttl_s, wanted))
         self._wire.token, self._wire.user = str(answer["token"]), name
@@ -119,12 +134,13 @@ class Client:
     def at(self, url: str) -> "Client":
         """Return a client of another node of the mesh, with a token for it from this one, the home.
 
-        Whoever answers at `url` gets a token of the caller's that is good at one node.
+        Raises `WrongNode` if whoever answers at `url` is not the node that it says it is.
         """
         there = Client(url, "", **self._options)
         try:
             node_id = str((there.health())["node_id"])
             there._wire.token = str((self.token_for(node_id))["token"])
+            there.prove()
         except BaseException:
             there.close()
             raise
@@ -160,8 +176,7 @@ class Client:
     ) -> "Function":
         """Create a function or give it a new version, from text, a `Path`, or a blob's id.
 
-        `attributes` are the API's: entry, requires, prefers, limits, isolation, retry,
-        input_schema.
+        `attributes`, the API's: entry, requires, prefers, limits, isolation, retry, input_schema.
         """
         code = functions.code_of(source, blob)
         made = self._wire.run(functions.deploy(project, name, code, runtime, attributes))

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from peernode.client import effects
+from peernode.client import effects, proof
 from peernode.client.effects import Course, Operation, Reply, Request, Upload
 from peernode.client.errors import ConnectionFailed
 from peernode.client.retries import Policy, retrying
@@ -92,15 +92,49 @@ class Transport:
         policy: Policy | None = None,
         rng: random.Random | None = None,
         new_key: Callable[[], str] = lambda: secrets.token_hex(16),
+        new_challenge: Callable[[], bytes] = lambda: secrets.token_bytes(32),
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = target.url
         self.token = target.token
         self.user = target.user
+        self.key = target.key
+        self._checked = ""
+        """The token for which the node has proved to be the right one."""
         self._policy = Policy() if policy is None else policy
         self._rng = random.Random() if rng is None else rng
         self._new_key = new_key
+        self._new_challenge = new_challenge
         self._now_s = now_s
+
+    def unproven(self) -> proof.Wanted | None:
+        """Return what the node is to prove before the token is sent; nothing, if it has."""
+        if self.token == self._checked:
+            return None
+        keys = proof.audience(self.token) or self._kept_key()
+        wanted = proof.want(self.url, keys, self._new_challenge())
+        if wanted is None:
+            self._checked = self.token
+        return wanted
+
+    def unproven_for_login(self) -> proof.Wanted | None:
+        """Return what the node is to prove before a password is sent, if it is known."""
+        return proof.want(self.url, self._kept_key(), self._new_challenge())
+
+    def take_proof(self, wanted: proof.Wanted, reply: Reply) -> None:
+        """Take a node's answer. Raises `WrongNode`."""
+        proof.check(wanted, reply)
+        self._checked = self.token
+
+    def lost(self) -> None:
+        """Take note that a connection failed: who answers next has proved nothing."""
+        self._checked = ""
+
+    def _kept_key(self) -> tuple[bytes, ...]:
+        try:
+            return (bytes.fromhex(self.key),) if self.key else ()
+        except ValueError:
+            return ()
 
     def course(self, operation: Operation[Any]) -> Course:
         """Return the operation under way, its exchanges retried."""

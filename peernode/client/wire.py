@@ -8,6 +8,7 @@ import httpx
 
 from peernode.client import effects
 from peernode.client.effects import Operation, Reply, Request, T, Upload
+from peernode.client.proof import Wanted
 from peernode.client.settings import Target
 from peernode.client.transport import (
     UPLOAD_PIECE_BYTES,
@@ -28,6 +29,19 @@ class Wire(Transport):
         super().__init__(target, **options)
         self.sleep = sleep
         self.http = httpx.Client(**http_options(target))
+
+    def prove(self, wanted: Wanted | None) -> None:
+        """Have the node prove something, if it is to. Raises `WrongNode`."""
+        if wanted is not None:
+            response = self.http.request(**head(wanted.request, ""))
+            self.take_proof(wanted, reply_of(response, response.content))
+
+    def prove_now(self, wanted: Wanted | None) -> None:
+        """Do as `prove`, outside of an operation. Raises `ConnectionFailed` too."""
+        try:
+            self.prove(wanted)
+        except httpx.RequestError as error:
+            raise translate(error, self.url) from error
 
     def run(self, operation: Operation[T]) -> T:
         """Return what the operation returns."""
@@ -73,6 +87,7 @@ class Stream(Generic[T]):
                 try:
                     answer = self._perform(effect)
                 except httpx.RequestError as error:
+                    self._wire.lost()
                     self._course.fail(translate(error, self._wire.url))
                 else:
                     self._course.answer(answer)
@@ -95,6 +110,7 @@ class Stream(Generic[T]):
     def _perform(self, effect: effects.Effect) -> Any:
         match effect:
             case effects.Send(request):
+                self._wire.prove(self._wire.unproven())
                 response = self._wire.http.request(
                     **head(request, self._wire.token), content=_content(request)
                 )
@@ -116,6 +132,7 @@ class Stream(Generic[T]):
 
     def _open(self, request: Request) -> Reply:
         self._release()
+        self._wire.prove(self._wire.unproven())
         http = self._wire.http
         built = http.build_request(**head(request, self._wire.token), content=_content(request))
         self._response = http.send(built, stream=True)

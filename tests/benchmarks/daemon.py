@@ -72,6 +72,11 @@ class Daemon:
         assert error is not None or status == 0, f"the node exited with {status}"
         self._directory.cleanup()
 
+    def kill(self) -> None:
+        """End the process as a power cut would, and keep its data."""
+        self.process.kill()
+        self.process.wait()
+
     def _wait_until_ready(self) -> int:
         """Return the port in the ready line, and let nothing block the node's output after it."""
         output = self.process.stdout

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -91,6 +92,16 @@ class Nodes:
             preexec_fn=end_with_parent,
         )
         self.join_s.append(time.perf_counter() - started_s)
+
+    def restart(self, number: int, meanwhile: Callable[[Daemon], None]) -> Daemon:
+        """Stop a node, do something with its directory, and start it again."""
+        old = self.all[number]
+        old.__exit__(None, None, None)
+        meanwhile(old)
+        p2p = f"/ip4/127.0.0.1/tcp/{free_port()}"
+        node = self.all[number] = Daemon(workers=0, data=old.data, p2p=p2p)
+        node.token, node.project = old.token, old.project
+        return node
 
     def log_in(self) -> None:
         """Get the token for the newest node."""
@@ -191,6 +202,16 @@ class Caller:
 def key(prefix: str, number: int) -> str:
     """Return a key; those of a hundred numbers differ in the last two digits."""
     return f"{prefix}{number:08}"
+
+
+def shown(node: Daemon) -> dict[str, float]:
+    """Return what a node's `/metrics` shows, by name and labels."""
+    link = node.connect()
+    status, content = link.send(request("GET", "/metrics", ""))
+    link.close()
+    assert status == 200, content
+    lines = [line.rpartition(" ") for line in content.decode().splitlines() if line[:1] != "#"]
+    return {name: float(value) for name, _, value in lines}
 
 
 def operator_token(node: Daemon) -> str:

@@ -21,6 +21,10 @@ class World(Protocol):
         """Make two nodes peers."""
         ...
 
+    async def try_to_connect(self, one: Network, other: Network) -> bool:
+        """Have one dial the other; tell whether they are peers then."""
+        ...
+
     async def disconnect(self, one: Network, other: Network) -> None:
         """Break the link between them."""
         ...
@@ -38,6 +42,11 @@ class MemoryWorld:
         """Make two nodes peers."""
         assert self.wire.connect(one.peer, other.peer)
         await trio.lowlevel.checkpoint()
+
+    async def try_to_connect(self, one: Network, other: Network) -> bool:
+        """Have one dial the other; tell whether they are peers then."""
+        await trio.lowlevel.checkpoint()
+        return self.wire.connect(one.peer, other.peer)
 
     async def disconnect(self, one: Network, other: Network) -> None:
         """Break the link between them."""

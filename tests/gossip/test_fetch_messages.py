@@ -25,6 +25,7 @@ from gossip.fetch_messages import (
 )
 from storage import codec
 from storage.cid import LEVELS_MAX, LINKS_MAX, raw_leaf
+from storage.errors import InvalidData
 
 GOLDEN = Path(__file__).parent / "golden" / "fetch_frames.hex"
 
@@ -146,3 +147,39 @@ def test_a_place_is_a_path_and_back(depth: int, data: st.DataObject) -> None:
         assert 0 <= child < LINKS_MAX
         at = at * LINKS_MAX + child
     assert at == index
+
+
+EDGES = [0, 1, 23, 24, 255, 256, 65535, 65536, DATA_SIZE_MAX_BYTES]
+
+
+@pytest.mark.parametrize("size_bytes", EDGES)
+def test_data_has_the_one_form_that_the_codec_gives_it(size_bytes: int) -> None:
+    data = Data(bytes(size_bytes))
+    assert encode(data) == codec.encode_struct(data)
+    assert decode_reply(encode(data)) == data
+
+
+@pytest.mark.parametrize("size_bytes", EDGES)
+def test_data_in_any_other_form_is_refused(size_bytes: int) -> None:
+    data = bytes(size_bytes)
+    for count in (1, 2, 4, 8):
+        if size_bytes < 1 << 8 * count:
+            head = bytes([0x58 + (1, 2, 4, 8).index(count)]) + size_bytes.to_bytes(count, "big")
+            frame = b"\x82\x02" + head + data
+            if frame != encode(Data(data)):
+                with pytest.raises(RemoteProtocolError):
+                    decode_reply(frame)
+    for frame in (encode(Data(data)) + b"x", encode(Data(data + b"x"))[:-1]):
+        with pytest.raises(RemoteProtocolError):
+            decode_reply(frame)
+
+
+@given(st.binary(max_size=40).map(lambda rest: b"\x82\x02" + rest))
+def test_what_looks_like_data_is_taken_as_the_codec_takes_it(frame: bytes) -> None:
+    try:
+        expected = codec.decode_struct(frame, FRAME_SIZE_MAX_BYTES, Data)
+    except InvalidData:
+        with pytest.raises(RemoteProtocolError):
+            decode_reply(frame)
+    else:
+        assert decode_reply(frame) == expected

@@ -16,6 +16,7 @@ from gossip.mesh_events import (
     Effect,
     Exchange,
     Judge,
+    Pardon,
     Publish,
     Received,
     Reopened,
@@ -256,7 +257,7 @@ def test_a_flood_of_grafts_ends_the_connection() -> None:
     effects: list[Effect] = []
     for _ in range(20):
         effects += pipe.say(Received(p(0), GRAFT))
-    assert only(effects, Disconnect) == Disconnect(p(0), "its score is -160")
+    assert only(effects, Disconnect) == Disconnect(p(0), "its score is -160", is_misbehaving=True)
     assert len(Said(effects, p(0)).prune) < 10, "and it is not answered any more"
 
 
@@ -576,11 +577,28 @@ def test_peer_exchange_is_heeded_only_from_a_peer_of_good_standing() -> None:
 def test_a_peer_whose_score_is_hopeless_is_disconnected_whenever_it_comes_back() -> None:
     pipe = subscribed(2)
     (effect,) = pipe.say(Appraise(p(0), -160.0))
-    assert effect == Disconnect(p(0), "its score is -160")
+    assert effect == Disconnect(p(0), "its score is -160", is_misbehaving=True)
     assert pipe.say(Received(p(0), IN_TOPIC)) == []
     pipe.say(Disconnected(p(0)))
     pipe.later(1800.0)
     assert only(pipe.say(Connected(p(0), outbound=True)), Disconnect)
+
+
+def test_a_peer_that_is_pardoned_begins_anew_but_for_what_the_application_thinks() -> None:
+    pipe = subscribed(2)
+    pipe.say(Received(p(0), b"\x0a" + b"\xff" * 10))
+    pipe.say(Disconnected(p(0)))
+    pipe.say(Appraise(p(0), -40.0))
+    assert pipe.say(Pardon(p(0))) == []
+    came = pipe.say(Connected(p(0), outbound=True))
+    assert not any(isinstance(effect, Disconnect) for effect in came)
+    assert pipe.mesh.score(p(0)) == -40
+    pipe.say(Received(p(1), b"\x0a" + b"\xff" * 10))
+    pipe.say(Disconnected(p(1)))
+    pipe.say(Pardon(p(1)))
+    assert pipe.mesh.statistics().scores_retained == 0
+    assert pipe.say(Pardon(p(7))) == [], "nobody knows it"
+    pipe.mesh.check()
 
 
 def test_what_a_graylisted_peer_sends_is_not_looked_at() -> None:
@@ -624,7 +642,10 @@ def test_inputs_about_unknown_peers_change_nothing() -> None:
 def test_a_malformed_rpc_costs_the_stream_and_the_connection() -> None:
     pipe = subscribed(2)
     effects = pipe.say(Received(p(0), b"\x0a" + b"\xff" * 10))
-    assert effects == [Reset(p(0), "not an RPC"), Disconnect(p(0), "its score is -160")]
+    assert effects == [
+        Reset(p(0), "not an RPC"),
+        Disconnect(p(0), "its score is -160", is_misbehaving=True),
+    ]
     assert pipe.say(Received(p(0), IN_TOPIC)) == []
 
 

@@ -9,7 +9,14 @@ import pytest
 import trio
 import trio.testing
 
-from gossip.errors import PeerClosed, PeerTimeout, PeerUnreachable, RemoteProtocolError
+from gossip.errors import (
+    PeerClosed,
+    PeerError,
+    PeerRefused,
+    PeerTimeout,
+    PeerUnreachable,
+    RemoteProtocolError,
+)
 from gossip.network import Network, PeerDown, PeerEvent, PeerUp, Stream
 from tests.gossip.networks import World, open_memory_world
 from tests.peernode.libp2p_world import marks as libp2p_marks, open_libp2p_world
@@ -88,6 +95,109 @@ async def test_every_watcher_hears_of_it(world: World) -> None:
     await world.connect(one, other)
     await until(lambda: first and second)
     assert first == second == [PeerUp(one.peer)]
+
+
+async def test_who_comes_up_says_what_it_is_and_who_dialled(world: World) -> None:
+    one, other, _ = world.networks
+    events: list[PeerEvent] = []
+    one.watch(events.append)
+    other.watch(events.append)
+    await world.connect(one, other)
+    await until(lambda: len(events) == 2)
+    ups = {event.peer: event for event in events if isinstance(event, PeerUp)}
+    assert ups[other.peer].is_outbound
+    assert not ups[one.peer].is_outbound
+    assert all(event.agent.startswith("peernode/") for event in ups.values())
+
+
+async def test_a_peer_that_is_cut_off_has_no_link_until_it_is_taken_back(world: World) -> None:
+    one, other, third = world.networks
+    events: list[PeerEvent] = []
+    one.watch(events.append)
+    await world.connect(one, other)
+    await world.connect(one, third)
+    await until(lambda: len(events) == 2)
+    one.cut_off(other.peer)
+    one.cut_off(other.peer)
+    await until(lambda: events[2:] == [PeerDown(other.peer)])
+    await until(lambda: not other.peers())
+    assert not await world.try_to_connect(other, one)
+    assert not await world.try_to_connect(one, other)
+    assert not one.send(other.peer, b"x")
+    with pytest.raises(PeerUnreachable):
+        await ask(one, other, b"x")
+    assert one.peers() == [third.peer]
+    one.take_back(other.peer)
+    one.take_back(third.peer)
+    assert await world.try_to_connect(other, one)
+    assert one.peers() == [third.peer, other.peer]
+
+
+# --- faults -------------------------------------------------------------------------------------
+
+
+class Faults:
+    """What a node was told of others."""
+
+    def __init__(self, network: Network) -> None:
+        self.told: list[tuple[str, type[PeerError]]] = []
+        network.watch_faults(lambda peer, error: self.told.append((peer, type(error))))
+
+
+async def test_what_a_handler_holds_against_its_peer_is_told(world: World) -> None:
+    one, other, _ = world.networks
+    faults = Faults(other)
+
+    async def handle(_: str, frame: bytes) -> bytes:
+        raise RemoteProtocolError("that is no request") if frame == b"bad" else PeerRefused("no")
+
+    async def talk(stream: Stream) -> None:
+        raise RemoteProtocolError("no") if await stream.receive() == b"bad" else PeerRefused("no")
+
+    def hear(_: str, frame: bytes) -> None:
+        raise RemoteProtocolError("no") if frame == b"bad" else PeerRefused("no")
+
+    other.serve_requests(PROTOCOL, handle, size_max_bytes=100)
+    other.serve_streams(OTHER, talk, size_max_bytes=100)
+    other.serve_frames(hear, size_max_bytes=100)
+    await world.connect(one, other)
+    await until(one.peers)
+    for said in (b"fair", b"bad"):
+        with pytest.raises(PeerClosed):
+            await ask(one, other, said)
+        stream = await one.open_stream(other.peer, OTHER, size_max_bytes=9, timeout_s=WAIT_S)
+        await stream.send(said)
+        with pytest.raises(PeerClosed):
+            await stream.receive()
+        assert one.send(other.peer, said)
+    await until(lambda: len(faults.told) == 3)
+    assert faults.told == [(one.peer, RemoteProtocolError)] * 3
+    assert world.reported == [], "and none of it is a fault of ours"
+    assert one.peers() == [other.peer]
+
+
+async def test_frames_over_a_limit_are_told(world: World) -> None:
+    one, other, third = world.networks
+    faults = Faults(other)
+
+    async def talk(stream: Stream) -> None:
+        await stream.receive()
+
+    other.serve_requests(PROTOCOL, echo, size_max_bytes=10)
+    other.serve_streams(OTHER, talk, size_max_bytes=10)
+    other.serve_frames(lambda *_: None, size_max_bytes=10)
+    await world.connect(one, other)
+    await world.connect(third, other)
+    await until(lambda: len(other.peers()) == 2)
+    with pytest.raises(PeerClosed):
+        await ask(one, other, bytes(100))
+    stream = await one.open_stream(other.peer, OTHER, size_max_bytes=9, timeout_s=WAIT_S)
+    await stream.send(bytes(100))
+    with pytest.raises(PeerClosed):
+        await stream.receive()
+    assert one.send(other.peer, bytes(100))
+    await until(lambda: len(faults.told) == 3)
+    assert faults.told == [(one.peer, RemoteProtocolError)] * 3
 
 
 # --- frames -------------------------------------------------------------------------------------

@@ -274,6 +274,57 @@ def test_so_many_sessions_and_no_more() -> None:
     assert len(table.done["f"]) == 1
 
 
+BULK = SyncConfig(bulk_items_min=100, items_per_read_max=20)
+
+
+def bulk_table() -> Table:
+    """Return a node that is new and two that know the same 1000 records."""
+    known = items(range(1000))
+    return Table(Node("a", config=BULK), *(Node(name, [], known, BULK) for name in ("b", "c")))
+
+
+def test_what_two_could_bring_comes_once() -> None:
+    table = bulk_table()
+    table.open("a", "b")
+    table.open("a", "c")
+    table.run()
+    table.check()
+    assert len(table.nodes["a"].items()) == 1000
+    given = [done.sent for name in ("b", "c") for done in table.done[name]]
+    assert given == [1000]
+    assert [type(failed.error) for failed in table.failed["a"]] == [PeerBusy]
+    assert not table.failed["a"][0].error.penalty
+    table.open("a", "c")
+    table.run()
+    assert table.done["a"][-1].received == 0
+
+
+def test_while_a_session_brings_much_no_other_begins() -> None:
+    table = bulk_table()
+    table.open("a", "b")
+    while not table.nodes["a"].sync.is_carrying(0.0):
+        table.step()
+    for one, other in (("a", "c"), ("c", "a")):
+        table.open(one, other)
+    table.run()
+    assert [type(failed.error) for failed in table.failed["a"]] == [PeerBusy, PeerBusy]
+    assert len(table.nodes["a"].items()) == 1000
+    assert not table.nodes["a"].sync.is_carrying(0.0)
+
+
+def test_who_brings_little_of_it_does_not_hold_others_off() -> None:
+    table = bulk_table()
+    table.open("a", "b")
+    while not table.nodes["a"].sync.is_carrying(0.0):
+        table.step()
+    table.busy.clear()  # b offers a thousand, and gives nothing.
+    assert table.nodes["a"].sync.is_carrying(BULK.bulk_grace_s)
+    table.now = BULK.bulk_grace_s + 0.1
+    table.open("a", "c")
+    table.run()
+    assert len(table.nodes["a"].items()) == 1000
+
+
 def test_streams_without_a_word_are_bounded_too() -> None:
     sync = Sync(SyncConfig(), "a", MESH)
     for number in range(1, 5):

@@ -4,7 +4,7 @@ Every frame that goes over the wire is kept, so that a test can say what never l
 """
 
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -42,7 +42,7 @@ def genesis() -> Fact:
     return facts.found_mesh(keypair("a"), "mesh", START_MS - 1000)
 
 
-def grant(name: str, number: int) -> Fact:
+def grant(name: str, number: int, users_max: int | None = None) -> Fact:
     """Return the founder's word that a node is in, with this number."""
     mesh = genesis().id
     statement = NodeGrant(
@@ -50,7 +50,7 @@ def grant(name: str, number: int) -> Fact:
         public_key=keypair(name).public_key,
         block=None,
         roles=(),
-        users_max=None,
+        users_max=users_max,
         not_before_ms=START_MS - 1000,
         expires_ms=START_MS + YEAR_MS,
         by=facts.FOUNDER_NUMBER,
@@ -156,6 +156,7 @@ class Federated:
     disks: dict[str, Disk] = field(default_factory=dict)
     tokens: dict[str, dict[str, str]] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
+    _starts: Iterator[int] = field(default_factory=itertools.count)
     _running: dict[str, tuple[trio.Event, trio.Event]] = field(default_factory=dict)
 
     @property
@@ -167,7 +168,7 @@ class Federated:
         network = TappedNetwork(self.wire.join(peer_id(name)), self.frames)
         seams = Seams(
             clock=clock or self.clock,
-            entropy=SeededEntropy(f"{name}{len(self.disks[name].submitted)}"),
+            entropy=SeededEntropy(f"{name}/{next(self._starts)}"),
             offload=inline,
             store=self.disks[name],
             secrets=secrets(name),
@@ -232,14 +233,20 @@ class Federated:
 
 @asynccontextmanager
 async def open_federated(
-    count: int = 3, *, connected: bool = True, also: Sequence[str] = (), **settings: Any
+    count: int = 3,
+    *,
+    connected: bool = True,
+    also: Sequence[str] = (),
+    users_max: int | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Federated]:
     """Own nodes "a", "b", ... of one mesh, "a" its founder, each connected to each.
 
-    `also` are let in, and left to the test.
+    `also` are let in, and left to the test.  `users_max` is for all but the founder.
     """
     names, overheard = NAMES[:count], Overheard()
-    grants = [grant(name, number) for number, name in enumerate([*names, *also], 1) if number > 1]
+    numbers = list(enumerate([*names, *also], 1))
+    grants = [grant(name, number, users_max) for number, name in numbers if number > 1]
     async with open_wire(overheard) as wire, trio.open_nursery() as nursery:
         made = Federated(wire, overheard, WallClock(), nursery)
         try:

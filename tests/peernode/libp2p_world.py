@@ -14,6 +14,8 @@ from tests.gossip.networks import World
 
 ANYWHERE = "/ip4/127.0.0.1/tcp/0"
 PATIENCE_S = 20
+TRIED_S = 1.0
+"""How long a connection that is to fail is waited for: many tries."""
 QUICK = Libp2pConfig(retry_delay_min_s=0.02, retry_delay_max_s=0.2)
 
 marks = [
@@ -85,6 +87,15 @@ class Libp2pWorld:
         assert isinstance(one, Libp2pNetwork)
         assert isinstance(other, Libp2pNetwork)
         await join(one, other)
+
+    async def try_to_connect(self, one: Network, other: Network) -> bool:
+        """Have one dial the other; tell whether they are peers then."""
+        assert isinstance(one, Libp2pNetwork)
+        assert isinstance(other, Libp2pNetwork)
+        one.add_peer(other.peer, other.addresses())
+        with trio.move_on_after(TRIED_S):
+            await until(lambda: other.peer in one.peers() and one.peer in other.peers())
+        return other.peer in one.peers()
 
     async def disconnect(self, one: Network, other: Network) -> None:
         """Break the link between them, which neither makes again."""

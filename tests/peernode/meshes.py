@@ -4,6 +4,7 @@ An address is a line in a telephone book here: whoever listens there is found, a
 let in by both sides is not connected.
 """
 
+import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -114,6 +115,8 @@ class Ether:
         self.wire = wire
         self.networks: dict[str, DiallingNetwork] = {}
         self.listening: dict[str, str] = {}
+        self.starts = itertools.count()
+        """Each start of a node draws what no other has drawn."""
 
     def network(self, name: str) -> DiallingNetwork:
         """Return a new node's network, or an old one's again."""
@@ -160,7 +163,7 @@ async def open_mesh_node(
     network = ether.network(name)
     seams = Seams(
         clock=clock or WallClock(),
-        entropy=SeededEntropy(name),
+        entropy=SeededEntropy(f"{name}/{next(ether.starts)}"),
         offload=inline,
         store=disk,
         secrets=secrets(name),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Thread
+from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -70,6 +71,10 @@ class ScriptedServer:
         self._thread.join()
         self._listener.close()
 
+    def answer_to(self, received: Received) -> Answer | None:
+        """Return what is answered besides the script."""
+        return None
+
     def _serve(self) -> None:
         while True:
             connection, _ = self._listener.accept()
@@ -83,7 +88,10 @@ class ScriptedServer:
         if received is None:
             return
         self.received.append(received)
-        answer = self.script.pop(0) if self.script else Answer(500, {"detail": "script is over"})
+        answer = self.answer_to(received)
+        if answer is None:
+            over = Answer(500, {"detail": "script is over"})
+            answer = self.script.pop(0) if self.script else over
         if answer is not CUT:
             answer.headers.setdefault("connection", "close")
             connection.sendall(answer.bytes())
@@ -110,9 +118,12 @@ def _read(reader) -> Received | None:
     return Received(method, target, headers, body)
 
 
+S = TypeVar("S", bound=ScriptedServer)
+
+
 @contextmanager
-def scripted(*script: Answer) -> Iterator[ScriptedServer]:
-    server = ScriptedServer([*script])
+def scripted(*script: Answer, kind: type[S] = ScriptedServer) -> Iterator[S]:
+    server = kind([*script])
     try:
         yield server
     finally:

@@ -120,6 +120,15 @@ def test_evicting_says_who_is_out(data, capsys):
     assert "evicted" in capsys.readouterr().out
 
 
+def test_resolving_says_how_the_node_is(data, capsys):
+    with scripted(Answer(200, PEERS["items"][0])) as server:
+        at(data, server)
+        assert run(["resolve"]) == 0
+        (sent,) = server.received
+        assert (sent.method, sent.path) == ("POST", "/mesh/resolve")
+    assert "self" in capsys.readouterr().out
+
+
 def test_a_node_that_does_not_run_is_exit_code_3(data, capsys):
     (data / "node.json").write_text(json.dumps({"url": "http://127.0.0.1:9", "pid": 1}))
     assert run(["peers"]) == 3

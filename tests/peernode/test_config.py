@@ -6,6 +6,8 @@ import pytest
 
 from peernode.config import Config, ConfigError, load
 
+P2P = "/ip4/0.0.0.0/tcp/4001"
+
 
 def test_without_any_source_the_defaults_hold() -> None:
     assert load() == Config()
@@ -58,11 +60,26 @@ def test_variables_of_the_client_are_no_settings() -> None:
         ({"http": "127.0.0.1:99999"}, "http"),
         ({"http": "0.0.0.0:80"}, "http"),
         ({"tls": "only-a-certificate"}, "tls"),
+        ({"announce": "/dns4/node.example/tcp/4001"}, "announce: .*p2p"),
+        ({"p2p": P2P, "announce": "node.example:4001"}, "announce"),
+        (
+            {"p2p": P2P, "announce": "/ip4/192.0.2.7/tcp/1,/ip4/0.0.0.0/tcp/4001"},
+            r"announce: /ip4/0\.",
+        ),
+        ({"p2p": P2P, "announce": "/ip4/192.0.2.7/tcp/0"}, "announce"),
+        ({"p2p": P2P, "announce": ",".join(["/ip4/192.0.2.7/tcp/1"] * 9)}, "announce"),
     ],
 )
 def test_a_mistake_is_named(flags: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         load(flags=flags)
+
+
+def test_a_node_may_be_found_elsewhere_than_where_it_listens() -> None:
+    assert load(flags={"p2p": P2P}).announced == ()
+    told = "/dns4/node.example/tcp/4001,/ip6/2001:db8::7/tcp/4001"
+    config = load(environment={"PEERNODE_P2P": P2P, "PEERNODE_ANNOUNCE": told})
+    assert config.announced == ("/dns4/node.example/tcp/4001", "/ip6/2001:db8::7/tcp/4001")
 
 
 def test_a_variable_that_is_no_setting_is_named() -> None:

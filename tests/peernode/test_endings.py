@@ -346,7 +346,7 @@ async def test_a_blob_that_is_not_kept_leaves_nothing(lab: Lab) -> None:
     after = lab.disk.snapshot()
     for table in (Table.BLOCKS, Table.BLOCK_REFS, Table.BLOBS, Table.USAGE):
         assert after[table] == before[table], table
-    assert lab.node.dispatch._effects._drafts == {}  # type: ignore[attr-defined]
+    assert lab.node.dispatch._effects._blobs._drafts == {}  # type: ignore[attr-defined]
 
 
 async def test_a_blob_of_the_project_is_deleted_with_the_outcome(lab: Lab) -> None:

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from hypothesis import given, strategies as st
 
-from gossip.errors import PeerRefused, RemoteProtocolError
+from gossip.errors import PeerError, PeerRefused, PeerUnreachable, RemoteProtocolError
 from peernode.foreign_kv import (
     METHODS,
     PROTOCOL,
@@ -280,12 +280,20 @@ async def test_who_asks_what_is_no_question_is_cut_off(autojump_clock: Clock) ->
         good = encode(
             Ask(1, "put", int(world.space), b'{"key":"k","value":1}', world.actor("b").certificate)
         )
-        assert isinstance(decode_reply(await world.kv("a").answer(peer_id("b"), good)), Done)
+
+        async def ask(frame: bytes) -> bytes:
+            network = world.mesh.wire._nodes[peer_id("b")]
+            return await network.request(
+                peer_id("a"), PROTOCOL, frame, reply_size_max_bytes=1000, timeout_s=1
+            )
+
+        assert isinstance(decode_reply(await ask(good)), Done)
         for _ in range(17):
-            with pytest.raises(RemoteProtocolError):
-                await world.kv("a").answer(peer_id("b"), b"noise")
-        with pytest.raises(PeerRefused):
-            await world.kv("a").answer(peer_id("b"), good)
+            with pytest.raises(PeerError):
+                await ask(b"noise")
+        await trio.sleep(1)
+        with pytest.raises(PeerUnreachable):
+            await ask(good)
 
 
 @pytest.mark.parametrize(
@@ -370,38 +378,136 @@ async def test_where_the_last_writer_wins_each_node_writes_for_itself(
         assert refused["code"] == "would_lose_updates"
 
 
-async def test_jobs_of_other_nodes_are_told_that_it_is_not_theirs(autojump_clock: Clock) -> None:
+# --- jobs -----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def open_job() -> AsyncIterator[tuple[World, Worker, protocol.Lease]]:
+    """Own a job of node b, in the project whose `cas` namespace node a keeps."""
     async with open_world() as world, trio.open_nursery() as nursery:
         node, there = world.mesh.nodes["b"], world.at("b")
         body = {"project": world.project, "name": "echo", "runtime": "python", "source": ECHO}
         function = (await there.post("/function", body, 201))["id"]
-        operator = Caller(node, secrets("b").operator_token)
-        made = await operator.post("/worker", {}, 201)
-        worker = Worker(node, nursery, int(made["id"]), 2)
+        made = await Caller(node, secrets("b").operator_token).post("/worker", {}, 201)
+        worker = Worker(node, nursery, int(made["id"]))
         await worker.attach()
-        first = (await there.post("/job", {"function": function, "input": 1}, 202))["id"]
-        second = (await there.post("/job", {"function": function, "input": 1}, 202))["id"]
+        job = (await there.post("/job", {"function": function, "input": 1}, 202))["id"]
         await settle()
-        space, lease = int(world.space), worker.lease(first)
-        opened = await worker.ask(lease, "kv.open", name="state")
-        assert opened == {"space": space, "scope": "global", "mode": "cas"}
-        value: dict[str, Any] = {"key": "k", "value": b"1", "ttl_s": None}
-        for operation, arguments in (
-            ("kv.get", {"key": "k"}),
-            ("kv.list", {"prefix": "", "cursor": None}),
-            ("kv.put", value),
-            ("kv.delete", {"key": "k"}),
-            ("kv.increment", {"key": "k", "by": 1}),
-        ):
-            code = await worker.refused(lease, operation, space=space, **arguments)
-            assert code == "misdirected", operation
-        await worker.finish(worker.lease(second), 1, protocol.KvPut(space, "k", b"1", None))
-        ended = await there.get(f"/job/{second}")
+        yield world, worker, worker.lease(job)
+        nursery.cancel_scope.cancel()
+
+
+async def tell(worker: Worker, lease: protocol.Lease, operation: str, **arguments: Any) -> Any:
+    """Return what a call of function code comes to: the answer, or code and text of a refusal."""
+    number = 1_000_000 + len(worker.heard)
+    await worker.say(protocol.Call(number, lease.job, lease.fence, operation, arguments))
+    with trio.fail_after(60):
+        while True:
+            for message in worker.heard:
+                if isinstance(message, protocol.Reply) and message.call == number:
+                    return (message.error, message.answer) if message.error else message.answer
+            await trio.sleep(0.01)
+
+
+async def test_a_job_reads_and_writes_at_once_what_another_node_keeps(
+    autojump_clock: Clock,
+) -> None:
+    async with open_job() as (world, worker, lease):
+        space = int(world.space)
+        opened = await tell(worker, lease, "kv.open", name="state")
+        assert opened == {"space": space, "scope": "global", "mode": "cas", "home": 1}
+
+        async def do(operation: str, **arguments: Any) -> Any:
+            return await tell(worker, lease, operation, space=space, **arguments)
+
+        assert await do("kv.get", key="k") is None
+        put = await do("kv.put", key="k", value=b'{"x":[1.5,null]}', ttl_s=60.0)
+        found = await do("kv.get", key="k")
+        assert found == {"value": b'{"x":[1.5,null]}', "version": put["version"]}
+        at_home = await world.home.post(f"{world.path}/get", {"key": "k"})
+        assert (at_home["value"], at_home["version"]) == ({"x": [1.5, None]}, str(put["version"]))
+        assert [(await do("kv.increment", key="n", by=2))["value"] for _ in "ab"] == [2, 4]
+        assert await do("kv.list", prefix="", cursor=None) == {"keys": ["k", "n"], "cursor": None}
+        assert await do("kv.list", prefix="", cursor="k") == {"keys": ["n"], "cursor": None}
+        for _ in range(2):  # Whether it is there or not, as at home.
+            assert await do("kv.delete", key="k") == {}
+        assert await do("kv.get", key="k") is None
+        code, text = await do("kv.increment", key="n", by=1 << 60)
+        assert (code, "by" in text) == ("invalid_field", True)
+        # What is written there is the home's own, and names no job.
+        assert set(_entries(world, "a")) == {1}
+
+
+async def test_a_job_writes_only_if_a_key_is_still_what_it_read(autojump_clock: Clock) -> None:
+    async with open_job() as (world, worker, lease):
+        space = int(world.space)
+
+        async def put(value: bytes, if_version: str) -> Any:
+            fields = {"key": "k", "value": value, "ttl_s": None, "if_version": if_version}
+            return await tell(worker, lease, "kv.put", space=space, **fields)
+
+        first = await put(b"1", "0")
+        code, text = await put(b"1", "0")  # Again, as a repeated attempt would.
+        assert (code, str(first["version"]) in text) == ("version_mismatch", True)
+        assert (await put(b"2", str(first["version"])))["version"] > first["version"]
+
+
+async def test_what_a_job_buffers_is_refused_where_another_node_keeps_the_keys(
+    autojump_clock: Clock,
+) -> None:
+    async with open_job() as (world, worker, lease):
+        await worker.finish(lease, 1, protocol.KvPut(int(world.space), "k", b"1", None))
+        ended = await world.at("b").get(f"/job/{lease.job}")
         assert (ended["state"], ended["error"]["code"]) == ("failed", "write_refused")
         assert "kept by node 1" in json.dumps(ended["error"])
         assert not _entries(world, "a")
         assert not _entries(world, "b")
-        nursery.cancel_scope.cancel()
+
+
+async def test_without_the_home_a_job_is_told_what_a_caller_is(autojump_clock: Clock) -> None:
+    async with open_job() as (world, worker, lease):
+        space = int(world.space)
+        world.mesh.disks["a"].gate.hold()
+        async with trio.open_nursery() as nursery:
+
+            async def put() -> None:
+                fields = {"key": "k", "value": b"1", "ttl_s": None}
+                code, text = await tell(worker, lease, "kv.put", space=space, **fields)
+                assert code == "home_unreachable"
+                assert "it has done it, or it has not" in text
+
+            nursery.start_soon(put)
+            await trio.sleep(1)
+            world.part("a", "b")
+        world.mesh.disks["a"].gate.release()
+        code, text = await tell(worker, lease, "kv.get", space=space, key="k")
+        assert (code, "nothing is done" in text) == ("home_unreachable", True)
+
+
+async def test_a_node_speaks_for_its_own_jobs_and_in_their_project_only(
+    autojump_clock: Clock,
+) -> None:
+    async with open_job() as (world, _, lease):
+        space, project = int(world.space), int(world.project)
+        foreign = world.mesh.nodes["b"].foreign
+        assert foreign is not None
+        passes = foreign.kv._passes
+        job_at_a = world.mesh.nodes["a"].ids.next()
+
+        async def asked(peer: str, auth: bytes) -> str:
+            ask = encode(Ask(1, "put", space, b'{"key":"k","value":1}', auth))
+            reply = decode_reply(await world.kv("a").answer(peer_id(peer), ask))
+            return reply.code if isinstance(reply, Refusal) else "done"
+
+        def word(job: int = lease.job, project: int = project, space: int = space) -> bytes:
+            return passes.state(Actor(kind="job", job=job, project=project), space)
+
+        assert await asked("b", word()) == "done"
+        for wrong in (word(job=job_at_a), word(project=project + 1), word(space=space + 1)):
+            assert await asked("b", wrong) == "not_found"
+        assert await asked("b", word()[:-1] + b"x") == "not_found"
+        # Node a is a member too, and this is not its word.
+        assert await asked("a", word()) == "not_found"
 
 
 # --- what a home may not do -----------------------------------------------------------------------

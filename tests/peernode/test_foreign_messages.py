@@ -22,19 +22,21 @@ from peernode.foreign_messages import (
 GOLDEN = Path(__file__).parent / "golden" / "foreign_frames.hex"
 JOB = 1 << 40
 ASKS = [
-    Ask(1, "job.get", JOB, 30_000, b"", 0, b"right"),
-    Ask(1, "job.cancel", JOB, 0, b"", 0, b"right"),
-    Ask(1, "job.logs", JOB, 0, b"text/plain", 0, b"right"),
-    Ask(1, "job.events", JOB, 0, b"", 7, b"right"),
-    Ask(1, "blob.get", JOB, 0, b"", 0, b"right"),
-    Ask(1, "blob.content", JOB, 0, b"", 0, b"right"),
+    Ask(2, "job.get", JOB, 30_000, b"", 0, b"right"),
+    Ask(2, "job.cancel", JOB, 0, b"", 0, b"right"),
+    Ask(2, "job.logs", JOB, 0, b"text/plain", 0, b"right"),
+    Ask(2, "job.events", JOB, 0, b"", 7, b"right"),
+    Ask(2, "blob.get", JOB, 0, b"", 0, b"right"),
+    Ask(2, "blob.content", JOB, 0, b"", 0, b"right"),
+    Ask(2, "blob.pass", JOB, 0, b"", 0, b"right"),
 ]
 REPLIES: list[Reply] = [
     Refusal("not_found", b"there is none", b""),
     View("4-2", True, b"application/json", b"{}"),
     View("", False, b"text/plain", b""),
     Ended(b"request", b"snapshot"),
-    Row(b"{}"),
+    Row(b"attributes", None),
+    Row(b"attributes", b"pass"),
 ]
 
 
@@ -49,11 +51,11 @@ def test_golden_frames() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        Ask(1, "job.delete", JOB, 0, b"", 0, b""),  # type: ignore[arg-type]
-        Ask(1, "job.get", 0, 0, b"", 0, b""),
-        Ask(1, "job.get", JOB, -1, b"", 0, b""),
-        Ask(1, "job.get", JOB, 0, bytes(ACCEPT_LENGTH_MAX + 1), 0, b""),
-        Ask(1, "job.get", JOB, 0, b"", 0, bytes(20_000)),
+        Ask(2, "job.delete", JOB, 0, b"", 0, b""),  # type: ignore[arg-type]
+        Ask(2, "job.get", 0, 0, b"", 0, b""),
+        Ask(2, "job.get", JOB, -1, b"", 0, b""),
+        Ask(2, "job.get", JOB, 0, bytes(ACCEPT_LENGTH_MAX + 1), 0, b""),
+        Ask(2, "job.get", JOB, 0, b"", 0, bytes(20_000)),
     ],
 )
 def test_what_is_out_of_bounds_is_refused(bad: Ask) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from gossip.errors import RemoteProtocolError
 from gossip.wire_encode import varint
-from peernode.libp2p_frames import FrameBuffer, take_number
+from peernode.libp2p_frames import FrameBuffer, Pieces, take_number
 
 
 def drain(buffer: FrameBuffer) -> list[bytes]:
@@ -74,3 +74,39 @@ def test_numbers_come_back(number: int, rest: bytes) -> None:
 def test_a_frame_without_a_number(frame: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         take_number(frame)
+
+
+SIZES = st.one_of(st.integers(1, 30), st.integers(4000, 9000))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["extend", "peek", "drop", "front", "clear"]), SIZES)))
+def test_pieces_are_a_queue_of_bytes(steps: list[tuple[str, int]]) -> None:
+    pieces, held = Pieces(), b""
+    for turn, (step, size) in enumerate(steps):
+        if step == "extend":
+            data = bytes([turn % 256]) * size
+            pieces.extend(data)
+            held += data
+        elif step == "peek":
+            assert pieces.peek(size) == held[:size]
+        elif step == "drop":
+            pieces.drop(min(size, len(held)))
+            held = held[size:]
+        elif step == "clear":
+            pieces.clear()
+            held = b""
+        elif held:
+            front = pieces[:size]
+            assert 0 < len(front) <= size
+            assert held.startswith(front)
+            del pieces[:size]
+            held = held[len(front) :]
+        assert len(pieces) == len(held)
+        assert bytes(pieces) == held
+
+
+def test_small_pieces_take_no_more_room_than_their_bytes() -> None:
+    pieces = Pieces()
+    for _ in range(10_000):
+        pieces.extend(b"ab")
+    assert len(pieces._pieces) == 1

@@ -9,13 +9,15 @@ import pytest
 import trio
 
 from gossip.errors import PeerBusy, PeerError, PeerTimeout, PeerUnreachable
-from gossip.network import Stream
+from gossip.network import PeerEvent, PeerUp, Stream
 from gossip.wire import PROTOCOL as GOSSIP
 from gossip.wire_encode import varint
 from peernode.libp2p_address import parse_address
 from peernode.libp2p_config import Libp2pConfig
 from peernode.libp2p_connection import Connection, Connector
 from peernode.libp2p_network import Libp2pNetwork
+from peernode.libp2p_patches import Substream
+from peernode.traffic import Traffic
 from storage import signing
 from tests.peernode.libp2p_world import (
     QUICK,
@@ -102,7 +104,7 @@ async def attached(number: int, network: Libp2pNetwork) -> AsyncIterator[Connect
 
 
 async def dial(number: int, network: Libp2pNetwork) -> Connection:
-    connector = Connector(seed(number), QUICK)
+    connector = Connector(seed(number), QUICK, Traffic())
     return await connector.dial(parse_address(network.addresses()[0]), network.peer)
 
 
@@ -220,6 +222,61 @@ async def test_who_is_not_a_member_any_more_is_cut_and_heard_no_more() -> None:
         await assert_serves(node, honest)
 
 
+@pytest.mark.parametrize("protocol", [GOSSIP, REQUESTS, STREAMS, IDENTIFY, PING, JOIN])
+async def test_who_is_cut_off_reaches_nothing_and_is_no_stranger_either(protocol: str) -> None:
+    async with victim() as (node, honest):
+        async with attached(3, node.network) as peer:
+            node.network.cut_off(name(3))
+            assert await ended(peer)
+        connection = await dial(3, node.network)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run, QUICK)
+            with pytest.raises(PeerError):
+                await connection.open_stream(protocol, 10)
+        assert node.heard == []
+        await assert_serves(node, honest)
+
+
+async def test_who_was_cut_off_comes_back_by_itself_once_it_is_taken_back() -> None:
+    async with victim() as (node, honest), open_node(3) as other:
+        await join(other, node.network)
+        node.network.cut_off(other.peer)
+        await until(lambda: node.network.peer not in other.peers())
+        node.network.take_back(other.peer)
+        await until(lambda: other.peer in node.network.peers())
+        await assert_serves(node, honest)
+
+
+# --- who a peer is ------------------------------------------------------------------------------
+
+IDENTITIES = {
+    "nothing": b"",
+    "no end": b"\xff" * 20,
+    "a megabyte": varint(1 << 20),
+    "no protobuf": varint(9) + b"\xff" * 9,
+    "a long agent": varint(1003) + b"\x32\xe8\x07" + b"x" * 1000,
+}
+
+
+@pytest.mark.parametrize("said", IDENTITIES.values(), ids=IDENTITIES)
+async def test_what_a_peer_says_it_is_is_bounded_and_keeps_it_from_nothing(said: bytes) -> None:
+    config = replace(QUICK, identify_timeout_s=0.3)
+    async with victim(config=config) as (node, honest), attached(3, node.network) as peer:
+        events: list[PeerEvent] = []
+        node.network.watch(events.append)
+        for _ in range(2):
+            stream = await peer.accept_stream()
+            if await peer.agree(stream, [GOSSIP, IDENTIFY], 10) == IDENTIFY:
+                await stream.write(said)
+                if said:
+                    await stream.close()
+        await until(lambda: events)
+        (event,) = events
+        assert isinstance(event, PeerUp)
+        assert event.agent == ("x" * 64 if said.endswith(b"x") else "")
+        await assert_serves(node, honest)
+
+
 # --- bytes --------------------------------------------------------------------------------------
 
 
@@ -318,10 +375,65 @@ async def test_sockets_that_say_nothing_keep_nobody_out() -> None:
             await stream.aclose()
 
 
-async def test_four_hundred_connections_leave_room_for_the_next() -> None:
+async def test_four_hundred_connections_of_a_member_cost_few_handshakes_and_move_no_other() -> None:
+    # So slowly that no time is measured.
+    config = replace(QUICK, handshakes_per_host_per_s=0.01, replacements_per_minute=0.01)
+    async with victim(config=config) as (node, honest):
+        events: list[PeerEvent] = []
+        node.network.watch(events.append)
+        begun = node.network.arrivals.begun
+        async with trio.open_nursery() as nursery:
+            for _ in range(400):
+                nursery.start_soon(stay, node.network, nursery)
+            await until(lambda: node.network.arrivals.refused >= 400 - QUICK.handshakes_max)
+            assert node.network.arrivals.begun - begun <= config.handshakes_per_host_burst
+            node.network.arrivals.check()
+            await assert_serves(node, honest)
+            nursery.cancel_scope.cancel()
+        ups = [event for event in events if isinstance(event, PeerUp)]
+        assert len(ups) <= 1 + config.replacements_burst
+        assert {event.peer for event in events} <= {name(3)}, "the honest link has not moved"
+
+
+async def stay(network: Libp2pNetwork, nursery: trio.Nursery) -> None:
+    """Connect as member 3, and hold on to it."""
+    with suppress(PeerError):
+        connection = await dial(3, network)
+        await connection.run(QUICK)
+
+
+async def test_a_member_that_connects_again_and_again_has_one_link_and_keeps_it() -> None:
+    config = replace(QUICK, replacements_burst=1, replacements_per_minute=0.01)
+    async with victim(config=config) as (node, honest), attached(3, node.network) as first:
+        await let_gossip(first)
+        await until(lambda: name(3) in node.network.peers())
+        async with attached(3, node.network) as second:
+            assert await ended(first)
+            await let_gossip(second)
+            await until(lambda: name(3) in node.network.peers())
+            events: list[PeerEvent] = []
+            node.network.watch(events.append)
+            for _ in range(5):
+                async with attached(3, node.network) as other:
+                    assert await ended(other)
+            assert events == []
+            await assert_serves(node, honest)
+
+
+async def let_gossip(peer: Connection) -> Substream:
+    """Return the stream of gossip that a node opens, and answer nothing else."""
+    while True:
+        stream = await peer.accept_stream()
+        with suppress(PeerError):
+            assert await peer.agree(stream, [GOSSIP], 10) == GOSSIP
+            return stream
+
+
+async def test_connections_after_one_another_leave_room_for_the_next() -> None:
     async with victim() as (node, honest):
-        for _ in range(400):
-            (await dial(3, node.network)).break_off()
+        for _ in range(100):
+            with suppress(PeerError):
+                (await dial(3, node.network)).break_off()
         async with open_node(3) as late:
             await join(late, node.network)
         await assert_serves(node, honest)
@@ -363,11 +475,55 @@ async def test_requests_without_end_are_busy_beyond_a_number() -> None:
         await assert_serves(node, honest)
 
 
+async def test_a_peer_that_asks_and_reads_no_replies_has_so_many_open_and_no_more() -> None:
+    config = replace(QUICK, requests_open_max=8)
+    async with victim(config=config) as (node, honest):
+        asked: list[None] = []
+
+        async def reply(_: str, __: bytes) -> bytes:
+            asked.append(None)
+            return bytes(100_000)
+
+        node.network.serve_requests("/large/1", reply, size_max_bytes=100)
+        async with attached(3, node.network) as deaf:
+            stream = await deaf.open_stream("/large/1", 10)
+            for number in range(1, 1000):
+                await stream.write(frame(varint(number) + b"x"))
+            await until(lambda: len(asked) >= 16)
+            await assert_serves(node, honest)
+            # What a window and a queue hold went out; then its own replies wait, and it with them.
+            assert len(asked) < 100
+
+
+async def test_large_replies_that_nobody_reads_keep_further_requests_from_being_read() -> None:
+    async with victim() as (node, honest):
+        asked: list[None] = []
+
+        async def reply(_: str, __: bytes) -> bytes:
+            asked.append(None)
+            await trio.lowlevel.checkpoint()
+            return bytes(1_000_000)
+
+        node.network.serve_requests("/large/1", reply, size_max_bytes=100)
+        async with attached(3, node.network) as slow:
+            stream = await slow.open_stream("/large/1", 10)
+            for number in range(1, 200):
+                await stream.write(frame(varint(number) + b"x"))
+                await trio.lowlevel.checkpoint()
+            await until(lambda: len(asked) >= 16)
+            await assert_serves(node, honest)
+            assert len(asked) < 100, "and not 200 MB"
+            # Whoever reads after all gets everything.
+            size = 199 * 1_000_000
+            while size > 0:
+                size -= len(await stream.read(1 << 20))
+            assert len(asked) == 199
+
+
 async def test_a_peer_that_reads_no_gossip_loses_it_and_is_cut() -> None:
     config = replace(QUICK, stall_max_s=0.3)
     async with victim(config=config) as (node, honest), attached(3, node.network) as deaf:
-        stream = await deaf.accept_stream()
-        assert await deaf.agree(stream, [GOSSIP], 10) == GOSSIP
+        await let_gossip(deaf)
         await until(lambda: name(3) in node.network.peers())
         while node.network.send(name(3), bytes(100_000)):
             pass
@@ -377,8 +533,7 @@ async def test_a_peer_that_reads_no_gossip_loses_it_and_is_cut() -> None:
 
 async def test_a_peer_that_never_answers_on_a_stream_keeps_nobody_waiting() -> None:
     async with victim() as (node, honest), attached(3, node.network) as mute:
-        stream = await mute.accept_stream()
-        assert await mute.agree(stream, [GOSSIP], 10) == GOSSIP
+        await let_gossip(mute)
         await until(lambda: name(3) in node.network.peers())
         with pytest.raises(PeerTimeout):
             await node.network.open_stream(name(3), STREAMS, size_max_bytes=9, timeout_s=0.1)

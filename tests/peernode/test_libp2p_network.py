@@ -15,6 +15,7 @@ import trio
 from gossip.errors import PeerClosed, PeerTimeout, PeerUnreachable
 from gossip.network import PeerDown, PeerEvent, PeerUp
 from peernode.libp2p_network import Libp2pNetwork
+from peernode.traffic import LINE, PINGS
 from storage import signing
 from storage.errors import InvalidData
 from tests.peernode.libp2p_world import ANYWHERE, QUICK, join, marks, open_node, seed, until
@@ -157,6 +158,25 @@ async def test_how_far_a_peer_is() -> None:
 
 
 # --- links that break ---------------------------------------------------------------------------
+
+
+async def test_bytes_are_counted_by_what_they_are_for() -> None:
+    async with open_node(1) as one, open_node(2) as other:
+
+        async def echo(_: str, frame: bytes) -> bytes:
+            return frame
+
+        other.serve_requests("/echo/1", echo, size_max_bytes=100_000)
+        one.add_peer(other.peer, other.addresses())
+        await until(one.peers)
+        said = bytes(50_000)
+        await one.request(other.peer, "/echo/1", said, reply_size_max_bytes=100_000, timeout_s=20)
+        for node in (one, other):
+            counts = node.traffic.counts
+            for count in (counts["/echo/1"], counts[LINE]):
+                for size_bytes in (count.sent_bytes, count.received_bytes):
+                    assert len(said) < size_bytes < len(said) + 5000
+        await until(lambda: one.traffic.counts[PINGS].sent_bytes)
 
 
 async def test_a_peer_that_is_killed_is_down_and_up_again_when_it_is_back() -> None:

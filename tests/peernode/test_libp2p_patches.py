@@ -13,10 +13,11 @@ from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectError
 from libp2p.protocol_muxer.multiselect import Multiselect
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
-from libp2p.stream_muxer.exceptions import MuxedStreamError
+from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 
 from peernode import libp2p_patches
 from peernode.libp2p_patches import GuardedYamux, Negotiated, Substream, TcpStream
+from peernode.traffic import Count
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,8 +55,8 @@ async def muxers() -> AsyncIterator[tuple[GuardedYamux, GuardedYamux, Line]]:
     one, other = trio.testing.memory_stream_pair()
     line = Line(one)
     async with trio.open_nursery() as nursery:
-        ours = GuardedYamux(line, NOBODY, is_initiator=True)
-        theirs = GuardedYamux(Line(other), NOBODY, is_initiator=False)
+        ours = GuardedYamux(line, NOBODY, Count(), is_initiator=True)
+        theirs = GuardedYamux(Line(other), NOBODY, Count(), is_initiator=False)
         nursery.start_soon(ours.start)
         nursery.start_soon(theirs.start)
         await ours.event_started.wait()
@@ -77,7 +78,7 @@ async def tcp_pair() -> tuple[trio.SocketStream, TcpStream]:
     client = await trio.open_tcp_stream(*address)
     server = await listeners[0].accept()
     await listeners[0].aclose()
-    return client, TcpStream(server)
+    return client, TcpStream(server, Count())
 
 
 # --- sockets ------------------------------------------------------------------------------------
@@ -172,6 +173,49 @@ async def test_a_writer_that_is_cancelled_spares_the_other_streams() -> None:
                     go.set()
         with trio.fail_after(5):
             assert await read_all(reader, 10) == b"still here"
+
+
+async def finish(stream: Substream, finished: trio.Event) -> None:
+    with pytest.raises((MuxedStreamEOF, MuxedStreamReset)):
+        await stream.finish()
+    finished.set()
+
+
+async def test_who_finishes_a_stream_resets_nothing_and_waits_for_the_other_end() -> None:
+    """`close` sends a reset behind the end, which may overtake what came first in its reader."""
+    async with muxers() as (ours, theirs, _), trio.open_nursery() as nursery:
+        stream = Substream(await ours.open_stream())
+        other = Substream(await theirs.accept_stream())
+        finished = trio.Event()
+        await stream.write(b"all there is")
+        nursery.start_soon(finish, stream, finished)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not finished.is_set()
+        assert not other.inner.reset_received
+        assert await read_all(other, 12) == b"all there is"
+        with pytest.raises(MuxedStreamEOF):
+            await other.read(1)
+        # What the other end still says is nobody's, however much it is.
+        await other.write(bytes(1_000_000))
+        assert not finished.is_set()
+        await other.close()
+        with trio.fail_after(5):
+            await finished.wait()
+
+
+async def test_who_finishes_a_stream_that_the_other_end_never_ends_may_be_cancelled() -> None:
+    async with muxers() as (ours, theirs, _):
+        stream = Substream(await ours.open_stream())
+        other = Substream(await theirs.accept_stream())
+        with trio.move_on_after(0.05) as scope:
+            await stream.finish()
+        assert scope.cancelled_caught
+        with pytest.raises(MuxedStreamEOF):
+            await other.read(1)
+        # The connection is none the worse.
+        spare = Substream(await ours.open_stream())
+        await spare.write(b"still here")
+        assert await read_all(Substream(await theirs.accept_stream()), 10) == b"still here"
 
 
 async def test_streams_whose_opening_was_cancelled_are_given_back() -> None:

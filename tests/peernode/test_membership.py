@@ -371,6 +371,7 @@ async def test_the_mesh_is_the_operators_business(autojump_clock: Any) -> None:
             await caller.get("/mesh/peers", status)
             await caller.post("/mesh/invite", {}, status)
             await caller.post("/mesh/evict", {"node": "1"}, status)
+            await caller.post("/mesh/resolve", {}, status)
         operator = Caller(a, a.identity.operator_token)
         await operator.get("/mesh/invite", 405)
         await operator.post("/mesh/invite", {"ttl_s": -1}, 422)

@@ -48,6 +48,9 @@ def test_the_longest_invite_fits() -> None:
 def test_the_inviter_knows_its_own_again_and_nobody_elses() -> None:
     made = invite()
     assert mesh_invites.secret_of(OPERATOR, made.name, made.expires_ms) == made.secret
+    later = [mesh_invites.secret_of(OPERATOR, made.name, made.expires_ms, n) for n in (0, 1, 2)]
+    assert later[0] == made.secret
+    assert len(dict.fromkeys(later)) == 3
     assert mesh_invites.secret_of("pno1.other", made.name, made.expires_ms) != made.secret
     assert mesh_invites.secret_of(OPERATOR, made.name, made.expires_ms + 1) != made.secret
     assert invite("1").secret != invite("2").secret

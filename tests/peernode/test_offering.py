@@ -103,7 +103,8 @@ async def test_what_a_stolen_key_signed_is_not_offered_any_more(
         body = {"owner": {"project": project}, "name": "state", "scope": "global"}
         space = (await ada.post("/kv", body, 201))["id"]
         await ada.post(f"/kv/{space}/put", {"key": "k", "value": 1})
-        await ada.post(f"/user/{ada.id}/rotate", {"password": PASSWORD, "strict": True})
+        body = {"password": PASSWORD, "strict": True, "since": "2020-01-01T00:00:00Z"}
+        await ada.post(f"/user/{ada.id}/rotate", body)
         await trio.sleep(2)
         # The view says the same at once, and again after a start.
         shown = [view(mesh.nodes[name].registry) for name in "ab"]

@@ -39,7 +39,8 @@ def test_every_operation_is_described(document: dict[str, Any]) -> None:
         expected |= {("get", f"{one}/{read}") for read in spec.reads}
         assert expected <= described
         described -= expected
-    assert described == {("get", "/mesh/peers"), ("post", "/mesh/invite"), ("post", "/mesh/evict")}
+    posts = {("post", f"/mesh/{name}") for name in ("invite", "evict", "resolve")}
+    assert described == {("get", "/mesh/peers"), *posts}
 
 
 def test_every_field_of_every_body_and_answer_is_described(document: dict[str, Any]) -> None:
@@ -200,5 +201,6 @@ async def test_answers_are_as_described(lab: Lab, document: dict[str, Any]) -> N
         await call("GET", "/mesh/peers", caller=caller)
         await call("POST", "/mesh/invite", {"addresses": ["/ip4/127.0.0.1/tcp/1"]}, caller=caller)
         await call("POST", "/mesh/evict", {"node": "1"}, caller=caller)
+        await call("POST", "/mesh/resolve", {}, caller=caller)
     everything = {(method, path) for method, path, _ in calls(document)}
     assert everything == call.called

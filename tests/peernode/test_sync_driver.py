@@ -1,5 +1,7 @@
 """When nodes reconcile, with whom, and what ends it: over real streams, between whole nodes."""
 
+from collections.abc import Sequence
+
 import pytest
 import trio
 import trio.testing
@@ -7,8 +9,17 @@ import trio.testing
 from gossip.errors import PeerClosed
 from gossip.network import Stream
 from gossip.sync_events import SyncConfig
-from gossip.sync_messages import FRAME_SIZE_MAX_BYTES, PROTOCOL, VERSION, Hello, decode, encode
+from gossip.sync_messages import (
+    FRAME_SIZE_MAX_BYTES,
+    PROTOCOL,
+    VERSION,
+    Hello,
+    Stratum,
+    decode,
+    encode,
+)
 from peernode.sync_driver import SyncDriver
+from peernode.waiting import Item
 from tests.peernode.federated import Federated, genesis, open_federated
 from tests.peernode.meshes import peer_id
 
@@ -78,6 +89,33 @@ async def test_what_came_over_one_line_goes_on_over_the_others_without_waiting_f
         await trio.sleep(10)
         for node in mesh.nodes.values():
             assert node.registry.user(int(mesh.ids["ada"])) is not None
+
+
+async def test_what_two_bring_at_once_is_checked_once(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_federated(3, connected=False) as mesh:
+        mesh.join("a", "b")
+        ada = await mesh.sign_up("ada", "a")
+        for number in range(20):
+            await ada.post("/project", {"name": f"project{number}"}, 201)
+        await trio.sleep(20)
+        checked: list[bytes] = []
+        ingestion = driver(mesh, "c")._ingestion
+        check = ingestion.check
+
+        async def counted(wanted: Sequence[tuple[Stratum, bytes]]) -> list[Item]:
+            checked.extend(each for stratum, each in wanted if stratum is Stratum.RECORDS)
+            return await check(wanted)
+
+        monkeypatch.setattr(ingestion, "check", counted)
+        mesh.join("a", "c")
+        mesh.join("b", "c")
+        await trio.sleep(20)
+        known = list(mesh.nodes["c"].registry.records())
+        assert {record.encoded for record in known} >= set(checked)
+        assert checked
+        assert len(checked) == len(set(checked))
 
 
 async def test_a_peer_that_stops_reading_is_given_up_and_holds_nobody_up(

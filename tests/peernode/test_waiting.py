@@ -1,5 +1,7 @@
 """What waits is found by what it rests on, within bounds that its senders share."""
 
+import itertools
+
 from hypothesis import given, settings, strategies as st
 
 from peernode.waiting import Item, Waiting, name, subject, subjects
@@ -50,8 +52,23 @@ def test_what_is_early_waits_for_time_only() -> None:
     waiting.add(one, "b", early=True)
     assert waiting.take(subjects(one)) == []
     assert waiting.early == 1
-    assert waiting.take_early() == [(one, "b")]
+    assert waiting.take_early(lambda item: False) == {}
+    assert waiting.early == 1
+    assert waiting.take_early(lambda item: item == one) == {"b": [one]}
     assert waiting.early == len(waiting) == 0
+    waiting.check()
+
+
+def test_of_what_is_early_only_what_is_due_is_taken_by_sender_and_in_order() -> None:
+    items = [record(place(Class.KV_ENTRY, key=b"%d" % n)) for n in range(6)]
+    waiting = Waiting()
+    for number, one in enumerate(items):
+        waiting.add(one, "ab"[number % 2], early=True)
+    due = items[:5]
+    found = waiting.take_early(lambda item: item in due)
+    assert found == {"a": [items[0], items[2], items[4]], "b": [items[1], items[3]]}
+    assert items[5] in waiting
+    waiting.check()
 
 
 def test_a_flood_takes_the_place_of_its_own_sender_only() -> None:
@@ -84,7 +101,7 @@ def test_nothing_is_lost_within_the_bounds(steps: list[tuple[int, str, bool, int
         waiting.add(item, sender, early=early)
         held[name(item)] = item
         if then == 0:
-            for taken, _ in waiting.take_early():
+            for taken in itertools.chain(*waiting.take_early(lambda item: True).values()):
                 del held[name(taken)]
         elif then == 1 and subjects(item):
             for taken, _ in waiting.take(subjects(item)[:1]):

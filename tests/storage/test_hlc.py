@@ -55,6 +55,15 @@ def test_what_is_written_after_seeing_a_record_is_later_than_it() -> None:
     assert machine.clock.tick() == seen + 1
 
 
+def test_timestamps_go_on_above_a_time_that_is_skipped_and_a_restart_keeps_that() -> None:
+    machine = Machine()
+    skipped_ms = machine.wall_ms() + 3_600_000
+    machine.clock.skip(skipped_ms)
+    machine.clock.skip(skipped_ms - 1000)
+    assert machine.clock.tick() == hlc.first_of(skipped_ms + 1)
+    assert machine.restart().tick() > hlc.first_of(skipped_ms + 1)
+
+
 def test_an_older_timestamp_changes_nothing() -> None:
     machine = Machine()
     last = machine.clock.tick()
@@ -69,6 +78,16 @@ def test_a_timestamp_too_far_ahead_is_deferred_until_the_clock_is_near() -> None
     assert machine.clock.tick() == hlc.first_of(START_MS)
     machine.time_ms += 1
     assert machine.clock.observe(ahead) is Observation.MERGED
+
+
+def test_what_is_no_later_than_what_was_seen_is_taken_though_the_clock_stepped_back() -> None:
+    machine = Machine()
+    last = machine.clock.tick()
+    machine.time_ms -= 3_600_000
+    assert machine.clock.observe(last - 1) is Observation.MERGED
+    assert machine.clock.observe(last + 7) is Observation.MERGED
+    assert machine.clock.observe(last + hlc.first_of(1)) is Observation.DEFER
+    assert machine.clock.tick() == last + 8
 
 
 def test_a_counter_that_overflows_runs_into_the_milliseconds() -> None:
@@ -125,8 +144,10 @@ def test_timestamps_grow_whatever_happens(steps: list[str | int | tuple[int, int
                 machine.time_ms = max(0, machine.time_ms + step)
             case (ahead_ms, counter):
                 seen = hlc.first_of(max(0, machine.time_ms + int(ahead_ms))) + counter
+                followed_ms = max(machine.time_ms + AHEAD_MAX_MS, hlc.physical_ms(last))
+                is_ahead = machine.clock.is_ahead(seen)
                 merged = machine.clock.observe(seen) is Observation.MERGED
-                assert merged == (hlc.physical_ms(seen) <= machine.time_ms + AHEAD_MAX_MS)
+                assert merged == (not is_ahead) == (hlc.physical_ms(seen) <= followed_ms)
                 last = max(last, seen) if merged else last
         timestamp = machine.clock.tick()
         if step != "restart":

@@ -160,6 +160,33 @@ def test_after_a_restart_ids_begin_at_the_mark() -> None:
     assert after > before
 
 
+def test_ids_go_on_above_a_time_that_is_skipped_and_a_restart_keeps_that() -> None:
+    machine = Machine()
+    machine.factory.next()
+    skipped_ms = START_MS + 3_600_000
+    machine.factory.skip(skipped_ms)
+    machine.factory.skip(START_MS)
+    assert ids.created_ms(machine.factory.next()) == skipped_ms + 1
+    machine.factory.skip(skipped_ms + 5)
+    assert ids.created_ms(machine.restart().next()) > skipped_ms + 5
+
+
+def test_who_guards_ids_holds_them_back_and_uses_none_up() -> None:
+    held: list[str] = ["held"]
+
+    def guard() -> None:
+        if held:
+            raise InvalidData(held[0])
+
+    machine = Machine()
+    factory = IdFactory(machine, 7, 0, machine.submitted.append, machine.reserve_now, guard)
+    with pytest.raises(InvalidData, match="held"):
+        factory.next()
+    assert machine.waits == 0
+    held.clear()
+    assert ids.created_ms(factory.next()) == START_MS
+
+
 def test_a_clock_from_before_2025_makes_ids_of_2025() -> None:
     machine = Machine(wall_ms=0)
     assert ids.created_ms(machine.factory.next()) == EPOCH_MS

@@ -1,13 +1,15 @@
+import dataclasses
 import functools
 import itertools
 import random
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from storage import merge
+from storage import merge, records
 from storage.authority import Authority
 from storage.errors import SignatureError
 from storage.facts import Fact, Role
@@ -415,3 +417,138 @@ def test_what_its_author_deleted_for_ever_is_not_brought_back_by_a_later_record(
     later = b.record(hlc=b.stamp(9))
     assert dead.key == later.key
     assert dead.rank > later.rank
+
+
+# --- carrying over after a strict rotation --------------------------------------------------------
+
+
+def rotated(made: State, user: int) -> Fact:
+    """Return the strict key that comes next."""
+    chain = made.authority.user(user)
+    assert chain is not None
+    return b.user_key(user, chain.epoch + 1, strict=True)
+
+
+def carry_all(made: State, user: int, epoch: int) -> list[Record]:
+    """Return a user's records that count, signed anew."""
+    at = b.stamp(1_000_000)
+    return [
+        records.sign_record(
+            b.user_keys(user, epoch), b.MESH, records.carried(one, epoch, at), birth=one.birth
+        )
+        for one in made.admissible_records()
+        if one.body.author == user
+    ]
+
+
+def grant_again(made: State, user: int, epoch: int) -> list[Fact]:
+    """Return the grants by a user that count, signed anew."""
+    return [
+        b.fact(
+            msgspec.structs.replace(grant, by_epoch=epoch),
+            b.user_keys(user, epoch),
+        )
+        for grant, _ in made.authority.last_grants_by(user)
+    ]
+
+
+def said(made: State) -> dict[bytes, Any]:
+    """Return what every slot shows, whoever signed it with which key."""
+    return {
+        slot: (record.body.author, record.body.hlc, record.body.payload)
+        for slot, record in made.view().items()
+    }
+
+
+def carrying(seed: int) -> tuple[int, int]:
+    """Rotate a user strictly in a random history, and carry; return how much was carried.
+
+    The view must stay, in whatever order it arrives, and so it must when the thief of the old key
+    writes afterwards.
+    """
+    chance = random.Random(seed)
+    history = [*BASE, *random_history(chance)]
+    made = state(history)
+    user = chance.choice([author for author in (b.OWNER, *AUTHORS) if made.authority.user(author)])
+    epoch = rotated(made, user).statement.epoch  # type: ignore[union-attr]
+
+    def is_older(item: Fact | Record) -> bool:
+        """Tell whether it needs none but the old keys of the user."""
+        of_user = isinstance(item, Record) and item.body.author == user
+        return not of_user or item.body.epoch < epoch  # type: ignore[union-attr]
+
+    history = [item for item in history if is_older(item)]
+    made = state(history)
+    before, members = said(made), made.authority.members(b.PROJECT)
+    key = rotated(made, user)
+    grants, carried = grant_again(made, user, epoch), carry_all(made, user, epoch)
+    new: list[Fact | Record] = [key, *grants, *carried]
+    for item in new:
+        made.apply(item)
+    assert said(made) == before
+    assert made.authority.members(b.PROJECT) == members
+    shuffled = [*new, *history]
+    chance.shuffle(shuffled)
+    assert said(state(shuffled)) == before
+    for forged in random_history(chance):
+        if isinstance(forged, Record) and forged.body.author == user and is_older(forged):
+            made.apply(forged)
+            assert made.authority.is_disowned(forged)
+    assert said(made) == before
+    return len(grants), len(carried)
+
+
+def test_carrying_keeps_the_view_and_what_an_older_key_signs_later_changes_nothing() -> None:
+    carried = [carrying(seed) for seed in range(60)]
+    assert sum(grants > 0 for grants, _ in carried) > 10
+    assert sum(records > 0 for _, records in carried) > 10
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(st.integers(100, 1 << 32))
+def test_carrying_keeps_the_view_in_any_history(seed: int) -> None:
+    carrying(seed)
+
+
+def test_what_is_carried_never_hides_what_is_newer_and_would_with_a_new_time() -> None:
+    old = b.record(ENTRY, author=b.ADMIN, hlc=b.stamp(1), payload=b"old")
+    new = b.record(ENTRY, hlc=b.stamp(2), payload=b"new")
+    made = state([*b.SETTING, old, new, b.user_key(b.ADMIN, 1, strict=True)])
+    (kept,) = [one for one in made.records() if one.body.author == b.ADMIN]
+    again = records.carried(kept, 1, b.stamp(9))
+    signer = b.user_keys(b.ADMIN, 1)
+    made.apply(records.sign_record(signer, b.MESH, again, birth=old.birth))
+    assert said(made)[new.slot][2] == b"new"
+    late = dataclasses.replace(again, hlc=b.stamp(9), flags=Flag(0), orig=None)
+    made.apply(records.sign_record(signer, b.MESH, late, birth=old.birth))
+    assert said(made)[new.slot][2] == b"old"
+
+
+def test_a_disowned_grant_signed_anew_with_its_number_gives_its_member_all_back() -> None:
+    record = b.record(ENTRY)
+    made = state([*b.SETTING, record])
+    members = made.authority.members(b.PROJECT)
+    grants = made.authority.last_grants_by(b.OWNER)
+    made.apply(b.user_key(b.OWNER, 1, strict=True))
+    assert made.view() == {}
+    for grant in grant_again(made, b.OWNER, 1):
+        made.apply(grant)
+    assert made.view() == {record.slot: record}
+    assert made.authority.members(b.PROJECT) == members
+    assert len(grants) == 3
+    # With the next number, what was written under the one before would stay hidden.
+    made.apply(b.member(b.DEVELOPER, Role.DEVELOPER, 2, by_epoch=1))
+    assert made.view() == {}
+
+
+def test_a_grant_that_is_revoked_or_not_the_last_is_not_to_be_signed_anew() -> None:
+    found = authority(
+        b.member_revoke(b.VIEWER),
+        b.member(b.DEVELOPER, Role.VIEWER, 2),
+        b.member(b.OUTSIDER, Role.DEVELOPER, 1, by=b.ADMIN, by_grant_n=1),
+    )
+    last = {(grant.user, grant.grant_n) for grant, _ in found.last_grants_by(b.OWNER)}
+    assert last == {(b.ADMIN, 1), (b.DEVELOPER, 2)}
+    assert [grant.user for grant, _ in found.last_grants_by(b.ADMIN)] == [b.OUTSIDER]
+    assert found.last_grants_by(b.VIEWER) == []

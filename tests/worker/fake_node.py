@@ -65,6 +65,7 @@ def cid_of(data: bytes) -> str:
 class Space:
     scope: str = "local"
     mode: str = "lww"
+    home: int = 0
     values: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -226,11 +227,12 @@ class FakeNode:
 
     def _kv_open(self, name: str) -> dict[str, Any]:
         space = self.spaces[name]
-        return {
+        opened = {
             "space": list(self.spaces).index(name),
             "scope": space.scope,
             "mode": space.mode,
         }
+        return {**opened, "home": space.home} if space.home else opened
 
     def _kv_get(self, space: int, key: str) -> dict[str, Any] | None:
         value = self._space(space).values.get(key)
@@ -241,7 +243,11 @@ class FakeNode:
         rest = [key for key in keys if cursor is None or key > cursor]
         return {"keys": rest[:2], "cursor": rest[1] if len(rest) > 2 else None}
 
-    def _kv_put(self, space: int, key: str, value: bytes, ttl_s: float | None) -> dict[str, Any]:
+    def _kv_put(
+        self, space: int, key: str, value: bytes, ttl_s: float | None, if_version: str = ""
+    ) -> dict[str, Any]:
+        held = self._space(space).values.get(key)
+        assert if_version in ("", "0" if held is None else "1")
         self._space(space).values[key] = value
         return {"version": 2}
 

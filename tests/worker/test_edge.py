@@ -14,6 +14,7 @@ from hypothesis import given, strategies as st
 
 from tests.worker.fake_node import FakeNode, Space, cid_of, open_worker
 from worker import edge
+from worker.egress_addresses import parse_networks
 from worker.protocol import (
     BlobDelete,
     BlobKeep,
@@ -52,6 +53,7 @@ async def open_spaces(directory: Path) -> AsyncIterator[FakeNode]:
         node.spaces["local"] = Space(values={"a": b'{"x":1}', "n": b"5", "b1": b"1", "b2": b"2"})
         node.spaces["shared"] = Space(scope="global")
         node.spaces["exact"] = Space(scope="global", mode="cas")
+        node.spaces["far"] = Space(scope="global", mode="cas", home=7, values={"k": b"1"})
         yield node
 
 
@@ -146,12 +148,29 @@ async def test_now_does_not_wait(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_keys_of_another_node_are_read_and_written_now_at_a_version(tmp_path: Path) -> None:
+    async with open_spaces(tmp_path) as node:
+        finished = await node.run(
+            function(
+                "far = edge.kv('far')",
+                "seen = [far.version('none'), far.version('k'), far['k'], far.get('z')]",
+                "written = far.now.put('k', 2, if_version=seen[1])",
+                "return [*seen, written, far['k'], far.now.increment('k')]",
+            )
+        )
+        assert finished.payload == b'["0","1",1,null,"2",2,3]'
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("edge.kv('local')['z']", "KeyError: 'z'"),
         ("edge.kv('nowhere')", "NotFound: edge.kv('nowhere'): not_found"),
         ("edge.kv('shared').increment('n', 1)", "would lose increments"),
+        ("edge.kv('far')['k'] = 1", "node 7 keeps these keys"),
+        ("del edge.kv('far')['k']", "use edge.kv('far').now"),
+        ("edge.kv('far').increment('k')", "use edge.kv('far').now"),
         ("edge.kv('local').increment('a', 1)\n    edge.kv('local')['a']", "not a whole number"),
         ("edge.kv('local').increment('n', 0.5)", "a step is a whole number"),
         ("edge.kv('local')['k' * 257] = 1", "1 to 256 bytes"),
@@ -375,12 +394,16 @@ async def open_server(answer: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
         nursery.cancel_scope.cancel()
 
 
+LOOPBACK = parse_networks("127.0.0.0/8")
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\nX-Made-By: us\r\nConnection: close\r\n\r\n{"a": 1}'
 
 
 @pytest.mark.slow
 async def test_http_reaches_listed_hosts_through_the_agent(tmp_path: Path) -> None:
-    async with open_server(OK) as (port, asked), open_worker(tmp_path) as (node, _):
+    async with (
+        open_server(OK) as (port, asked),
+        open_worker(tmp_path, egress_networks=LOOPBACK) as (node, _),
+    ):
         value = await result(
             node,
             f"r = edge.http('post', 'http://127.0.0.1:{port}/x', json=[1], headers={{'X-Y': 'z'}})",
@@ -394,9 +417,22 @@ async def test_http_reaches_listed_hosts_through_the_agent(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+async def test_http_reaches_no_private_address_though_it_is_listed(tmp_path: Path) -> None:
+    async with open_server(OK) as (port, asked), open_worker(tmp_path) as (node, _):
+        for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0x7f.1", "2130706433"):
+            line = f"edge.http('GET', 'http://{host}:{port}/')"
+            finished = await failure(node, line, egress=[f"{host}:{port}"])
+            assert finished.payload.endswith(b": private_address"), host
+        assert not asked
+
+
+@pytest.mark.slow
 async def test_http_does_not_follow_redirects(tmp_path: Path) -> None:
     moved = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
-    async with open_server(moved) as (port, _), open_worker(tmp_path) as (node, _):
+    async with (
+        open_server(moved) as (port, _),
+        open_worker(tmp_path, egress_networks=LOOPBACK) as (node, _),
+    ):
         lines = f"return edge.http('GET', 'http://127.0.0.1:{port}/').status"
         assert await result(node, lines, egress=["127.0.0.1"]) == 302
 
@@ -426,7 +462,10 @@ async def test_http_does_not_follow_redirects(tmp_path: Path) -> None:
 async def test_http_that_is_not_allowed_or_fails(
     tmp_path: Path, line: str, egress: list[str], problem: str
 ) -> None:
-    async with open_server(OK) as (port, _), open_worker(tmp_path) as (node, _):
+    async with (
+        open_server(OK) as (port, _),
+        open_worker(tmp_path, egress_networks=LOOPBACK) as (node, _),
+    ):
         finished = await failure(node, line.format(port=port), egress=egress)
         assert finished.payload.decode().endswith(f": {problem}")
 
@@ -437,7 +476,7 @@ async def test_http_bounds_time_and_size(tmp_path: Path) -> None:
     async with (
         open_server(endless) as (slow, _),
         open_server(endless + bytes(9 << 20)) as (large, _),
-        open_worker(tmp_path) as (node, _),
+        open_worker(tmp_path, egress_networks=LOOPBACK) as (node, _),
     ):
         allowed = ["127.0.0.1"]
         line = f"edge.http('GET', 'http://127.0.0.1:{slow}/', timeout_s=0.2)"

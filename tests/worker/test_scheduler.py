@@ -10,6 +10,7 @@ from worker.events import (
     Adopt,
     Attach,
     Beat,
+    Begin,
     Cancel,
     Cordon,
     Detach,
@@ -270,6 +271,19 @@ def test_a_worker_held_free_in_vain_is_used_at_once(node: Node) -> None:
     node.sleep(10.0)
     assert leases(node.finish(1, 10)) == [], "held free"
     assert leases(node.attach(2, 2)) == [(2, 20), (1, 12)]
+
+
+def test_a_node_that_goes_on_as_another_start_gives_fences_above_all_before() -> None:
+    node = Node(boot=3)
+    node.attach(7, 4)
+    node.submit(1, 2)
+    node.tell(Begin(9), Begin(4))
+    node.submit(3)
+    assert [node.fence(job) >> 32 for job in (1, 2, 3)] == [3, 3, 9]
+    # A worker that still has an attempt of before goes on with it.
+    node.tell(Detach(7))
+    again = node.attach(7, 4, (1, node.fence(1)))
+    assert not [effect for effect in again if isinstance(effect, Kill)]
 
 
 def test_a_fence_is_the_boot_count_and_a_counter_and_grows_past_restored_ones() -> None:
