@@ -61,12 +61,12 @@ class Attachments:
         send: Send,
         labels: Mapping[str, str],
         *,
-        cordoned: bool = False,
+        hold: events.Cordon | events.Drain | None = None,
     ) -> str:
         """Serve the link of `worker` until it ends; return why it did.
 
-        `labels` are what the operator says of it; they win over its own.  Raises `LinkBroken`,
-        and `TooSlowError` if it does not say Hello.
+        `labels` are what the operator says of it; they win over its own.  `hold` is what keeps
+        jobs from it.  Raises `LinkBroken`, and `TooSlowError` if it does not say Hello.
         """
         link = WorkerLink(worker, receive, send)
         with trio.fail_after(HELLO_TIMEOUT_S):
@@ -80,8 +80,8 @@ class Attachments:
         link.post(protocol.Welcome(protocol.VERSION, worker, self._beat_interval_s))
         offer = msgspec.structs.replace(hello.offer, labels={**hello.offer.labels, **labels})
         self._offers[worker] = offer
-        if cordoned:
-            dispatch.handle(events.Cordon(worker))
+        if hold is not None:
+            dispatch.handle(hold)
         dispatch.handle(events.Attach(worker, offer, tuple(hello.held)))
         dispatch.flush()
         broken: LinkBroken | None = None
@@ -116,9 +116,13 @@ class Attachments:
         if (link := self._dispatch.links.get(worker)) is not None:
             link.close(reason)
 
-    def cordon(self, worker: int, *, cordoned: bool) -> None:
-        """Lease nothing more to `worker`, or lease to it again."""
-        event = events.Cordon(worker) if cordoned else events.Uncordon(worker)
+    def evict(self, worker: int) -> None:
+        """Have all that `worker` holds go elsewhere, at nobody's fault, and forget it for good."""
+        self._dispatch.handle(events.Drain(worker, 0.0))
+        self.remove(worker)
+
+    def hold(self, event: events.Cordon | events.Drain | events.Uncordon) -> None:
+        """Lease nothing more to a worker, or lease to it again."""
         self._dispatch.handle(event)
         self._dispatch.flush()
 

@@ -15,6 +15,8 @@ import msgspec
 from peernode.libp2p_address import parse_address, reachable
 from peernode.mesh_invites import ADDRESSES_MAX
 from storage.errors import InvalidData
+from worker.certificate_pin import pin_of_file
+from worker.config import Policy
 from worker.egress_addresses import parse_networks
 
 ENVIRONMENT_PREFIX = "PEERNODE_"
@@ -42,11 +44,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     signup: Literal["open", "invite"] = "invite"
     workers: int | Literal["auto"] = "auto"
     """Slots of the local worker: `auto` is one a core, 0 is no local worker."""
+    placement: Policy = "spread"
+    """Who gets a job among workers that fit, have room and are liked equally: `spread`, who has
+    most free slots; `pack`, who has fewest."""
     egress_networks: str = ""
     """`NETWORK,...`: private networks, as `10.0.0.0/8`, that functions on the local worker may
     reach where their project lists a host in them."""
     tls: str = ""
-    """`CERT,KEY`: paths of PEM files."""
+    """`CERT,KEY`: paths of PEM files. Workers pin the key, so make a new certificate for the
+    old one where you can."""
     behind_proxy: bool = False
     """A proxy in front ends TLS, so plain HTTP off the loopback is meant."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -142,6 +148,17 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 raise ConfigError(f"announce: {error}; write /dns4/NAME/tcp/PORT") from None
             if not address.port or address != reachable(address):
                 raise ConfigError(f"announce: {written} is nowhere; name an address others reach")
+
+
+def certificate_pin(config: Config) -> str:
+    """Return the pin of this node's certificate; empty without TLS. Raises `ConfigError`."""
+    if not config.tls:
+        return ""
+    path = config.tls.split(",")[0]
+    try:
+        return pin_of_file(Path(path))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"tls: {path}: {error}") from None
 
 
 def load(

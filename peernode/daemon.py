@@ -98,14 +98,16 @@ async def open_daemon(config: Config, clock: Clock) -> AsyncIterator[tuple[Node,
         url = f"{'https' if tls else 'http'}://{shown}:{server.port}"
         door = server
         if tls is not None or not config.on_loopback:
-            # The local worker comes in by a door of its own, without TLS and on the loopback only.
+            # The local worker, and this machine's operator, come in by a door of their own, without
+            # TLS and on the loopback only.
             door = await stack.enter_async_context(
                 http_server.open_server(
                     node.api, "127.0.0.1", 0, _limits(config), on_error=node.log.failed
                 )
             )
         address_file = config.data / ADDRESS_FILE
-        _write_address(address_file, url, node.identity.peer_id)
+        local_url = f"http://127.0.0.1:{door.port}"
+        _write_address(address_file, url, local_url, node.identity.peer_id)
         try:
             if config.slots:
                 if node.lives.opened.is_set():
@@ -161,10 +163,10 @@ async def _open_network(
         )
 
 
-def _write_address(path: Path, url: str, peer_id: str) -> None:
+def _write_address(path: Path, url: str, local_url: str, peer_id: str) -> None:
     temporary = path.with_suffix(".tmp")
-    text = json.dumps({"url": url, "pid": os.getpid(), "peer_id": peer_id})
-    temporary.write_text(text, "utf-8")
+    address = {"url": url, "local_url": local_url, "pid": os.getpid(), "peer_id": peer_id}
+    temporary.write_text(json.dumps(address), "utf-8")
     temporary.replace(path)
 
 

@@ -148,10 +148,7 @@ class Dispatch:
 
     def figures(self, worker: int) -> events.WorkerSnapshot | None:
         """Return what the scheduler knows of `worker`."""
-        for figures in self.scheduler.workers():
-            if figures.worker == worker:
-                return figures
-        return None
+        return self.scheduler.worker(worker)
 
     async def wait_idle(self) -> None:
         """Return when no attempt is out and every outcome that was decided is durable."""

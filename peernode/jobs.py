@@ -151,6 +151,7 @@ class Jobs:
             requires=terms.requires,
             retry=terms.retry,
             timeouts=terms.timeouts,
+            prefers=terms.prefers,
         )
         self._dispatch.handle(events.Submit(job))
         self._dispatch.flush()
@@ -248,6 +249,7 @@ class Jobs:
             requires=terms.requires,
             retry=terms.retry,
             timeouts=terms.timeouts,
+            prefers=terms.prefers,
             priority=lease.priority,
             age_s=max(0.001, (now_ms - request.created_ms) / 1000),
             attempt=lease.attempt - died,

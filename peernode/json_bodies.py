@@ -20,7 +20,7 @@ DEPTH_MAX: Final = 32
 FIELD: Final = re.compile(r"unknown field `(?P<unknown>[^`]*)`|required field `(?P<missing>[^`]*)`")
 
 
-PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`")
+PATH: Final = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`")
 
 
 def check_depth(text: bytes) -> None:

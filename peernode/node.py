@@ -22,7 +22,7 @@ from peernode.calls import Call, number
 from peernode.carrying import Carrying
 from peernode.classes import CLASSES
 from peernode.committer import Committer
-from peernode.config import Config
+from peernode.config import Config, certificate_pin
 from peernode.content import Content, Offload
 from peernode.dispatch import Dispatch
 from peernode.edge_calls import EdgeCalls
@@ -51,6 +51,7 @@ from storage.facts import Fact
 from storage.places import Class
 from storage.store import Batch, Store, Table
 from worker.config import Config as SchedulerConfig
+from worker.events import Drain
 from worker.scheduler import Scheduler
 
 LOGIN_CONCURRENCY_MAX: Final = 2
@@ -157,7 +158,6 @@ class Node:
         self.registry.watch(self._object_changed)
         self.anonymous = Anonymous(RateConfig())
         self.carrying = Carrying(self)
-        self.workers = Workers(store, self.transactions, seams.clock, seams.entropy)
         self.federation = self._join_mesh(seams)
         self._make_jobs(config, seams)
         self.foreign = self._answer_for_others(seams)
@@ -166,10 +166,15 @@ class Node:
         self.api = Api(self, CLASSES, OPERATIONS, self._pages)
 
     def _make_jobs(self, config: Config, seams: Seams) -> None:
-        """Make what takes jobs in and sees them to their end."""
+        """Make what takes jobs in and sees them to their end, and who works on them."""
+        self.workers = Workers(
+            self.store, self.transactions, seams.clock, seams.entropy, certificate_pin(config)
+        )
         self.live = LiveJobs(self.store)
         effects = EdgeCalls(self)
-        scheduler_config = SchedulerConfig(lease_s=config.lease_s, reconnect_s=config.reconnect_s)
+        scheduler_config = SchedulerConfig(
+            lease_s=config.lease_s, reconnect_s=config.reconnect_s, policy=config.placement
+        )
         self.dispatch = Dispatch(
             scheduler=Scheduler(scheduler_config, self.identity.boot),
             store=self.store,
@@ -338,7 +343,7 @@ class Node:
         """Take no new jobs, and give those that run a moment to end."""
         self.jobs.draining = True
         for worker in list(self.dispatch.links):
-            self.attachments.cordon(worker, cordoned=True)
+            self.attachments.hold(Drain(worker))
         with trio.move_on_after(self.config.drain_s):
             await self.dispatch.wait_idle()
 

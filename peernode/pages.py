@@ -221,7 +221,7 @@ async def _attach(node: "Node", websocket: WebSocket) -> None:
             receive,
             send,
             row.labels if row else {},
-            cordoned=row is not None and row.cordoned,
+            hold=node.workers.hold(worker),
         )
     except (LinkBroken, trio.TooSlowError) as error:
         reason = str(error) or "no Hello in time"

@@ -175,6 +175,7 @@ RIGHTS: Final[Mapping[str, Mapping[str, Right]]] = {
         "get": Right(operator=True),
         "set": Right(operator=True),
         "delete": Right(operator=True),
+        "cordon": Right(operator=True),
         "drain": Right(operator=True),
         "resume": Right(operator=True),
         "attach": Right(operator=True),

@@ -11,13 +11,18 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from peernode.calls import Body
-from worker.events import Requires, Retry, Timeouts
+from worker.events import Preference, Requires, Retry, Timeouts
 from worker.protocol import Isolation, Limits, Runtime
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)]
 Bytes = Annotated[int, msgspec.Meta(ge=1, le=1 << 50)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
 Label = Annotated[str, msgspec.Meta(max_length=63)]
+
+LabelPair = Annotated[str, msgspec.Meta(max_length=127, pattern="=")]
+Weight = Annotated[int, msgspec.Meta(ge=-1000, le=1000)]
+PREFERENCES: Final = msgspec.Meta(max_length=16)
+"""Most preferences of one kind. Source: guess; each is looked at for each worker that attaches."""
 
 QUEUE_S_DEFAULT: Final = 86400.0
 MEMORY_STEP_BYTES: Final = 64 << 20
@@ -57,10 +62,23 @@ class RequiresBody(Body, omit_defaults=True, frozen=True, kw_only=True):
     labels: dict[Label, Label] | None = None
 
 
+class PrefersBody(Body, omit_defaults=True, frozen=True, kw_only=True):
+    """What a job likes its worker to have: weights that add up. It never waits for any of it."""
+
+    labels: Annotated[dict[LabelPair, Weight], PREFERENCES] | None = None
+    """By `NAME=VALUE`."""
+    arch: Annotated[dict[Label, Weight], PREFERENCES] | None = None
+    accelerators: Annotated[dict[Label, Weight], PREFERENCES] | None = None
+    """By kind: `cuda`, `rocm`, `npu`, ..."""
+    backends: Annotated[dict[Label, Weight], PREFERENCES] | None = None
+    """By name of the ONNX execution provider."""
+
+
 class TermsBody(Body, omit_defaults=True, frozen=True, kw_only=True):
     """The terms a function or a caller states."""
 
     requires: RequiresBody | None = None
+    prefers: PrefersBody | None = None
     limits: LimitsBody | None = None
     retry: RetryBody | None = None
     isolation: Isolation | None = None
@@ -75,6 +93,7 @@ class Terms:
     timeouts: Timeouts
     limits: Limits
     isolation: Isolation
+    prefers: tuple[Preference, ...]
 
 
 _ENCODE = msgspec.json.Encoder(order="deterministic").encode
@@ -134,7 +153,23 @@ def resolve(runtime: Runtime, function_terms: bytes, caller_terms: bytes) -> Ter
         ),
         Limits(**worker_limits),
         isolation,
+        _preferences(_merge(function.prefers, caller.prefers, PrefersBody)),
     )
+
+
+def _preferences(prefers: PrefersBody) -> tuple[Preference, ...]:
+    """Return preferences in an order of their own; those that weigh nothing are left out."""
+    weights = (
+        [Preference("label", pair, weight) for pair, weight in (prefers.labels or {}).items()]
+        + [Preference("arch", arch, weight) for arch, weight in (prefers.arch or {}).items()]
+        + [
+            Preference("accelerator", x, weight)
+            for x, weight in (prefers.accelerators or {}).items()
+        ]
+        + [Preference("backend", name, weight) for name, weight in (prefers.backends or {}).items()]
+    )
+    kept = [preference for preference in weights if preference.weight]
+    return tuple(sorted(kept, key=lambda one: (one.kind, one.value)))
 
 
 def _rounded(size_bytes: int) -> int:

@@ -5,6 +5,9 @@ registers the public key that the worker made for itself, and burns the token; f
 worker proves that it holds the key with a signed, dated proof (see `prove`).  The node's own local
 worker is a child process with a secret that lives as long as the process.
 
+A node that speaks TLS puts the pin of its certificate into each token (`worker.certificate_pin`):
+the worker then knows its node without any authority.
+
 Workers never leave their node: nothing here becomes a record.
 """
 
@@ -23,6 +26,7 @@ from storage import ids, signing
 from storage.clock import Clock, Entropy
 from storage.errors import InvalidData
 from storage.store import Store, Table
+from worker.events import Cordon, Drain
 
 TOKEN_PREFIX: Final = "pnw1"  # noqa: S105  (not a secret)
 PROOF_PREFIX: Final = "pnk1"
@@ -30,6 +34,9 @@ SECRET_SIZE_BYTES: Final = 32
 PROOF_AGE_MAX_MS: Final = 60_000
 """How far a proof's date may be from the node's clock. Source: clocks set by NTP, with room."""
 PROOF_KIND: Final = "worker-attach"
+DRAIN_MIN_S: Final = 1.0
+"""What a worker that comes back after its drain's deadline has left to hand in what it finished.
+Source: guess; that comes with its first messages."""
 WORKERS_MAX: Final = 10_000
 """Most workers of a node. Source: guess."""
 
@@ -45,6 +52,9 @@ class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
     """Of the unburnt token; empty once a key is registered."""
     public_key: bytes = b""
     cordoned: bool = False
+    draining: bool = False
+    drain_until_ms: int | None = None
+    """When what it still runs goes elsewhere. Wall clock."""
     local: bool = False
 
 
@@ -83,12 +93,18 @@ class Workers:
     """Rows of workers, and who is attached."""
 
     def __init__(
-        self, store: Store, transactions: Transactions, clock: Clock, entropy: Entropy
+        self,
+        store: Store,
+        transactions: Transactions,
+        clock: Clock,
+        entropy: Entropy,
+        certificate_pin: str = "",
     ) -> None:
         self._store = store
         self._transactions = transactions
         self._clock = clock
         self._entropy = entropy
+        self._certificate_pin = certificate_pin
         self._rows: dict[int, WorkerRow] = {}
         self._local_secrets: dict[int, bytes] = {}
         self._proof_ms: dict[int, int] = {}
@@ -108,6 +124,18 @@ class Workers:
         """Return what is kept of `worker`."""
         return self._rows.get(worker)
 
+    def hold(self, worker: int) -> Cordon | Drain | None:
+        """Return what the operator wants kept from `worker`, as the scheduler is told."""
+        row = self._rows.get(worker)
+        if row is None or not row.cordoned:
+            return None
+        if not row.draining:
+            return Cordon(worker)
+        if row.drain_until_ms is None:
+            return Drain(worker)
+        left_s = (row.drain_until_ms - self._clock.wall_ms()) / 1000
+        return Drain(worker, max(left_s, DRAIN_MIN_S))
+
     async def create(
         self, worker: int, name: str, labels: dict[str, str], *, local: bool = False
     ) -> str:
@@ -123,7 +151,7 @@ class Workers:
             local=local,
         )
         await self._transactions.run(lambda transaction: self._put(transaction, worker, row))
-        return "" if local else token(worker, secret)
+        return "" if local else token(worker, secret, self._certificate_pin)
 
     async def change(
         self, worker: int, check: Callable[[WorkerRow], None] | None = None, **changes: Any

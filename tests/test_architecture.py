@@ -27,6 +27,7 @@ MAY_IMPORT = {
 HOMES: dict[str, tuple[str, ...]] = {
     "blake3": ("gossip/sync_index.py",),
     "cbor2": ("storage/codec.py", "worker/runtimes/python_child.py"),
+    "cryptography": ("worker/certificate_pin.py",),
     "google": ("gossip/wire.py",),
     "httptools": ("peernode/http_*.py",),
     "httpx": ("peernode/client/*.py", "worker/egress.py", "worker/egress_transport.py"),

@@ -35,6 +35,18 @@ def test_every_problem_is_documented_with_its_status() -> None:
         assert f"| `{code}` | {status} | {title} | {again} |" in text
 
 
+def test_every_reason_why_a_job_waits_is_documented() -> None:
+    text = (ROOT / "docs" / "problems.md").read_text("utf-8")
+    code = re.compile(r"""(?:code=|add\(|miss\()"(\w+)\"""")
+    found = {
+        name
+        for module in ("reasons", "capabilities")
+        for name in code.findall((ROOT / "worker" / f"{module}.py").read_text("utf-8"))
+    }
+    assert len(found) > 15
+    assert not [name for name in sorted(found) if f"`{name}`" not in text]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     for target in LINK.findall(document.read_text("utf-8")):

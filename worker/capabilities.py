@@ -20,9 +20,9 @@ GPU_KINDS: Final = frozenset({"gpu", "cuda", "rocm", "metal", "directml"})
 def gpu_memories_bytes(offer: Offer) -> list[int]:
     """Return the memory of each GPU of the worker, least first, in bytes."""
     return sorted(
-        int(accelerator.get("memory_bytes", 0))
+        accelerator.memory_bytes
         for accelerator in offer.accelerators
-        if str(accelerator.get("kind", "")).lower() in GPU_KINDS
+        if accelerator.kind.lower() in GPU_KINDS
     )
 
 

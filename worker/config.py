@@ -5,6 +5,9 @@ wants another world passes another `Config`.
 """
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Policy: TypeAlias = Literal["spread", "pack"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,18 @@ class Config:
     """Weight of the newest run time in a program's mean. Source: RFC 6298, section 2."""
 
     programs_max: int = 4096
-    """Most programs whose run times are remembered. Source: guess; 0.5 MB."""
+    """Most programs whose run times are remembered. Source: guess; 2 MB."""
+
+    classes_max: int = 16
+    """Most classes of workers whose run times are remembered for each program. Source: guess; as
+    many kinds of machines as one node has."""
+
+    preferences_max: int = 256
+    """Most distinct preferences whose weights are remembered. Source: guess; one a function."""
+
+    policy: Policy = "spread"
+    """Who gets a job among workers that fit, have room, and are liked equally: `spread`, who has
+    most free slots; `pack`, who has fewest, so that others stay empty."""
 
     poison_workers: int = 2
     """A job that ran on this many different workers when they were lost is poisoned.
@@ -72,8 +86,16 @@ class Config:
         for name in ("grace_s", "prefetch_s", "prefetch_max", "overtake_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
-        for name in ("programs_max", "poison_workers", "queues_max"):
+        for name in (
+            "programs_max",
+            "classes_max",
+            "preferences_max",
+            "poison_workers",
+            "queues_max",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if self.policy not in ("spread", "pack"):
+            raise ValueError("policy must be spread or pack")
         if not 0 < self.estimate_weight <= 1:
             raise ValueError("estimate_weight must be greater than 0 and at most 1")

@@ -22,7 +22,17 @@ Cause = Literal["error", "timeout", "limit", "lost"]
 """Why an attempt ended badly, in the words of `retry.on`."""
 
 
-class Requires(msgspec.Struct, frozen=True, kw_only=True):
+class Preference(msgspec.Struct, frozen=True, cache_hash=True):
+    """Something a job likes its worker to have."""
+
+    kind: Literal["label", "arch", "accelerator", "backend"]
+    value: str
+    """A label as `NAME=VALUE`; an accelerator's kind; the name of an ONNX execution provider."""
+    weight: int
+    """Negative: it likes it not to."""
+
+
+class Requires(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """What a job needs of a worker. Interned by the caller: equal needs are one object."""
 
     runtime: Runtime = "python"
@@ -70,6 +80,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     requires: Requires
     retry: Retry
     timeouts: Timeouts
+    prefers: tuple[Preference, ...] = ()
+    """What it would like besides what it requires."""
     priority: int = 0
     """Higher first; equal priorities in the order of submission."""
     age_s: float = 0.0
@@ -192,13 +204,24 @@ class Reprioritise(msgspec.Struct, frozen=True):
 
 
 class Cordon(msgspec.Struct, frozen=True):
-    """Lease nothing more to this worker, and take back what has not started (drain)."""
+    """Lease nothing more to this worker; what it holds stays there. Ends a drain."""
 
     worker: int
 
 
+class Drain(msgspec.Struct, frozen=True):
+    """Lease nothing more to this worker, and take back what has not started.
+
+    What still runs there after `deadline_s` goes elsewhere, at nobody's fault; `None`: it runs to
+    its end.
+    """
+
+    worker: int
+    deadline_s: float | None = None
+
+
 class Uncordon(msgspec.Struct, frozen=True):
-    """Lease to this worker again."""
+    """Lease to this worker again: the end of `Cordon` and `Drain`."""
 
     worker: int
 
@@ -224,6 +247,7 @@ Input: TypeAlias = (
     | Cancel
     | Reprioritise
     | Cordon
+    | Drain
     | Uncordon
     | Tick
 )
@@ -267,7 +291,7 @@ class Requeue(msgspec.Struct, frozen=True):
     """Fence of the attempt that is over."""
     lost_on: tuple[int, ...]
     cause: str
-    """A `Cause`, or `returned`, or `node_restart`."""
+    """A `Cause`, or `returned`, `drained`, or `node_restart`."""
     delay_s: float
 
 
@@ -342,6 +366,8 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     worker: int
     attached: bool
     cordoned: bool
+    draining: bool
+    """Cordoned, and what it holds is to go."""
     silent: bool
     """Attached, but its leases ran out: it was not heard of."""
     slots: int
@@ -354,29 +380,3 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Those of them that wait there for a slot."""
     since_s: float
     """Monotonic time of its last attach or detach."""
-
-
-class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of the moment; counters with `_total` since the node started."""
-
-    queued: int
-    """Jobs that wait, those in backoff included."""
-    backing_off: int
-    leased: int
-    """Jobs held by workers, running ones not included."""
-    running: int
-    settling: int
-    queues: int
-    """Distinct `Requires` among waiting jobs, and some that were."""
-    programs: int
-    """Programs with a measured run time."""
-    deadlines: int
-    workers: int
-    workers_attached: int
-    slots: int
-    """Of attached workers."""
-    slots_free: int
-    leases_total: int
-    recalls_total: int
-    requeues_total: int
-    settles_total: int

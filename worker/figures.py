@@ -1,9 +1,37 @@
 """The scheduler's state as values to read: of a job, of a worker, of everything."""
 
+import msgspec
+
 from worker.attempts import Entry
-from worker.events import Snapshot, Statistics, WorkerSnapshot
+from worker.events import Snapshot, WorkerSnapshot
 from worker.ledger import Ledger
 from worker.roster import Worker
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures of the moment; counters with `_total` since the node started."""
+
+    queued: int
+    """Jobs that wait, those in backoff included."""
+    backing_off: int
+    leased: int
+    """Jobs held by workers, running ones not included."""
+    running: int
+    settling: int
+    queues: int
+    """Distinct `Requires` among waiting jobs, and some that were."""
+    programs: int
+    """Programs with a measured run time."""
+    deadlines: int
+    workers: int
+    workers_attached: int
+    slots: int
+    """Of attached workers."""
+    slots_free: int
+    leases_total: int
+    recalls_total: int
+    requeues_total: int
+    settles_total: int
 
 
 def snapshot(entry: Entry) -> Snapshot:
@@ -27,6 +55,7 @@ def worker_snapshot(worker: Worker) -> WorkerSnapshot:
         worker=worker.worker,
         attached=worker.attached,
         cordoned=worker.cordoned,
+        draining=worker.draining,
         silent=worker.silent,
         slots=worker.slots,
         free_slots=worker.free_slots,

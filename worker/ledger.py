@@ -132,6 +132,13 @@ class Ledger:
             if held.started_at_s is None and not held.recalled:
                 self.recall(entry)
 
+    def give_up(self, worker: Worker) -> None:
+        """Have all that a worker holds go elsewhere: an operator's wish, and nobody's fault."""
+        for entry in worker.drop():
+            if worker.attached:
+                self.out.append(Kill(worker.worker, entry.job.job, entry.fence, "drained"))
+            self.requeue(entry, "drained", counts=False)
+
     def dequeue(self, entry: Entry) -> None:
         """Let a queued job wait no longer."""
         if entry.place is None:

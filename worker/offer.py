@@ -3,15 +3,17 @@
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from worker.accelerators import measure_accelerators
+from worker.benchmark import measure_speed, processor_name
 from worker.protocol import Offer
 
 BACKENDS_FILE: Final = "backends.json"
@@ -40,6 +42,11 @@ def measure_offer(slots: int, directory: Path, labels: Mapping[str, str] | None 
         accelerators=measure_accelerators(),
         labels=dict(labels or {}),
         python=platform.python_version(),
+        pythons=pythons(os.environ.get("PATH", "")),
+        wasm_engine=wasm_engine(),
+        processor=processor_name(),
+        system=platform.system(),
+        speed_rounds_per_s=measure_speed(directory),
         software=SOFTWARE,
     )
 
@@ -86,31 +93,20 @@ def measure_backends(directory: Path) -> list[str]:
     return backends
 
 
-def measure_accelerators() -> list[dict[str, Any]]:
-    """Return this machine's accelerators: `{kind, name, memory_bytes}` each. NVIDIA's only."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    try:
-        done = subprocess.run(
-            [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=MEASURE_TIMEOUT_S,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return parse_accelerators(done.stdout)
+def wasm_engine() -> str:
+    """Return name and version of the WASM engine that is installed, or ""."""
+    with suppress(PackageNotFoundError):
+        return f"wasmtime {version('wasmtime')}"
+    return ""
 
 
-def parse_accelerators(table: str) -> list[dict[str, Any]]:
-    """Return the rows that `nvidia-smi` printed: name, and memory in MiB."""
-    found = []
-    for row in table.splitlines():
-        name, _, size = row.rpartition(",")
-        with suppress(ValueError):
-            memory = int(size) * 1024 * 1024
-            found.append({"kind": "cuda", "name": name.strip(), "memory_bytes": memory})
-    return found
+def pythons(path: str) -> list[str]:
+    """Return the Python versions on `path` (the variable `PATH`), lowest first, as `3.11`."""
+    found: set[int] = set()
+    for directory in path.split(os.pathsep):
+        with suppress(OSError):
+            for entry in os.scandir(directory or "."):
+                minor = entry.name.removeprefix("python3.")
+                if entry.name.startswith("python3.") and minor.isdigit() and len(minor) < 4:
+                    found.add(int(minor))
+    return [f"3.{minor}" for minor in sorted(found)]

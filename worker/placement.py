@@ -4,7 +4,9 @@ Rules, in this order:
 
 * A job goes to a worker that fits it (`worker.capabilities`) and has room now.
 * Among jobs that fit a worker: higher priority first, then the order of submission.
-* Among workers with room for a job: most free slots first; then the one that attached first.
+* Among workers with room for a job: the one that weighs most by what it prefers; then one of a
+  class that runs its program faster, once that was measured; then by policy, most free slots
+  (`spread`) or fewest (`pack`); then the faster machine; then the one that attached first.
 * No room is left unused while a job that fits it waits, so a job that needs little may overtake one
   that needs more than is free.  Once the first job in order has been overtaken for `overtake_s`,
   one worker is held free for it (backfilling with a reservation for the first job: EASY, Lifka
@@ -21,15 +23,21 @@ workers when a queue was empty.  Jobs leave queues here; leases are made by the 
 """
 
 from collections.abc import Iterator
+from typing import Final, TypeAlias
 
 from worker.attempts import Attempt, Entry, held_of, precedes
 from worker.capabilities import match
 from worker.config import Config
 from worker.estimates import Estimates
-from worker.events import Requires
+from worker.events import Preference, Requires
+from worker.preferences import weigh
 from worker.protocol import Offer
 from worker.queue import Queue
 from worker.roster import Worker
+
+Merit: TypeAlias = tuple[bool, int, int, int, int]
+"""Has room now, weight, rank, room by policy, speed: greater is better."""
+_NO_MERIT: Final[Merit] = (False, 0, 0, 0, 0)
 
 
 class Placement:
@@ -40,7 +48,11 @@ class Placement:
         self.workers: dict[int, Worker] = {}
         """In the order in which they attached (last)."""
         self.queues: dict[Requires, Queue] = {}
-        self.estimates = Estimates(config.estimate_weight, config.programs_max)
+        self.estimates = Estimates(config.estimate_weight, config.programs_max, config.classes_max)
+        self._spreads = self._plain = config.policy == "spread"
+        """Free slots decide alone: no other policy, and one class of workers at most."""
+        self._weights: dict[tuple[Preference, ...], dict[int, int]] = {}
+        """Preferences -> worker -> its weight. A few are remembered: most jobs share theirs."""
         self._queues_sweep = config.queues_max
         self.ahead: dict[int, Worker] = {}
         """Workers where leases wait for a slot, or did when last looked at."""
@@ -52,6 +64,7 @@ class Placement:
         self.leave(worker)
         self.workers[worker.worker] = worker
         worker.re_offer(offer)
+        self._look_at_classes()
         for queue in self.queues.values():
             self._match(queue, worker)
 
@@ -63,6 +76,31 @@ class Placement:
         worker.waiting.clear()
         for queue in self.queues.values():
             queue.workers.pop(worker.worker, None)
+        for weights in self._weights.values():
+            weights.pop(worker.worker, None)
+        self._look_at_classes()
+
+    def _look_at_classes(self) -> None:
+        classes = {worker.class_name for worker in self.workers.values()}
+        self._plain = self._spreads and len(classes) < 2
+
+    def _weights_for(self, prefers: tuple[Preference, ...]) -> dict[int, int]:
+        """Return what workers weigh for jobs with these preferences, as far as was asked."""
+        weights = self._weights.get(prefers)
+        if weights is None:
+            if len(self._weights) >= self._config.preferences_max:
+                self._weights.clear()
+            weights = self._weights[prefers] = {}
+        return weights
+
+    def _weight(
+        self, weights: dict[int, int], prefers: tuple[Preference, ...], worker: Worker
+    ) -> int:
+        weight = weights.get(worker.worker)
+        if weight is None:
+            assert worker.offer is not None
+            weight = weights[worker.worker] = weigh(prefers, worker.offer)
+        return weight
 
     def unreserve(self, worker: Worker) -> None:
         """A worker is not held free any more."""
@@ -147,6 +185,32 @@ class Placement:
 
     def worker_for(self, queue: Queue, now: float) -> Worker | None:
         """Return the worker that is to have the first job of this queue now."""
+        assert queue.first is not None
+        job = queue.first.job
+        if self._plain and not job.prefers:
+            return self._roomiest(queue, now)
+        weights = self._weights_for(job.prefers) if job.prefers else None
+        # A class that was not measured yet is tried as if it were the fastest.
+        ranks = self.estimates.ranks(job.program, self._config.prefetch_s)
+        least = min(ranks.values()) if ranks is not None else 0
+        best, best_merit = None, _NO_MERIT
+        for worker in queue.workers.values():
+            if not worker.open or (worker.free_slots < queue.cpu and not worker.turning):
+                continue
+            room = worker.free_slots - len(worker.prefetched)
+            merit = (
+                worker.fits(queue),
+                0 if weights is None else self._weight(weights, job.prefers, worker),
+                0 if ranks is None else -ranks.get(worker.class_name, least),
+                room if self._spreads else -room,
+                worker.speed,
+            )
+            if (best is None or merit > best_merit) and self.next_for(worker, now) is queue:
+                best, best_merit = worker, merit
+        return best
+
+    def _roomiest(self, queue: Queue, now: float) -> Worker | None:
+        """Return the worker with the most room: the usual case, where workers are alike."""
         best: Worker | None = None
         for worker in queue.workers.values():
             if not worker.open or (worker.free_slots < queue.cpu and not worker.turning):
@@ -156,6 +220,14 @@ class Placement:
             if self.next_for(worker, now) is queue:
                 best = worker
         return best
+
+    def rivals(self, queue: Queue) -> list[Queue]:
+        """Return the queues whose jobs some worker may have that fits this one, itself included."""
+        return [
+            other
+            for other in self.queues.values()
+            if other is queue or any(number in other.workers for number in queue.workers)
+        ]
 
     def _may_overtake(self, worker: Worker, best: Queue, fitting: Queue | None, now: float) -> bool:
         """Whether a job that fits now may go before the first one, which does not."""
@@ -269,6 +341,12 @@ class Placement:
             if queue.reserved is not None:
                 assert queue.reserved.reserved is queue
                 assert queue.first is not None
+        assert len(self._weights) <= self._config.preferences_max
+        for prefers, weights in self._weights.items():
+            for number, weight in weights.items():
+                offer = self.workers[number].offer
+                assert offer is not None
+                assert weight == weigh(prefers, offer), "weights are of the last offer"
         for worker in self.workers.values():
             worker.check()
             assert all(queue.first is not None for queue in worker.waiting)

@@ -22,13 +22,15 @@ from worker.egress_addresses import parse_networks
 from worker.link import LinkRefused
 from worker.offer import measure_offer
 from worker.process_tree import become_subreaper
-from worker.websocket_link import open_websocket_link
+from worker.websocket_link import check_address, open_websocket_link
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a worker in this process; return the exit status (0 when it was told to stop)."""
     parser = argparse.ArgumentParser(prog="python -m worker.agent", description="A worker.")
-    parser.add_argument("--url", required=True, help="ws[s]://HOST:PORT/worker/ID/attach")
+    parser.add_argument(
+        "--url", required=True, help="ws://127.0.0.1:PORT/worker/ID/attach, or wss://HOST..."
+    )
     parser.add_argument(
         "--token-file", required=True, dest="token_path", help="a file with the token, - for stdin"
     )
@@ -48,6 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
         help="end when the standard input ends: the parent holds its other end",
     )
     given = parser.parse_args(arguments)
+    try:
+        check_address(given.url)
+    except ValueError as unusable:
+        parser.error(f"--url: {unusable}")
     token = _read_token(given.token_path)
     labels = dict(label.split("=", 1) for label in given.label if "=" in label)
     offer = measure_offer(given.slots, given.directory, labels)

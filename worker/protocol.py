@@ -14,9 +14,12 @@ Function inputs and results travel as opaque JSON text (bytes), never as CBOR va
 floats, which the deterministic subset that records use has no place for.
 
 Limits: `Limits` below; every one is checked by the receiver.
+
+`docs/worker-protocol.md` says all of this to who writes a worker in another language; a test
+compares the two.
 """
 
-from typing import Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -49,28 +52,59 @@ ErrorCode = Literal[
 ]
 
 
+Word = Annotated[str, msgspec.Meta(max_length=256)]
+Words = Annotated[list[Word], msgspec.Meta(max_length=64)]
+Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 60)]
+"""What an offer is made of. Source: guess; ten times what a machine says, and sums stay small."""
+
+
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Base of all messages: an array whose first element is the kind."""
 
 
-class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a worker measured about its machine. Travels as a map, so that it can grow."""
+class Accelerator(msgspec.Struct, frozen=True, kw_only=True):
+    """One accelerator of a machine. Travels as a map that may grow, as `Offer` does."""
 
-    slots: int
+    kind: Word
+    """`cuda`, `rocm`, `intel`, `npu`, `tpu`, ...; what counts as a GPU: `worker.capabilities`."""
+    name: Word = ""
+    memory_bytes: Size = 0
+    """0: not known, or the machine's own."""
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker measured about its machine.
+
+    Travels as a map, so that it can grow: who reads it ignores names it does not know, and what is
+    missing has the default here.
+    """
+
+    slots: Annotated[int, msgspec.Meta(ge=0, le=4096)]
     """Jobs it runs at once."""
-    cores: int
-    memory_bytes: int
-    arch: str
-    runtimes: list[str]
-    isolation: list[str]
+    cores: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
+    memory_bytes: Size
+    arch: Word
+    """As `uname -m` has it: `x86_64`, `aarch64`, ..."""
+    runtimes: Words
+    isolation: Words
     """Levels this worker can give, of `wasm`, `sandbox`, `process`."""
-    backends: list[str] = []
+    backends: Words = []
     """ONNX execution providers, best first; empty where inference is not installed."""
-    accelerators: list[dict[str, Any]] = []
-    """`{kind, name, memory_bytes}` each."""
-    labels: dict[str, str] = {}
-    python: str = ""
-    software: str = ""
+    accelerators: Annotated[list[Accelerator], msgspec.Meta(max_length=64)] = []
+    labels: Annotated[dict[Word, Word], msgspec.Meta(max_length=64)] = {}
+    python: Word = ""
+    """Version of the interpreter that runs Python functions."""
+    pythons: Words = []
+    """Versions of all interpreters on the machine, as `3.11`."""
+    wasm_engine: Word = ""
+    """Name and version; empty where none is installed."""
+    processor: Word = ""
+    """Its name, for people."""
+    system: Word = ""
+    """Operating system, as `uname -s` has it."""
+    speed_rounds_per_s: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] = 0
+    """Of one core, in rounds of `worker.benchmark`; 0: not measured."""
+    software: Word = ""
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -2,9 +2,9 @@
 
 Codes of `Reason`, those without a worker first: `backoff`, `behind`, `no_worker`; for each worker
 what it lacks (`runtime`, `isolation`, `arch`, `cpu`, `memory`, `gpu`, `gpu_memory`, `label`), what
-keeps it from taking any job (`disconnected`, `silent`, `cordoned`, `returning`), and what is in use
-(`slots_taken`, `memory_taken`, `gpus_taken`, `reserved`).  A job that waits has at least one: if a
-worker had none of its own, the job would have been leased to it.
+keeps it from taking any job (`disconnected`, `silent`, `cordoned`, `draining`, `returning`), and
+what is in use (`slots_taken`, `memory_taken`, `gpus_taken`, `reserved`).  A job that waits has at
+least one: if a worker had none of its own, the job would have been leased to it.
 """
 
 from msgspec.structs import replace
@@ -42,12 +42,7 @@ def _ahead(entry: Entry, queue: Queue | None, placement: Placement) -> int:
     """Count the jobs served before this one by any worker that fits it."""
     if queue is None:
         return 0
-    rivals = [
-        other
-        for other in placement.queues.values()
-        if other is queue or any(number in other.workers for number in queue.workers)
-    ]
-    return sum(other.ahead(entry) for other in rivals)
+    return sum(other.ahead(entry) for other in placement.rivals(queue))
 
 
 def _reasons_of(worker: Worker, requires: Requires, queue: Queue | None) -> list[Reason]:
@@ -63,7 +58,9 @@ def _reasons_of(worker: Worker, requires: Requires, queue: Queue | None) -> list
         add("disconnected", "is not connected")
     if worker.silent:
         add("silent", "has not been heard of for too long")
-    if worker.cordoned:
+    if worker.draining:
+        add("draining", "is draining: it gets no new jobs")
+    elif worker.cordoned:
         add("cordoned", "is cordoned: it gets no new jobs")
     if worker.paused:
         add("returning", "gave a job back and has not called for more")

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from worker.attempts import Attempt, Entry
 from worker.capabilities import gpu_memories_bytes, gpus
 from worker.deadlines import Timer
+from worker.estimates import class_of, speed_of
 from worker.protocol import Offer
 from worker.queue import Queue
 
@@ -25,7 +26,10 @@ class Worker:
 
     __slots__ = (
         "attached",
+        "class_name",
         "cordoned",
+        "drain_at_s",
+        "draining",
         "free_gpus",
         "free_memory_bytes",
         "free_slots",
@@ -41,6 +45,7 @@ class Worker:
         "since_s",
         "slots",
         "slotted",
+        "speed",
         "timer",
         "turning",
         "waiting",
@@ -53,8 +58,16 @@ class Worker:
         self.worker = worker
         self.offer: Offer | None = None
         """`None`: not seen since the node started."""
+        self.class_name = ""
+        """See `worker.estimates`."""
+        self.speed = 0
+        """Doublings of its machine's speed."""
         self.attached = False
         self.cordoned = False
+        self.draining = False
+        """Cordoned, and what has not started is asked back."""
+        self.drain_at_s: float | None = None
+        """When what it still holds goes elsewhere; `None`: never, or that is done."""
         self.silent = False
         """Its leases ran out: nothing was heard of it for so long."""
         self.paused = False
@@ -99,6 +112,8 @@ class Worker:
         """Take the offer of a new link, and start without leases."""
         self.offer = offer
         self.slots = offer.slots
+        self.class_name = class_of(offer)
+        self.speed = speed_of(offer)
         self._reset()
 
     def drop(self) -> list[Entry]:
@@ -217,6 +232,8 @@ class Worker:
         assert all(attempt.slotted for attempt in held[: len(self.slotted)])
         assert not any(attempt.slotted for attempt in held[len(self.slotted) :])
         assert all(attempt.worker == self.worker for attempt in held)
+        assert self.cordoned or not self.draining
+        assert self.draining or self.drain_at_s is None
         closed = self.cordoned or self.silent or self.paused
         assert self.open == (self.attached and not closed)
         if self.prefetched:

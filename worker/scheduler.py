@@ -21,7 +21,8 @@ Rules:
   *settling*: its slot is free, and nothing about it can change.
 * What counts: an attempt that ran, or may have (it had a slot), and was lost with its worker counts
   as an attempt and against that worker; `poison_workers` of them end the job.  A lease given back,
-  a lease that waited for a slot when its worker was lost, and a restart of the node count nothing.
+  a lease that waited for a slot when its worker was lost, what runs past the deadline of a drain,
+  and a restart of the node count nothing.
 * A failure is tried again when `retry.on` names its cause and attempts are left, after a wait that
   doubles (no jitter: leases go only where there is room, so retries cannot stampede).
 * `queue_s` limits one wait: from submission, or from the end of an attempt that ran.  `total_s`
@@ -48,6 +49,7 @@ from worker.events import (
     Cancel,
     Cordon,
     Detach,
+    Drain,
     Effect,
     Finish,
     Heartbeat,
@@ -64,13 +66,13 @@ from worker.events import (
     Settled,
     Snapshot,
     Start,
-    Statistics,
     Submit,
     Tick,
     Uncordon,
     Withdraw,
     WorkerSnapshot,
 )
+from worker.forecast import starts_in_s
 from worker.ledger import BOOT_SHIFT, Ledger
 from worker.protocol import ErrorCode, Held
 from worker.reasons import reasons
@@ -134,6 +136,8 @@ class Scheduler:
                 self._remove(worker)
             case Cordon(worker):
                 self._cordon(worker)
+            case Drain(worker, deadline_s):
+                self._drain(worker, deadline_s)
             case Uncordon(worker):
                 self._uncordon(worker)
             case _:
@@ -276,7 +280,7 @@ class Scheduler:
             return
         held = held_of(entry)
         held.finished = True
-        ledger.placement.estimates.measure(entry.job.program, max(0.0, run_s))
+        ledger.placement.estimates.measure(entry.job.program, max(0.0, run_s), worker.class_name)
         worker.remove(entry, held, ledger.now)
         if error is None:
             ledger.settle(entry, "succeeded", worker=number)
@@ -322,7 +326,7 @@ class Scheduler:
         worker.attached = True
         worker.set_open()
         ledger.deadlines.set(worker, ledger.now + ledger.config.lease_s)
-        if worker.cordoned:
+        if worker.draining:
             ledger.recall_unstarted(worker)
         ledger.fill(worker)
 
@@ -393,15 +397,31 @@ class Scheduler:
         ledger = self._ledger
         worker = ledger.worker(number)
         worker.cordoned = True
+        worker.draining = False
+        worker.drain_at_s = None
         ledger.close(worker)
+
+    def _drain(self, number: int, deadline_s: float | None) -> None:
+        ledger = self._ledger
+        worker = ledger.worker(number)
+        worker.cordoned = worker.draining = True
+        worker.drain_at_s = None
+        ledger.close(worker)
+        if deadline_s is not None and deadline_s <= 0:
+            ledger.give_up(worker)
+            return
         if worker.attached:
             ledger.recall_unstarted(worker)
+        if deadline_s is not None:
+            worker.drain_at_s = ledger.now + deadline_s
+            ledger.deadlines.set(worker, worker.drain_at_s)
 
     def _uncordon(self, number: int) -> None:
         ledger = self._ledger
         worker = ledger.workers.get(number)
         if worker is not None:
-            worker.cordoned = False
+            worker.cordoned = worker.draining = False
+            worker.drain_at_s = None
             worker.set_open()
             ledger.fill(worker)
 
@@ -439,6 +459,12 @@ class Scheduler:
     def _worker_due(self, worker: Worker) -> None:
         ledger = self._ledger
         config, now = ledger.config, ledger.now
+        if worker.drain_at_s is not None:
+            if now >= worker.drain_at_s:
+                worker.drain_at_s = None
+                ledger.give_up(worker)
+            else:
+                ledger.deadlines.set(worker, worker.drain_at_s)
         if not worker.attached:
             if now >= worker.window_until_s:
                 for entry in worker.drop():
@@ -477,11 +503,23 @@ class Scheduler:
             return []
         return reasons(entry, self._ledger.placement, now)
 
+    def starts_in_s(self, job: int, now: float) -> float | None:
+        """Return in how many seconds a job that waits is expected to start; `None`: unknown."""
+        entry = self._ledger.jobs.get(job)
+        if entry is None or entry.settling or entry.held is not None:
+            return None
+        return starts_in_s(entry, self._ledger.placement, now)
+
+    def worker(self, number: int) -> WorkerSnapshot | None:
+        """Return a worker that is attached or may come back."""
+        worker = self._ledger.workers.get(number)
+        return figures.worker_snapshot(worker) if worker is not None else None
+
     def workers(self) -> list[WorkerSnapshot]:
         """Return all workers that are attached or may come back, in the order they attached."""
         return [figures.worker_snapshot(worker) for worker in self._ledger.workers.values()]
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> figures.Statistics:
         """Return figures of the moment. Costs time in proportion to the workers."""
         return figures.statistics(self._ledger)
 

@@ -4,8 +4,12 @@
 trio's, with TLS where the address says so; wsproto speaks the protocol.  A dead network shows by
 the kernel's own means (`TCP_USER_TIMEOUT` on what we send, keep-alive when nothing is sent), so no
 message has to wait for a pong.
+
+Whom it reaches is known before it says who it is: by the certificate's pin where there is one
+(`worker.certificate_pin`), else by the system's authorities.  Plain HTTP is for the loopback only.
 """
 
+import ipaddress
 import socket
 import ssl
 from collections.abc import Sequence
@@ -27,6 +31,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
+from worker.certificate_pin import pin_of, pinned_context
 from worker.link import (
     LinkBroken,
     LinkClosed,
@@ -52,6 +57,33 @@ REFUSALS: Final = frozenset({401, 403, 404, 410, 421, 426})
 
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+
+class WrongCertificate(LinkClosed):
+    """Somebody else than the node answered, or the node has another key; nothing was said."""
+
+
+def check_address(url: str, pin: str = "") -> None:
+    """Raise `ValueError` if a worker may not attach there: `pin` is that of its node, or empty."""
+    parts = urlsplit(url)
+    if parts.hostname is None or parts.scheme not in ("ws", "wss", "http", "https"):
+        raise ValueError(f"not the address of a node: {url}")
+    if parts.scheme in ("wss", "https"):
+        return
+    if pin:
+        raise ValueError(f"{url}: this node speaks TLS (the token says so); use https://")
+    if not _is_loopback(parts.hostname):
+        raise ValueError(
+            f"{url}: plain HTTP to another machine would show token and jobs to the network; "
+            "use https:// (on the node: `peernode up --tls CERT,KEY`)"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 class WebSocketLink:
@@ -158,37 +190,62 @@ class WebSocketLink:
 
 
 async def open_websocket_link(
-    url: str, token: str, *, headers: Headers = (), tls: ssl.SSLContext | None = None
+    url: str,
+    token: str,
+    *,
+    headers: Headers = (),
+    pin: str = "",
+    tls: ssl.SSLContext | None = None,
 ) -> WebSocketLink:
     """Attach to a node: `url` is `ws[s]://HOST:PORT/worker/ID/attach` (`http[s]` will do).
 
     `headers` go out with the token: a worker that comes for the first time shows its key there.
-    `tls` replaces the system's trust, for instance by one certificate.  Raises `LinkRefused` when
-    the node does not take the token, and `LinkClosed` for what may be better next time.
+    `pin` is that of the node's certificate and replaces the system's trust; so does `tls`.  Raises
+    `ValueError` as `check_address` does, `LinkRefused` when the node does not take the token,
+    `WrongCertificate` when the pin is another's, and `LinkClosed` for what may be better next time.
     """
+    check_address(url, pin)
     parts = urlsplit(url)
+    host = parts.hostname or ""
     secure = parts.scheme in ("wss", "https")
-    if parts.hostname is None or parts.scheme not in ("ws", "wss", "http", "https"):
-        raise ValueError(f"not the address of a node: {url}")
     port = parts.port or (443 if secure else 80)
     try:
         with trio.fail_after(CONNECT_TIMEOUT_S):
-            stream: trio.abc.Stream = await _connect(parts.hostname, port)
-            if secure:
-                context = tls or ssl.create_default_context()
-                stream = trio.SSLStream(
-                    stream, context, server_hostname=parts.hostname, https_compatible=True
-                )
-            connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
-            link = WebSocketLink(stream, connection)
+            stream: trio.abc.Stream = await _connect(host, port)
             try:
+                if secure:
+                    stream = await _encrypted(stream, host, parts.netloc, pin, tls)
+                connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+                link = WebSocketLink(stream, connection)
                 await link.open(parts.netloc, parts.path or "/", token, headers)
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise
             return link
     except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
-        raise LinkClosed(f"no connection to {parts.netloc}: {error}") from error
+        # trio says that a stream broke, and what broke it is the cause.
+        why = error.__cause__ or error
+        raise LinkClosed(f"no connection to {parts.netloc}: {why}") from error
+
+
+async def _encrypted(
+    stream: trio.abc.Stream, host: str, shown: str, pin: str, tls: ssl.SSLContext | None
+) -> trio.SSLStream:
+    """Return the stream over TLS, to whom the pin names, or else to whom the system trusts."""
+    context = pinned_context() if pin else tls or ssl.create_default_context()
+    encrypted = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+    await encrypted.do_handshake()
+    if pin:
+        certificate = encrypted.getpeercert(binary_form=True)
+        try:
+            found = pin_of(certificate if isinstance(certificate, bytes) else b"")
+        except ValueError as error:
+            found = f"unreadable ({error})"
+        if found != pin:
+            raise WrongCertificate(
+                f"{shown} does not have the key that the token names: expected {pin}, met {found}"
+            )
+    return encrypted
 
 
 async def _connect(host: str, port: int) -> trio.SocketStream:

@@ -105,6 +105,7 @@ def _terms(body: Create | Set, held: TermsBody) -> bytes:
     return to_row(
         TermsBody(
             requires=body.requires or held.requires,
+            prefers=body.prefers or held.prefers,
             limits=body.limits or held.limits,
             retry=body.retry or held.retry,
             isolation=body.isolation or held.isolation,
@@ -297,6 +298,7 @@ async def _call(node: "Node", call: Call) -> Answer:
         input=body.input,
         inputs=body.inputs,
         requires=body.requires,
+        prefers=body.prefers,
         limits=body.limits,
         retry=body.retry,
         isolation=body.isolation,

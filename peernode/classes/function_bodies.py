@@ -13,6 +13,7 @@ from peernode.classes import job_bodies
 from peernode.registry import Entry, FunctionAttributes, Version
 from peernode.terms import (
     LimitsBody,
+    PrefersBody,
     RequiresBody,
     RetryBody,
     from_row,
@@ -42,6 +43,7 @@ class Create(Body, frozen=True, kw_only=True):
     entry: str | None = None
     description: Description = ""
     requires: RequiresBody | None = None
+    prefers: PrefersBody | None = None
     limits: LimitsBody | None = None
     isolation: Isolation | None = None
     retry: RetryBody | None = None
@@ -56,6 +58,7 @@ class Set(Body, frozen=True, kw_only=True):
     entry: str | None = None
     description: Description | None = None
     requires: RequiresBody | None = None
+    prefers: PrefersBody | None = None
     limits: LimitsBody | None = None
     isolation: Isolation | None = None
     retry: RetryBody | None = None
@@ -75,6 +78,7 @@ class CallBody(Body, frozen=True, kw_only=True):
     function_version: int | None = None
     inputs: dict[str, job_bodies.BlobInput] | None = None
     requires: RequiresBody | None = None
+    prefers: PrefersBody | None = None
     limits: LimitsBody | None = None
     retry: RetryBody | None = None
     isolation: Isolation | None = None
@@ -103,6 +107,7 @@ class FunctionView(ObjectView, rename={"class_name": "class"}, frozen=True, kw_o
     entry: str
     source: str | None
     requires: RequiresBody | None
+    prefers: PrefersBody | None
     limits: LimitsBody | None
     isolation: Isolation | None
     retry: RetryBody | None
@@ -132,6 +137,7 @@ def view(node: "Node", entry: Entry, *, with_source: bool) -> FunctionView:
         entry=current.entry,
         source=source,
         requires=terms.requires,
+        prefers=terms.prefers,
         limits=terms.limits,
         isolation=terms.isolation,
         retry=terms.retry,

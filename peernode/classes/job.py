@@ -106,12 +106,13 @@ async def hand_in(
         texts += find_references(raw_input)
     readable = await access.readable_blobs(node, call.actor, texts) if texts else {}
     named: list[list[Any]] = [[name, int(blob.blob)] for name, blob in inputs]
-    stated = (body.requires, body.limits, body.retry, body.isolation)
+    stated = (body.requires, body.prefers, body.limits, body.retry, body.isolation)
     terms = b"{}"
-    if stated != (None, None, None, None):
+    if stated != (None, None, None, None, None):
         terms = to_row(
             TermsBody(
                 requires=body.requires,
+                prefers=body.prefers,
                 limits=body.limits,
                 retry=body.retry,
                 isolation=body.isolation,

@@ -12,7 +12,7 @@ from peernode.calls import (
 )
 from peernode.job_rows import Change, Outcome, Request
 from peernode.live_jobs import LiveJob
-from peernode.terms import LimitsBody, RequiresBody, RetryBody
+from peernode.terms import LimitsBody, PrefersBody, RequiresBody, RetryBody
 from peernode.timestamps import rfc3339
 from storage import ids
 from worker.events import TERMINAL
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 NULL: Final = msgspec.Raw(b"null")
+ESTIMATE_MAX_S: Final = 366 * 86400.0
+"""Later starts are not told. Source: the longest time limit."""
 
 
 State = Literal[
@@ -44,6 +46,7 @@ class Create(Body, frozen=True, kw_only=True):
     input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     inputs: dict[str, BlobInput] | None = None
     requires: RequiresBody | None = None
+    prefers: PrefersBody | None = None
     limits: LimitsBody | None = None
     retry: RetryBody | None = None
     isolation: Isolation | None = None
@@ -117,6 +120,8 @@ class JobView(ObjectView, rename={"class_name": "class"}, frozen=True, kw_only=T
     usage: UsageView | None
     priority: int
     pending_reasons: list[ReasonView]
+    estimated_start_at: str | None
+    """When it may start, while it waits: an estimate by measured run times; `null`: unknown."""
     history: list[ChangeView]
     started_at: str | None
     finished_at: str | None
@@ -215,10 +220,18 @@ def ended_view(
         ),
         priority=0,
         pending_reasons=[],
+        estimated_start_at=None,
         history=[change_view(Change._make(fields)) for fields in outcome.history],
         started_at=rfc3339(outcome.started_ms) if outcome.started_ms else None,
         finished_at=rfc3339(outcome.finished_ms),
     )
+
+
+def _estimated_start_at(node: "Node", job: int) -> str | None:
+    starts_in_s = node.dispatch.scheduler.starts_in_s(job, trio.current_time())
+    if starts_in_s is None or starts_in_s > ESTIMATE_MAX_S:
+        return None
+    return rfc3339(node.clock.wall_ms() + int(starts_in_s * 1000))
 
 
 def _live_view(
@@ -229,8 +242,9 @@ def _live_view(
     history = live.history()
     if state in TERMINAL:  # Decided, and not durable yet: nobody may see it.
         state = "running"
-    reasons = []
+    reasons, start_at = [], None
     if state == "queued" and with_reasons:
+        start_at = _estimated_start_at(node, live.job)
         reasons = [
             ReasonView(code=reason.code, detail=reason.detail, worker=_optional(reason.worker))
             for reason in node.dispatch.scheduler.reasons(live.job, trio.current_time())
@@ -258,6 +272,7 @@ def _live_view(
         usage=None,
         priority=live.priority,
         pending_reasons=reasons,
+        estimated_start_at=start_at,
         history=[change_view(change) for change in history],
         started_at=rfc3339(started[-1]) if started and state == "running" else None,
         finished_at=None,

@@ -1,7 +1,7 @@
 """Workers: processes on some hardware, attached to this node and to no other."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -24,10 +24,13 @@ from peernode.terms import Label
 from peernode.timestamps import rfc3339
 from peernode.workers import WorkerRow
 from storage import ids
+from worker import events
+from worker.protocol import Offer
 
 if TYPE_CHECKING:
     from peernode.node import Node
 
+Hold: TypeAlias = events.Cordon | events.Drain | events.Uncordon
 Labels = Annotated[dict[Label, Label], msgspec.Meta(max_length=64)]
 WorkerName = Annotated[str, msgspec.Meta(max_length=64)]
 
@@ -46,6 +49,23 @@ class Set(Body, frozen=True, kw_only=True):
     labels: Labels | None = None
 
 
+class Drain(Body, frozen=True, kw_only=True):
+    """How long what runs may go on. Without `deadline_s`: to its end."""
+
+    deadline_s: Annotated[float, msgspec.Meta(ge=0, le=366 * 86400)] | None = None
+
+
+State = Literal["attached", "cordoned", "draining", "drained", "silent", "detached"]
+
+
+class AcceleratorView(View, frozen=True, kw_only=True):
+    """One accelerator of a worker's machine."""
+
+    kind: str
+    name: str
+    memory_bytes: int
+
+
 class OfferView(View, frozen=True, kw_only=True):
     """What a worker measured about its machine when it attached."""
 
@@ -53,11 +73,29 @@ class OfferView(View, frozen=True, kw_only=True):
     cores: int
     memory_bytes: int
     arch: str
+    processor: str
+    system: str
+    speed_rounds_per_s: int
+    """Of one core, in rounds of a small fixed workload; 0: not measured."""
+    accelerators: list[AcceleratorView]
     runtimes: list[str]
     isolation: list[str]
     backends: list[str]
     python: str
+    pythons: list[str]
+    wasm_engine: str
+    labels: dict[str, str]
+    """Its own and the operator's, which win."""
     software: str
+
+
+def _offer_view(offer: Offer) -> OfferView:
+    shown = {name: getattr(offer, name) for name in OfferView.__struct_fields__}
+    shown["accelerators"] = [
+        AcceleratorView(kind=one.kind, name=one.name, memory_bytes=one.memory_bytes)
+        for one in offer.accelerators
+    ]
+    return OfferView(**shown)
 
 
 class WorkerView(ObjectView, rename={"class_name": "class"}, frozen=True, kw_only=True):
@@ -66,7 +104,12 @@ class WorkerView(ObjectView, rename={"class_name": "class"}, frozen=True, kw_onl
     name: str
     labels: dict[str, str]
     local: bool
-    state: Literal["attached", "draining", "detached"]
+    state: State
+    """`drained`: draining, and it holds nothing any more."""
+    cordoned: bool
+    """It gets no new jobs, attached or not."""
+    drain_until: str | None
+    """When what it still runs goes elsewhere."""
     leased: int
     running: int
     offer: OfferView | None
@@ -78,13 +121,21 @@ class CreatedView(WorkerView, rename={"class_name": "class"}, frozen=True, kw_on
     token: str
 
 
+def _state(node: "Node", worker: int, row: WorkerRow) -> State:
+    figures = node.dispatch.figures(worker)
+    if worker not in node.dispatch.links or figures is None:
+        return "detached"
+    if row.draining:
+        return "draining" if figures.leased else "drained"
+    if row.cordoned:
+        return "cordoned"
+    return "silent" if figures.silent else "attached"
+
+
 def _view(node: "Node", worker: int, row: WorkerRow) -> WorkerView:
     figures = node.dispatch.figures(worker)
-    attached = worker in node.dispatch.links and figures is not None
     offer = node.attachments.offer(worker)
-    state: Literal["attached", "draining", "detached"] = "detached"
-    if attached:
-        state = "draining" if row.cordoned else "attached"
+    until_ms = row.drain_until_ms
     return WorkerView(
         id=str(worker),
         class_name="worker",
@@ -94,22 +145,12 @@ def _view(node: "Node", worker: int, row: WorkerRow) -> WorkerView:
         name=row.name,
         labels=row.labels,
         local=row.local,
-        state=state,
+        state=_state(node, worker, row),
+        cordoned=row.cordoned,
+        drain_until=None if until_ms is None else rfc3339(until_ms),
         leased=figures.leased if figures else 0,
         running=figures.running if figures else 0,
-        offer=None
-        if offer is None
-        else OfferView(
-            slots=offer.slots,
-            cores=offer.cores,
-            memory_bytes=offer.memory_bytes,
-            arch=offer.arch,
-            runtimes=offer.runtimes,
-            isolation=offer.isolation,
-            backends=offer.backends,
-            python=offer.python,
-            software=offer.software,
-        ),
+        offer=None if offer is None else _offer_view(offer),
     )
 
 
@@ -162,25 +203,43 @@ async def _delete(node: "Node", call: Call) -> Answer:
     row = _find(node, call, "delete")
     require_match(call, str(row.revision))
     await node.workers.delete(call.object_id)
-    node.attachments.remove(call.object_id)
+    node.attachments.evict(call.object_id)
     node.changed(call.object_id)
     return Answer(status=204)
 
 
-async def _cordon(node: "Node", call: Call, verb: str, *, cordoned: bool) -> Answer:
+async def _hold(node: "Node", call: Call, verb: str, event: Hold, **kept: Any) -> Answer:
+    """Keep jobs from a worker, or not any more: durably first, then at once."""
     _find(node, call, verb)
-    row = await node.workers.change(call.object_id, cordoned=cordoned)
+    row = await node.workers.change(call.object_id, **kept)
     node.changed(call.object_id)
-    node.attachments.cordon(call.object_id, cordoned=cordoned)
+    node.attachments.hold(event)
     return Answer(value=_view(node, call.object_id, row))
 
 
+async def _cordon(node: "Node", call: Call) -> Answer:
+    event = events.Cordon(call.object_id)
+    return await _hold(
+        node, call, "cordon", event, cordoned=True, draining=False, drain_until_ms=None
+    )
+
+
 async def _drain(node: "Node", call: Call) -> Answer:
-    return await _cordon(node, call, "drain", cordoned=True)
+    body: Drain = call.body
+    until_ms = None
+    if body.deadline_s is not None:
+        until_ms = node.clock.wall_ms() + int(body.deadline_s * 1000)
+    event = events.Drain(call.object_id, body.deadline_s)
+    return await _hold(
+        node, call, "drain", event, cordoned=True, draining=True, drain_until_ms=until_ms
+    )
 
 
 async def _resume(node: "Node", call: Call) -> Answer:
-    return await _cordon(node, call, "resume", cordoned=False)
+    event = events.Uncordon(call.object_id)
+    return await _hold(
+        node, call, "resume", event, cordoned=False, draining=False, drain_until_ms=None
+    )
 
 
 async def _list(node: "Node", call: Call) -> Answer:
@@ -223,15 +282,23 @@ WORKER = ObjectClass(
     ),
     delete=Operation(
         handler=_delete,
-        summary="Evict a worker; what it runs is lost to it",
+        summary="Evict a worker; what it runs goes elsewhere, at nobody's fault",
         status=204,
         problems=("not_found", "precondition_failed"),
     ),
     methods={
+        "cordon": Operation(
+            handler=_cordon,
+            summary="Lease nothing more to it; what it holds stays there",
+            body=Nothing,
+            answer=WorkerView,
+            problems=("not_found",),
+        ),
         "drain": Operation(
             handler=_drain,
-            summary="Let it finish, and lease nothing more to it",
-            body=Nothing,
+            summary="Lease nothing more to it and take back what has not started; what still "
+            "runs at the deadline goes elsewhere, at nobody's fault",
+            body=Drain,
             answer=WorkerView,
             problems=("not_found",),
         ),

@@ -2,8 +2,13 @@
 
 The operator's token is good for one first attach, which shows the node this worker's public key;
 from then on the worker proves that it holds the key.  The key lies in the worker's directory, one
-for each worker id.  Each attach tries the proof first: before the key is registered that costs one
-refused request, and no state has to say which of the two is due, not even after a crash between.
+for each worker id, and beside it the pin of the node's certificate, so that later attaches need no
+token.  Each attach tries the proof first: before the key is registered that costs one refused
+request, and no state has to say which of the two is due, not even after a crash between.
+
+Another certificate than the pinned one ends a first attach: something is wrong that a person has to
+look at.  A worker that was attached once says so and goes on trying: who can step in between for a
+moment must not be able to take a fleet's workers away for good.
 """
 
 import base64
@@ -21,11 +26,17 @@ from peernode.workers import prove
 from storage.clock import Clock, Entropy, SystemClock, SystemEntropy
 from storage.signing import SEED_SIZE_BYTES, Keypair
 from worker.agent import Config, run_agent
+from worker.certificate_pin import is_pin
 from worker.egress_addresses import Network
-from worker.link import Link, LinkRefused
+from worker.link import Link, LinkBroken, LinkClosed, LinkRefused
 from worker.offer import measure_offer
 from worker.process_tree import become_subreaper
-from worker.websocket_link import open_websocket_link
+from worker.websocket_link import WrongCertificate, open_websocket_link
+
+PIN_HINT = (
+    "either something stands between here and the node, or the node has a new key: then give it "
+    "its old key again, or make a new token with `peernode worker create`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +45,51 @@ class Credentials:
 
     worker: int
     token: str
+    """Empty when its key is registered."""
     keypair: Keypair
+    pin: str = ""
+    """Of the node's certificate; empty: the system says whom to trust."""
 
     @property
     def key_header(self) -> tuple[bytes, bytes]:
         """The header that registers the public key."""
         text = base64.urlsafe_b64encode(self.keypair.public_key).rstrip(b"=")
         return (b"peernode-worker-key", text)
+
+
+def known_workers(directory: Path) -> list[int]:
+    """Return the workers that have a key in this directory."""
+    names = [path.stem.removeprefix("worker-") for path in directory.glob("worker-*.key")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def kept_pin(directory: Path, worker: int) -> str:
+    """Return the pin kept beside a worker's key, or "". Raises `ConfigurationError`."""
+    path = _pin_path(directory, worker)
+    try:
+        pin = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from error
+    if not is_pin(pin):
+        raise ConfigurationError(f"{path}: not the pin of a certificate")
+    return pin
+
+
+def keep_pin(directory: Path, worker: int, pin: str) -> None:
+    """Keep the pin of a node that was reached. Raises `ConfigurationError`."""
+    path = _pin_path(directory, worker)
+    try:
+        new = path.with_suffix(f".{os.getpid()}")
+        new.write_text(pin + "\n", "ascii")
+        new.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error}") from error
+
+
+def _pin_path(directory: Path, worker: int) -> Path:
+    return directory / f"worker-{worker}.pin"
 
 
 def load_keypair(directory: Path, worker: int, entropy: Entropy) -> Keypair:
@@ -61,25 +110,65 @@ def load_keypair(directory: Path, worker: int, entropy: Entropy) -> Keypair:
         raise ConfigurationError(f"cannot use {path}: {error}") from error
 
 
-def link_factory(url: str, credentials: Credentials, clock: Clock) -> Callable[[], Awaitable[Link]]:
-    """Return what connects the worker: by proof, or the first time by token."""
+def load_credentials(directory: Path, worker: int, token: str, pin: str) -> Credentials:
+    """Return what `worker` attaches with; its key is made if it is new.
 
-    async def connect() -> Link:
+    Raises `ConfigurationError`.
+    """
+    return Credentials(worker, token, load_keypair(directory, worker, SystemEntropy()), pin)
+
+
+def link_factory(
+    url: str,
+    credentials: Credentials,
+    clock: Clock,
+    *,
+    reached: Callable[[], None] = lambda: None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Callable[[], Awaitable[Link]]:
+    """Return what connects the worker: by proof, or the first time by token.
+
+    `reached` is called when the node took it for the first time, `warn` with each new reason why it
+    cannot be reached.
+    """
+    attached = False
+    said = ""
+
+    async def open_one() -> Link:
         proof = prove(credentials.worker, credentials.keypair, clock.wall_ms())
         try:
-            return await open_websocket_link(url, proof)
+            return await open_websocket_link(url, proof, pin=credentials.pin)
         except LinkRefused:
+            if not credentials.token:
+                raise
+            headers = (credentials.key_header,)
             return await open_websocket_link(
-                url, credentials.token, headers=(credentials.key_header,)
+                url, credentials.token, headers=headers, pin=credentials.pin
             )
+
+    async def connect() -> Link:
+        nonlocal attached, said
+        try:
+            link = await open_one()
+        except (LinkClosed, LinkBroken) as error:
+            if isinstance(error, WrongCertificate) and not attached:
+                raise LinkRefused(str(error)) from error
+            if str(error) != said:
+                said = str(error)
+                warn(f"{said}; trying again")
+            raise
+        said = ""
+        if not attached:
+            attached = True
+            reached()
+        return link
 
     return connect
 
 
 def attach(
     url: str,
-    worker: int,
-    token: str,
+    credentials: Credentials,
     slots: int,
     directory: Path,
     labels: dict[str, str],
@@ -87,8 +176,18 @@ def attach(
 ) -> int:
     """Be a worker of the node until told to stop; return the exit code."""
     clock = SystemClock()
-    credentials = Credentials(worker, token, load_keypair(directory, worker, SystemEntropy()))
-    connect = link_factory(url, credentials, clock)
+
+    def reached() -> None:
+        if credentials.pin:
+            try:
+                keep_pin(directory, credentials.worker, credentials.pin)
+            except ConfigurationError as error:
+                warn(f"{error}: the next attach needs the token again")
+
+    def warn(text: str) -> None:
+        print(f"warning: {text}", file=sys.stderr)
+
+    connect = link_factory(url, credentials, clock, reached=reached, warn=warn)
     offer = measure_offer(slots, directory, labels)
     become_subreaper()
     config = Config(directory=directory, adopts_orphans=True, egress_networks=egress_networks)
@@ -111,9 +210,8 @@ def attach(
 
     trio.run(run)
     for error in refusals:
+        wrong = isinstance(error.__cause__, WrongCertificate)
+        hint = "a token is good for one first attach; `peernode worker create` makes one"
         print(f"error: {error}", file=sys.stderr)
-        print(
-            "hint: a token is good for one first attach; `peernode worker create` makes one",
-            file=sys.stderr,
-        )
+        print(f"hint: {PIN_HINT if wrong else hint}", file=sys.stderr)
     return 1 if refusals else 0

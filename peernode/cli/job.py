@@ -46,6 +46,7 @@ def run(
     version: Annotated[int | None, typer.Option(help="Version of the function.")] = None,
     isolation: Annotated[str | None, typer.Option(help="wasm, sandbox or process.")] = None,
     requires: JsonText = None,
+    prefers: JsonText = None,
     limits: JsonText = None,
     retry: JsonText = None,
     idempotency_key: Annotated[
@@ -61,6 +62,7 @@ def run(
         "function_version": version,
         "isolation": isolation,
         "requires": options.json_object(requires, "--requires"),
+        "prefers": options.json_object(prefers, "--prefers"),
         "limits": options.json_object(limits, "--limits"),
         "retry": options.json_object(retry, "--retry"),
         "inputs": options.pairs(blob, "--blob") or None,
@@ -145,9 +147,12 @@ def why(job: JobId, url: options.Url = None, as_json: options.Json = False) -> N
     with options.client(url) as client:
         found = client.job(job).status()
     if as_json:
-        output.print_json({"state": found["state"], "pending_reasons": found["pending_reasons"]})
+        names = ("state", "pending_reasons", "estimated_start_at")
+        output.print_json({name: found.get(name) for name in names})
         return
     print(f"job {job} is {found['state']}, attempt {found['attempt']}")
+    if found.get("estimated_start_at"):
+        print(f"  starts at about {found['estimated_start_at']} (an estimate)")
     for reason in found["pending_reasons"]:
         worker = f" (worker {reason['worker']})" if reason.get("worker") else ""
         print(output.text(f"  {reason['code']}: {reason['detail']}{worker}"))

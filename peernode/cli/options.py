@@ -48,7 +48,16 @@ def operator(data: Path | None, url: str | None) -> "Client":
     token = operator_token(data)
     address = json.loads(_read(data, "node.json")) if url is None else {"url": url}
     key = _key(str(address.get("peer_id", "")))
-    return Client(str(address["url"]), token, key=key, policy=Policy(attempts_max=ATTEMPTS_MAX))
+    # The door for this machine, where nobody has to know by which authority a certificate is.
+    found = str(address.get("local_url") or address["url"])
+    return Client(found, token, key=key, policy=Policy(attempts_max=ATTEMPTS_MAX))
+
+
+def public_url(data: Path | None, url: str | None) -> str:
+    """Return where others reach the node in `data`, or "" if that is not known."""
+    if url is not None or data is None:
+        return url or ""
+    return str(json.loads(_read(data, "node.json"))["url"])
 
 
 def _key(peer_id: str) -> str:

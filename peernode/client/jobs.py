@@ -57,6 +57,8 @@ class JobOptions(TypedDict, total=False):
     inputs: Mapping[str, str | Mapping[str, str]]
     """Name -> blob id, or `{"blob": ID}`."""
     requires: Mapping[str, Any]
+    prefers: Mapping[str, Mapping[str, int]]
+    """`labels` (by `NAME=VALUE`), `arch`, `accelerators`, `backends`: name -> weight."""
     limits: Mapping[str, Any]
     isolation: str
     retry: Mapping[str, Any]

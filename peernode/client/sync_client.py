@@ -176,7 +176,7 @@ class Client:
     ) -> "Function":
         """Create a function or give it a new version, from text, a `Path`, or a blob's id.
 
-        `attributes` are the API's: entry, requires, limits, isolation, retry, input_schema.
+        `attributes`, the API's: entry, requires, prefers, limits, isolation, retry, input_schema.
         """
         code = functions.code_of(source, blob)
         made = self._wire.run(functions.deploy(project, name, code, runtime, attributes))

@@ -65,7 +65,7 @@ def test_every_operation_of_the_contract_is_described(anonymous):
     for call in (  # noqa: SIM905
         "user/login user/delegate user/rotate user/revoke project/add_member project/remove_member "
         "project/usage function/rollback function/call job/cancel job/retry kv/put kv/get "
-        "kv/delete kv/list kv/increment worker/drain worker/resume"
+        "kv/delete kv/list kv/increment worker/cordon worker/drain worker/resume"
     ).split():
         name, _, method = call.partition("/")
         assert "post" in paths[f"/{name}/{{id}}/{method}"]

@@ -45,6 +45,7 @@ def test_workers_are_the_operators(lab, anonymous, operator):
         lab.http.get(path),
         lab.http.post(path, json={"name": "x"}),
         lab.http.delete(path),
+        lab.http.post(f"{path}/cordon"),
         lab.http.post(f"{path}/drain"),
         lab.http.post(f"{path}/resume"),
     ):
@@ -120,7 +121,7 @@ def test_a_worker_attaches_runs_what_only_it_can_and_drains(lab, operator, attac
     worker = expect(operator.get(path))
     assert (worker["state"], worker["offer"]["slots"], worker["running"]) == ("attached", 1, 0)
 
-    assert expect(operator.post(f"{path}/drain"))["state"] == "draining"
+    assert expect(operator.post(f"{path}/drain"))["state"] == "drained"
     held = lab.person.hand_in(lab.echo, requires={"labels": label})["id"]
     assert expect(lab.http.get(f"/job/{held}", params={"wait": 0.2}))["state"] == "queued"
     assert expect(operator.post(f"{path}/resume"))["state"] == "attached"

@@ -323,11 +323,16 @@ class Worker:
         self._to_node: trio.MemorySendChannel[bytes] | None = None
         self._calls = itertools.count(1)
 
-    async def attach(self, *held: protocol.Held, hello: protocol.Message | None = None) -> None:
+    async def attach(
+        self, *held: protocol.Held, hello: protocol.Message | bytes | None = None
+    ) -> None:
         """Connect and say Hello (or `hello`)."""
         to_node, receiving = trio.open_memory_channel[bytes](64)
         self._to_node = to_node
         self._nursery.start_soon(self._serve, receiving)
+        if isinstance(hello, bytes):
+            await self.send(hello)
+            return
         await self.say(hello or protocol.Hello(protocol.VERSION, self.offer, list(held)))
 
     async def _serve(self, receiving: trio.MemoryReceiveChannel[bytes]) -> None:
@@ -347,7 +352,7 @@ class Worker:
                 receive,
                 send,
                 row.labels if row else {},
-                cordoned=row is not None and row.cordoned,
+                hold=self.node.workers.hold(self.id),
             )
         except (LinkError, trio.TooSlowError) as error:
             reason = type(error).__name__

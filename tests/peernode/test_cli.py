@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from peernode.cli.app import run
-from peernode.cli.worker import attach_url
+from peernode.cli.worker import attach_url, read_token
 from peernode.client import settings
 from tests.peernode.scripted_server import Answer, scripted
 
@@ -117,10 +117,12 @@ def test_a_failed_job_is_1_and_shows_where_the_function_failed(capsys):
 
 
 def test_why_says_every_reason(capsys):
-    with scripted(Answer(value=JOB)) as server:
+    waiting = JOB | {"estimated_start_at": "2026-01-01T00:01:00Z"}
+    with scripted(Answer(value=waiting)) as server:
         assert run(["job", "why", "9", "--url", server.url]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "job 9 is queued, attempt 0",
+        "  starts at about 2026-01-01T00:01:00Z (an estimate)",
         "  no_gpu: needs 1 GPU (worker 7)",
         "  2026-01-01T00:00:00Z  queued",
     ]
@@ -202,13 +204,42 @@ def test_a_data_directory_without_a_node_is_explained(tmp_path, capsys):
     assert f"peernode up --data {tmp_path}" in shown
 
 
+PIN = "A" * 43
+
+
 def test_a_worker_attaches_where_its_token_says():
-    assert attach_url("https://node:1/", "pnw1.77.secret") == (
-        "wss://node:1/worker/77/attach",
-        77,
-    )
-    assert attach_url("http://node:1", "pnw1.77.s.pin") == ("ws://node:1/worker/77/attach", 77)
-    assert run(["worker", "attach", "http://node:1", "--token", "secret"]) == 2
+    assert read_token("pnw1.77.secret") == (77, "")
+    assert read_token(f"pnw1.77.secret.{PIN}") == (77, PIN)
+    assert attach_url("https://node:1/", 77, PIN) == "wss://node:1/worker/77/attach"
+    assert attach_url("http://127.0.0.1:1", 77, "") == "ws://127.0.0.1:1/worker/77/attach"
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "says"),
+    [
+        ("https://node:1", "secret", "not a worker's token"),
+        ("https://node:1", "pnw1.77.secret.short", "copy all of it"),
+        ("http://node:1", "pnw1.77.secret", "plain HTTP to another machine"),
+        ("http://127.0.0.1:1", f"pnw1.77.secret.{PIN}", "speaks TLS"),
+        ("https://node:1", "", "does not hold the key of one worker (none)"),
+    ],
+)
+def test_a_worker_does_not_attach_unsafely(url, token, says, tmp_path, capsys):
+    command = ["worker", "attach", url, "--token", token, "--directory", str(tmp_path)]
+    assert run(command) == 2
+    assert says in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_a_kept_pin_is_not_taken_away_by_a_token_without_one(tmp_path, capsys):
+    (tmp_path / "worker-77.pin").write_text(PIN)
+    (tmp_path / "worker-77.key").write_bytes(b"k" * 32)
+    for token in ("", "pnw1.77.secret"):
+        command = ["worker", "attach", "http://127.0.0.1:1", "--directory", str(tmp_path)]
+        assert run([*command, "--token", token]) == 2
+        assert "speaks TLS" in capsys.readouterr().err
+    (tmp_path / "worker-77.pin").write_text("nonsense")
+    assert run(["worker", "attach", "https://127.0.0.1:1", "--directory", str(tmp_path)]) == 1
+    assert "not the pin of a certificate" in capsys.readouterr().err
 
 
 def test_wrong_settings_of_a_node_are_wrong_usage(tmp_path, capsys):

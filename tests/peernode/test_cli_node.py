@@ -102,6 +102,15 @@ def test_the_operators_day(peernode, directory):
     peernode("status", "--data", data)
     made = peernode("worker", "create", "--name", "bench", "--data", data, "--json")
     assert made["id"] in peernode("worker", "ls", "--data", data)
+    of = (made["id"], "--data", data)
+    assert peernode("worker", "cordon", *of, "--json")["cordoned"]
+    assert "drain_until" in peernode("worker", "drain", *of, "--deadline-s", 5, "--wait")
+    assert peernode("worker", "show", *of, "--json")["state"] == "detached"
+    assert not peernode("worker", "resume", *of, "--json")["cordoned"]
+    peernode("worker", "evict", *of)
+    peernode("worker", "show", *of, code=1)
+    local = peernode("status", "--data", data, "--json")["workers"][0]["id"]
+    assert "name" in peernode("worker", "show", local, "--data", data)
     findings = {item["subject"]: item for item in peernode("doctor", "--data", data, "--json")}
     assert findings["node"]["verdict"] == "ok"
     assert findings["workers"]["verdict"] == "ok", findings["workers"]

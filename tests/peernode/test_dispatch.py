@@ -125,7 +125,7 @@ async def test_two_workers_lost_while_it_ran_poison_a_job(lab: Lab) -> None:
         worker = await lab.worker()
         await settle()
         await worker.started(worker.lease(job))
-        await lab.operator.delete(f"/worker/{worker.id}")
+        lab.node.attachments.remove(worker.id)
         lost.append(str(worker.id))
     found = await shown(lab, job)
     assert (found["state"], found["error"]["code"]) == ("poisoned", "poisoned")
@@ -212,7 +212,7 @@ async def test_a_lost_attempt_is_written_down(lab: Lab) -> None:
     job = await lab.job(retry={"backoff_s": 0})
     await settle()
     await worker.started(worker.lease(job))
-    await lab.operator.delete(f"/worker/{worker.id}")
+    lab.node.attachments.remove(worker.id)
     await lab.space("any")
     kept = job_rows.decode_lease(lab.disk.get(Table.LIVE, ids.key(int(job))) or b"")
     assert (kept.attempt, kept.worker, kept.lost_on) == (1, 0, [worker.id])
@@ -223,7 +223,7 @@ async def test_a_lost_attempt_is_written_down(lab: Lab) -> None:
         await settle()
         await last.started(last.lease(job))
         assert last.lease(job).attempt == 2
-        await again.operator.delete(f"/worker/{last.id}")
+        again.node.attachments.remove(last.id)
         assert (await shown(again, job))["state"] == "poisoned"
 
 

@@ -141,7 +141,12 @@ async def test_answers_are_as_described(lab: Lab, document: dict[str, Any]) -> N
     await call("POST", f"/project/{project}/remove_member", {"user": "bob"})
     await call("POST", f"/project/{project}/usage")
     await call("POST", f"/project/{project}", {"quota": {"blob_bytes": 100}}, caller=operator)
-    limits = {"limits": {"run_s": 5}, "retry": {"on": ["error"]}, "requires": {"cpu": 1}}
+    limits = {
+        "limits": {"run_s": 5},
+        "retry": {"on": ["error"]},
+        "requires": {"cpu": 1},
+        "prefers": {"arch": {"x86_64": 2}},
+    }
     source = {"source": "def handler(input): return 1", "input_schema": {"type": "object"}}
     body = {"project": project, "name": "f", "runtime": "python"} | source | limits
     made = await call("POST", "/function", body)
@@ -181,7 +186,7 @@ async def test_answers_are_as_described(lab: Lab, document: dict[str, Any]) -> N
     await call("DELETE", path)
     other = await call("POST", "/worker", {"labels": {"a": "b"}}, caller=operator)
     path = f"/worker/{other['id']}"
-    for method in ("drain", "resume"):
+    for method in ("cordon", "drain", "resume"):
         await call("POST", f"{path}/{method}", caller=operator)
     await call("POST", path, {"name": "w"}, caller=operator)
     for path in ("/worker", f"/worker/{worker.id}"):

@@ -88,6 +88,7 @@ worker   create        -    -    -    -    -    -    -    -    -     yes  -   - 
 worker   get           -    -    -    -    -    -    -    -    -     yes  -   -     -
 worker   set           -    -    -    -    -    -    -    -    -     yes  -   -     -
 worker   delete        -    -    -    -    -    -    -    -    -     yes  -   -     -
+worker   cordon        -    -    -    -    -    -    -    -    -     yes  -   -     -
 worker   drain         -    -    -    -    -    -    -    -    -     yes  -   -     -
 worker   resume        -    -    -    -    -    -    -    -    -     yes  -   -     -
 worker   attach        -    -    -    -    -    -    -    -    -     yes  -   -     -

@@ -11,6 +11,7 @@ from peernode.terms import (
     NO_TERMS,
     QUEUE_S_DEFAULT,
     LimitsBody,
+    PrefersBody,
     RequiresBody,
     RetryBody,
     TermsBody,
@@ -43,6 +44,16 @@ requires = st.builds(
     arch=st.none() | st.sampled_from(["x86_64", "aarch64"]),
     labels=st.none() | st.dictionaries(st.sampled_from("abc"), st.sampled_from("xy"), max_size=2),
 )
+weights = st.none() | st.dictionaries(
+    st.sampled_from(["a=b", "a=", "x86_64"]), st.integers(-1000, 1000), max_size=2
+)
+prefers = st.builds(
+    PrefersBody,
+    labels=st.none() | st.dictionaries(st.sampled_from(["a=b", "c=d"]), st.integers(-1000, 1000)),
+    arch=weights,
+    accelerators=weights,
+    backends=weights,
+)
 retries = st.builds(
     RetryBody,
     max_attempts=counts,
@@ -53,10 +64,14 @@ retries = st.builds(
 bodies = st.builds(
     TermsBody,
     requires=st.none() | requires,
+    prefers=st.none() | prefers,
     limits=st.none() | limits,
     retry=st.none() | retries,
     isolation=st.none() | st.sampled_from(["wasm", "sandbox", "process"]),
 )
+
+
+KINDS = {"labels": "label", "arch": "arch", "accelerators": "accelerator", "backends": "backend"}
 
 
 def stated(body: msgspec.Struct | None, name: str) -> Any:
@@ -85,6 +100,11 @@ def test_a_callers_terms_win_field_by_field(function: TermsBody, caller: TermsBo
     for name in ("cpu", "gpu", "gpu_memory_bytes", "arch"):
         assert getattr(terms.requires, name) == wins("requires", name, getattr(Requires(), name))
     assert dict(terms.requires.labels) == wins("requires", "labels", {})
+    liked = {(one.kind, one.value): one.weight for one in terms.prefers}
+    for name, kind in KINDS.items():
+        for value, weight in wins("prefers", name, {}).items():
+            assert liked.pop((kind, value), 0) == weight
+    assert liked == {}
     wanted = wins("requires", "memory_bytes", 0)
     assert 0 <= terms.requires.memory_bytes - wanted < MEMORY_STEP_BYTES
     for name in ("max_attempts", "backoff_s"):
@@ -105,8 +125,8 @@ def test_terms_are_read_as_they_were_stated(body: TermsBody) -> None:
 def test_equal_terms_are_one_object(function: TermsBody, caller: TermsBody) -> None:
     rows = to_row(function), to_row(caller)
     assert resolve("python", *rows) is resolve("python", bytes(rows[0]), bytes(rows[1]))
-    other = resolve("python", NO_TERMS, to_row(TermsBody(requires=caller.requires)))
-    same = resolve("python", to_row(TermsBody(requires=caller.requires)), NO_TERMS)
+    needs = to_row(TermsBody(requires=caller.requires))
+    other, same = resolve("python", NO_TERMS, needs), resolve("python", needs, NO_TERMS)
     assert other.requires is same.requires, "jobs with equal needs wait in one queue"
 
 
@@ -130,6 +150,12 @@ def test_nothing_stated_is_the_defaults() -> None:
         b'{"retry":{"on":["always"]}}',
         b'{"requires":{"cpu":0}}',
         b'{"isolation":"none"}',
+        b'{"prefers":{"labels":{"no value":1}}}',
+        b'{"prefers":{"arch":{"x86_64":1001}}}',
+        b'{"prefers":{"arch":{"x86_64":0.5}}}',
+        b'{"prefers":{"colour":{"red":1}}}',
+        b'{"prefers":{"arch":{"1":1,"2":1,"3":1,"4":1,"5":1,"6":1,"7":1,"8":1,"9":1,"10":1,'
+        b'"11":1,"12":1,"13":1,"14":1,"15":1,"16":1,"17":1}}}',
         b'{"limit":{}}',
     ],
 )

@@ -5,7 +5,7 @@ from hypothesis import given, strategies as st
 
 from worker.capabilities import LEVELS, gpu_memories_bytes, gpus, match
 from worker.events import Requires
-from worker.protocol import Offer
+from worker.protocol import Accelerator, Offer
 
 GIB = 1 << 30
 OFFER = Offer(
@@ -16,9 +16,9 @@ OFFER = Offer(
     runtimes=["python", "exec"],
     isolation=["process", "sandbox"],
     accelerators=[
-        {"kind": "CUDA", "name": "large", "memory_bytes": 24 * GIB},
-        {"kind": "gpu", "name": "small", "memory_bytes": 8 * GIB},
-        {"kind": "npu", "name": "other"},
+        Accelerator(kind="CUDA", name="large", memory_bytes=24 * GIB),
+        Accelerator(kind="gpu", name="small", memory_bytes=8 * GIB),
+        Accelerator(kind="npu", name="other"),
     ],
     labels={"site": "roof"},
 )

@@ -7,15 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from msgspec import convert, to_builtins
 
-from worker.offer import (
-    BACKENDS_FILE,
-    measure_accelerators,
-    measure_backends,
-    measure_offer,
-    memory_bytes,
-    parse_accelerators,
-)
+from worker.accelerators import measure_accelerators
+from worker.benchmark import SPEED_FILE, measure_speed, processor_name, run_round
+from worker.offer import BACKENDS_FILE, measure_backends, measure_offer, memory_bytes, pythons
+from worker.protocol import Offer
 
 
 @pytest.mark.slow
@@ -28,6 +25,8 @@ def test_an_offer_says_what_this_machine_is(tmp_path: Path) -> None:
     assert offer.isolation == ["process"]
     assert offer.labels == {"room": "lab"}
     assert offer.accelerators == measure_accelerators()
+    assert offer.speed_rounds_per_s > 0
+    convert(to_builtins(offer), Offer)  # what the node will accept
     assert measure_offer(3, tmp_path).slots == 3
 
 
@@ -52,9 +51,30 @@ def test_memory_is_no_more_than_the_machine_has() -> None:
     assert memory_bytes() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def test_the_table_of_accelerators_is_read() -> None:
-    table = "NVIDIA H200, 143771\nTesla, T4, 15360\nbroken row\n"
-    assert parse_accelerators(table) == [
-        {"kind": "cuda", "name": "NVIDIA H200", "memory_bytes": 143771 << 20},
-        {"kind": "cuda", "name": "Tesla, T4", "memory_bytes": 15360 << 20},
-    ]
+def test_the_pythons_on_the_path_are_named_by_version(tmp_path: Path) -> None:
+    for name in ("python3.9", "python3.11", "python3", "python3.11-config", "pythonx", "ls"):
+        (tmp_path / name).touch()
+    assert pythons(f"{tmp_path}:/nowhere") == ["3.9", "3.11"]
+
+
+@pytest.mark.slow
+def test_speed_is_measured_once(tmp_path: Path) -> None:
+    speed = measure_speed(tmp_path)
+    assert speed > 100, "rounds a second: a machine slower than that is none"
+    path = tmp_path / SPEED_FILE
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps([*kept[:-1], 7]))
+    assert measure_speed(tmp_path) == 7
+    for broken in ("{", json.dumps([*kept[:-1], "fast"]), json.dumps(["another machine", 7])):
+        path.write_text(broken)
+        assert measure_speed(tmp_path) != 7
+
+
+def test_a_round_is_always_the_same_work() -> None:
+    assert run_round() == run_round() == 563654582
+
+
+def test_a_processor_has_a_name(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: AMD EPYC 7\nflags\t: a\n")
+    assert processor_name(tmp_path / "cpuinfo") == "AMD EPYC 7"
+    assert isinstance(processor_name(tmp_path / "nowhere"), str)

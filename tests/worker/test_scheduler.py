@@ -14,6 +14,7 @@ from worker.events import (
     Cancel,
     Cordon,
     Detach,
+    Drain,
     Effect,
     Finish,
     Heartbeat,
@@ -40,7 +41,7 @@ from worker.events import (
     Uncordon,
     Withdraw,
 )
-from worker.protocol import ErrorCode, Held, Offer
+from worker.protocol import Accelerator, ErrorCode, Held, Offer
 from worker.scheduler import Scheduler
 
 ANY = frozenset({"lost", "error", "timeout", "limit"})
@@ -189,7 +190,7 @@ def test_memory_is_never_promised_twice(node: Node) -> None:
 
 
 def test_gpus_are_never_promised_twice_and_small_ones_go_first(node: Node) -> None:
-    gpus = [{"kind": "gpu", "name": "g", "memory_bytes": size * GIB} for size in (24, 8)]
+    gpus = [Accelerator(kind="gpu", memory_bytes=size * GIB) for size in (24, 8)]
     offer = Offer(
         slots=8,
         cores=8,
@@ -807,20 +808,32 @@ def test_an_attempt_is_not_adopted_by_a_worker_that_does_not_fit() -> None:
     assert node.attach(1, 1, held) == [Refuse(1, *held)]
 
 
-# --- cordon ---------------------------------------------------------------------------------
+# --- cordon and drain -----------------------------------------------------------------------
 
 
-def test_a_cordoned_worker_gets_nothing_new_and_gives_back_what_has_not_started(
+def test_a_cordoned_worker_gets_nothing_new_and_keeps_what_it_has(node: Node) -> None:
+    node.attach(1, 2)
+    node.submit(10, 11, 12)
+    node.start(1, 10)
+    assert node.tell(Cordon(1)) == []
+    assert node.codes(12) == [(1, "cordoned"), (1, "slots_taken")]
+    assert isinstance(only(node.finish(1, 10)), Settle)
+    assert isinstance(only(node.finish(1, 11)), Settle)
+    assert leases(node.tell(Uncordon(1))) == [(1, 12)]
+
+
+def test_a_draining_worker_gets_nothing_new_and_gives_back_what_has_not_started(
     node: Node,
 ) -> None:
     node.attach(1, 2)
     node.submit(10, 11)
     node.start(1, 10)
-    assert node.tell(Cordon(1)) == [Recall(1, 11, node.fence(11))]
-    assert node.tell(Cordon(1)) == []
+    assert node.tell(Drain(1)) == [Recall(1, 11, node.fence(11))]
+    assert node.tell(Drain(1)) == []
     requeue = only(node.tell(Return(1, 11, node.fence(11))))
     assert isinstance(requeue, Requeue)
-    assert node.codes(11) == [(1, "cordoned")]
+    assert node.codes(11) == [(1, "draining")]
+    assert beating(node, 1, 3600.0) == [], "without a deadline it runs to its end"
     assert isinstance(only(node.finish(1, 10)), Settle)
     assert leases(node.tell(Uncordon(1))) == [(1, 11)]
 
@@ -833,12 +846,75 @@ def test_a_worker_can_be_cordoned_before_it_attaches_and_stays_so(node: Node) ->
     assert leases(node.tell(Uncordon(1))) == [(1, 10)]
 
 
-def test_a_cordoned_worker_that_comes_back_is_asked_again(node: Node) -> None:
+def test_a_draining_worker_that_comes_back_is_asked_again(node: Node) -> None:
     node.attach(1)
     node.submit(10)
-    node.tell(Cordon(1))
+    node.tell(Drain(1))
     held = (10, node.fence(10))
     assert node.attach(1, 2, held) == [Adopt(1, *held), Recall(1, *held)]
+
+
+def test_what_runs_past_the_deadline_of_a_drain_goes_elsewhere_at_nobodys_fault(
+    node: Node,
+) -> None:
+    node.attach(1)
+    node.submit(10, retry=Retry(max_attempts=1))
+    node.start(1, 10)
+    node.attach(2)
+    fence = node.fence(10)
+    assert node.tell(Drain(1, 60.0)) == []
+    assert beating(node, 1, 59.0, 2) == []
+    assert beating(node, 1, 1.0, 2) == [
+        Kill(1, 10, fence, "drained"),
+        Requeue(10, 0, fence, (), "drained", 0.0),
+        Lease(2, 10, fence + 1, 1),
+    ]
+    assert node.tell(Finish(1, 10, fence, None, 1.0)) == [Refuse(1, 10, fence)]
+    assert beating(node, 1, 600.0, 2) == [], "a deadline passes once"
+    assert node.scheduler.workers()[0].draining
+
+
+def test_a_drain_ends_with_a_cordon_or_a_resumption(node: Node) -> None:
+    for end in (Cordon(1), Uncordon(1), Drain(1)):
+        node.attach(1)
+        node.submit(10)
+        node.start(1, 10)
+        node.tell(Drain(1, 60.0))
+        node.tell(end)
+        assert beating(node, 1, 120.0) == []
+        assert node.state(10) == "running"
+        node.finish(1, 10)
+        node.tell(Settled(10), Uncordon(1))
+
+
+def test_a_deadline_counts_while_the_worker_is_away(node: Node) -> None:
+    node.attach(1)
+    node.submit(10)
+    node.start(1, 10)
+    held = (10, node.fence(10))
+    node.tell(Drain(1, 10.0), Detach(1))
+    (requeue,) = node.sleep(10.0)
+    assert isinstance(requeue, Requeue)
+    assert requeue.cause == "drained"
+    assert node.attach(1, 2, held) == [Refuse(1, *held)]
+
+
+def test_a_drain_without_time_empties_a_worker_at_once(node: Node) -> None:
+    node.attach(1)
+    node.submit(10, 11)
+    node.start(1, 10)
+    node.attach(2, 2)
+    assert leases(node.tell(Drain(1, 0.0))) == [(2, 10), (2, 11)]
+    assert node.scheduler.workers()[0].leased == 0
+
+
+def beating(node: Node, worker: int, elapsed_s: float, *others: int) -> list[Effect]:
+    """Time passes, and these workers are heard of."""
+    until, effects = node.now + elapsed_s, []
+    while node.now < until:
+        effects += node.sleep(min(10.0, until - node.now))
+        effects += node.tell(*(Beat(number) for number in (worker, *others)))
+    return effects
 
 
 # --- prefetch -------------------------------------------------------------------------------

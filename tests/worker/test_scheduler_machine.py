@@ -6,7 +6,7 @@ Each effect is checked against what the scheduler may do, each step against `che
 """
 
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import assert_never, get_args
 
 import pytest
 from hypothesis import HealthCheck, settings, strategies as st
@@ -15,12 +15,22 @@ from msgspec.structs import replace
 
 from worker import events
 from worker.capabilities import gpu_memories_bytes, match
-from worker.config import Config
-from worker.events import Effect, Job, Requires, Retry, Timeouts
-from worker.protocol import Held, Offer
+from worker.config import Config, Policy
+from worker.events import Effect, Job, Preference, Requires, Retry, Timeouts
+from worker.protocol import Accelerator, Held, Offer
 from worker.scheduler import Scheduler
 
-CONFIG = Config(prefetch_max=5, programs_max=2, queues_max=2)
+CONFIGS = {
+    policy: Config(
+        prefetch_max=5,
+        programs_max=2,
+        queues_max=2,
+        classes_max=2,
+        preferences_max=1,
+        policy=policy,
+    )
+    for policy in get_args(Policy)
+}
 
 OFFERS = [
     Offer(
@@ -38,7 +48,7 @@ OFFERS = [
         arch="aarch64",
         runtimes=["python", "wasm"],
         isolation=["process", "sandbox", "wasm"],
-        accelerators=[{"kind": "gpu", "name": "g", "memory_bytes": 8}],
+        accelerators=[Accelerator(kind="gpu", name="g", memory_bytes=8)],
     ),
     Offer(
         slots=1, cores=1, memory_bytes=40, arch="x86_64", runtimes=["python"], isolation=["sandbox"]
@@ -51,7 +61,7 @@ LARGE = Offer(
     arch="x86_64",
     runtimes=["python", "wasm"],
     isolation=["process", "sandbox", "wasm"],
-    accelerators=[{"kind": "gpu", "name": "g", "memory_bytes": 16}] * 2,
+    accelerators=[Accelerator(kind="gpu", name="g", memory_bytes=16)] * 2,
     labels={"site": "here"},
 )
 """Fits every job below."""
@@ -64,6 +74,11 @@ REQUIRES = [
     Requires(isolation="sandbox"),
     Requires(runtime="wasm", cpu=3),
     Requires(labels=(("site", "here"),)),
+]
+PREFERS: list[tuple[Preference, ...]] = [
+    (),
+    (Preference("arch", "aarch64", 3), Preference("accelerator", "gpu", -5)),
+    (Preference("arch", "x86_64", 1),),
 ]
 RETRIES = [
     Retry(),
@@ -161,7 +176,8 @@ class World(RuleBasedStateMachine):
         super().__init__()
         self.now = 1000.0
         self.boot = 1
-        self.scheduler = Scheduler(CONFIG, self.boot)
+        self.config = CONFIGS["spread"]
+        self.scheduler = Scheduler(self.config, self.boot)
         self.machines = {n + 1: Machine(n + 1, offer) for n, offer in enumerate(OFFERS)}
         self.disk: dict[int, Row] = {}
         self.rows: dict[int, Row] = {}
@@ -172,6 +188,8 @@ class World(RuleBasedStateMachine):
         self.view: dict[int, dict[int, int]] = {}
         """What the scheduler believes leased: worker -> job -> fence."""
         self.cordoned: set[int] = set()
+        self.drained: dict[int, float] = {}
+        """Until when draining workers may hold something."""
         self.old: list[tuple[int, int, int]] = []
         self.next_job = 1
 
@@ -209,7 +227,11 @@ class World(RuleBasedStateMachine):
             case events.Requeue():
                 self.unview(job)
                 assert effect.fence == self.rows[job].job.fence
-                assert len(effect.lost_on) < CONFIG.poison_workers
+                if effect.cause == "drained":
+                    row = self.rows[job].job
+                    assert (effect.attempt, effect.delay_s) == (row.attempt - 1, 0.0)
+                    assert effect.lost_on == row.lost_on, "a drain is nobody's fault"
+                assert len(effect.lost_on) < self.config.poison_workers
             case events.Settle():
                 self.unview(job)
                 self.decided[job] = effect.state
@@ -271,12 +293,16 @@ class World(RuleBasedStateMachine):
         held = [self.rows[job].job.requires for job in self.view.get(lease.worker, {})]
         held.append(requires)
         assert sum(one.memory_bytes for one in held) <= machine.offer.memory_bytes
-        assert sum(one.gpu for one in held) <= len(gpu_memories_bytes(machine.offer))
+        # Each GPU goes to one job, and the largest needs find one that is large enough.
+        gpus = sorted((one.gpu_memory_bytes for one in held for _ in range(one.gpu)), reverse=True)
+        has = sorted(gpu_memories_bytes(machine.offer), reverse=True)
+        assert len(gpus) <= len(has)
+        assert all(need <= size for need, size in zip(gpus, has, strict=False))
         cpu = sum(one.cpu for one in held)
         if any(one.cpu > 1 for one in held):
             assert cpu <= machine.offer.slots, "nothing waits beside a wide job"
         else:
-            assert cpu <= machine.offer.slots + CONFIG.prefetch_max
+            assert cpu <= machine.offer.slots + self.config.prefetch_max
 
     # --- requesters -------------------------------------------------------------------------
 
@@ -284,6 +310,7 @@ class World(RuleBasedStateMachine):
         requires=st.sampled_from(REQUIRES),
         retry=st.sampled_from(RETRIES),
         timeouts=st.sampled_from(TIMEOUTS),
+        prefers=st.sampled_from(PREFERS),
         priority=st.integers(0, 2),
         program=st.sampled_from("abc"),
         count=st.integers(1, 4),
@@ -293,6 +320,7 @@ class World(RuleBasedStateMachine):
         requires: Requires,
         retry: Retry,
         timeouts: Timeouts,
+        prefers: tuple[Preference, ...],
         priority: int,
         program: str,
         count: int,
@@ -304,6 +332,7 @@ class World(RuleBasedStateMachine):
                 requires=requires,
                 retry=retry,
                 timeouts=timeouts,
+                prefers=prefers,
                 priority=priority,
             )
             self.next_job += 1
@@ -367,11 +396,12 @@ class World(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.boot += 1
-        self.scheduler = Scheduler(CONFIG, self.boot)
+        self.scheduler = Scheduler(self.config, self.boot)
         self.uncommitted = []
         self.rows = {}
         self.view = {}
         self.cordoned = set()
+        self.drained = {}
         self.decided = {job: row.state for job, row in self.disk.items() if row.state in TERMINAL}
         for machine in self.machines.values():
             machine.unlink()
@@ -398,8 +428,10 @@ class World(RuleBasedStateMachine):
         for over in machine.finished.values():
             machine.outbox.append(over)
 
-    @initialize(which=st.lists(numbers, unique=True))
-    def begin(self, which: list[int]) -> None:
+    @initialize(which=st.lists(numbers, unique=True), policy=st.sampled_from(sorted(CONFIGS)))
+    def begin(self, which: list[int], policy: Policy) -> None:
+        self.config = CONFIGS[policy]
+        self.scheduler = Scheduler(self.config, self.boot)
         for number in which:
             self.attach(number)
 
@@ -443,16 +475,36 @@ class World(RuleBasedStateMachine):
         self.machines[number].crash()
         self.tell(events.Remove(number))
         self.cordoned.discard(number)
+        self.drained.pop(number, None)
         assert not self.view.get(number), "what it held is lost now"
 
     @rule(number=numbers)
     def cordon(self, number: int) -> None:
         self.cordoned.add(number)
+        self.drained.pop(number, None)
         self.tell(events.Cordon(number))
+
+    @rule(number=numbers, deadline_s=st.sampled_from([None, 0.0, 0.5, 20.0, 100.0]))
+    def drain(self, number: int, deadline_s: float | None) -> None:
+        self.cordoned.add(number)
+        self.tell(events.Drain(number, deadline_s))
+        self.drained.pop(number, None)
+        if deadline_s is not None:
+            self.drained[number] = self.now + deadline_s
+        self.empty()
+
+    def empty(self) -> None:
+        """What was drained holds nothing from its deadline on."""
+        for number, until in self.drained.items():
+            if until <= self.now:
+                for job in self.view.get(number, {}):
+                    # Unless it came back with it from before the node restarted.
+                    assert self.rows[job].job.fence >> 32 < self.boot
 
     @rule(number=numbers)
     def uncordon(self, number: int) -> None:
         self.cordoned.discard(number)
+        self.drained.pop(number, None)
         self.tell(events.Uncordon(number))
 
     @rule(number=numbers, count=st.integers(1, 10))
@@ -534,6 +586,7 @@ class World(RuleBasedStateMachine):
         else:
             raise AssertionError("ticks without end")
         self.now = max(self.now, until)
+        self.empty()
 
     # --- what always holds ------------------------------------------------------------------
 
@@ -551,9 +604,17 @@ class World(RuleBasedStateMachine):
             assert snapshot.state == row.state
             assert snapshot.attempt == row.job.attempt
             assert snapshot.lost_on == row.job.lost_on
+            starts_in_s = self.scheduler.starts_in_s(job, self.now)
             if snapshot.state == "queued":
-                assert self.scheduler.reasons(job, self.now), "it waits for a reason"
+                reasons = self.scheduler.reasons(job, self.now)
+                assert reasons, "it waits for a reason"
+                named = {reason.worker for reason in reasons}
+                assert named >= {one.worker for one in self.scheduler.workers()} or any(
+                    reason.code in ("behind", "backoff") for reason in reasons
+                ), "each worker says why not"
+                assert starts_in_s is None or starts_in_s > 0
             else:
+                assert starts_in_s is None
                 assert self.view[snapshot.worker][job] == snapshot.fence
                 assert not self.scheduler.reasons(job, self.now)
 

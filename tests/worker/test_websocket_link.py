@@ -1,6 +1,7 @@
 """The worker's WebSocket, against a node that is not always friendly."""
 
 import ssl
+from pathlib import Path
 
 import pytest
 import trio
@@ -8,10 +9,12 @@ import trustme
 from outcome import acapture
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
+from tests.worker.certificates import new_key, server_context, write_pair
 from tests.worker.websocket_node import TARGET, TOKEN, WebSocketNodeEnd, open_websocket_node
+from worker.certificate_pin import pin_of_file
 from worker.link import LinkBroken, LinkClosed, LinkRefused
 from worker.protocol import MESSAGE_SIZE_MAX_BYTES, Acked, Beat
-from worker.websocket_link import open_websocket_link
+from worker.websocket_link import WrongCertificate, check_address, open_websocket_link
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +70,28 @@ async def test_a_server_of_something_else_is_broken() -> None:
     async with open_websocket_node(handle) as url:
         with pytest.raises(LinkBroken):
             await open_websocket_link(url, TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("url", "pin", "says"),
+    [
+        ("ws://192.0.2.1:8440/worker/1/attach", "", "plain HTTP to another machine"),
+        ("http://node.example/worker/1/attach", "", "plain HTTP to another machine"),
+        ("ws://localhost.example/worker/1/attach", "", "plain HTTP to another machine"),
+        ("ws://127.0.0.1:1/worker/1/attach", "A" * 43, "speaks TLS"),
+        ("ws://node.example/worker/1/attach", "A" * 43, "speaks TLS"),
+    ],
+)
+async def test_nothing_is_shown_to_the_network(url: str, pin: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        await open_websocket_link(url, TOKEN, pin=pin)
+
+
+@pytest.mark.parametrize(
+    "url", ["ws://127.8.9.1:1", "http://[::1]:1", "http://LOCALHOST", "wss://x"]
+)
+def test_this_machine_and_tls_will_do(url: str) -> None:
+    check_address(url)
 
 
 @pytest.mark.parametrize("url", ["ftp://x/worker/1/attach", "worker/1/attach"])
@@ -160,3 +185,49 @@ async def test_tls_is_checked() -> None:
         link = await open_websocket_link(url, TOKEN, tls=trusting)
         assert await link.receive() == [Acked([])]
         await link.aclose()
+
+
+async def test_the_node_that_the_pin_names_needs_no_authority(tmp_path: Path) -> None:
+    async def handle(end: WebSocketNodeEnd) -> None:
+        await end.accept()
+        await end.send([Acked([])])
+        await trio.sleep_forever()
+
+    key = new_key()
+    pin = pin_of_file(Path(write_pair(tmp_path, key, "first").split(",")[0]))
+    for name in ("first", "renewed"):
+        async with open_websocket_node(
+            handle, server_context(write_pair(tmp_path, key, name))
+        ) as url:
+            link = await open_websocket_link(url, TOKEN, pin=pin)
+            assert await link.receive() == [Acked([])]
+            await link.aclose()
+
+
+async def test_another_key_hears_nothing(tmp_path: Path) -> None:
+    """Whoever answers in the node's place, by whatever authority, is shown no token."""
+    heard: list[bytes] = []
+
+    async def handle(end: WebSocketNodeEnd) -> None:
+        try:
+            while data := await end.stream.receive_some():
+                heard.append(data)
+        except trio.BrokenResourceError:
+            pass
+
+    pin = pin_of_file(Path(write_pair(tmp_path, new_key()).split(",")[0]))
+    impostor = server_context(write_pair(tmp_path, new_key(), "impostor"))
+    async with open_websocket_node(handle, impostor) as url:
+        with pytest.raises(WrongCertificate, match=f"expected {pin}, met "):
+            await open_websocket_link(url, TOKEN, pin=pin)
+    assert heard == []
+
+
+async def test_who_speaks_no_tls_is_no_node_with_a_pin() -> None:
+    async def handle(end: WebSocketNodeEnd) -> None:
+        await end.stream.receive_some()
+        await end.stream.send_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+
+    async with open_websocket_node(handle) as url:
+        with pytest.raises(LinkClosed):
+            await open_websocket_link(url.replace("ws:", "wss:"), TOKEN, pin="A" * 43)
