@@ -27,7 +27,7 @@ from peernode.worker_links import WorkerLink
 from storage import ids
 from storage.clock import Clock
 from storage.store import Batch, Put, Store, Table
-from worker import events, protocol
+from worker import capabilities, events, protocol
 from worker.scheduler import Scheduler
 
 WALL_MAX_S: Final = 366 * 86400.0
@@ -208,6 +208,10 @@ class Dispatch:
         live.note("leased", live.leased_ms, effect.attempt, effect.worker)
         terms = resolve(version.runtime, version.terms, request.terms)
         total_s = terms.timeouts.total_s
+        level = terms.isolation
+        if link.offer is not None:
+            level = capabilities.level(terms.requires, link.offer)
+        live.isolation = level
         link.post(
             protocol.Lease(
                 effect.job,
@@ -217,7 +221,7 @@ class Dispatch:
                 request.input,
                 dict(request.blobs),
                 terms.limits,
-                terms.isolation,
+                level,
                 None if total_s is None else request.created_ms + int(total_s * 1000),
             )
         )

@@ -26,6 +26,7 @@ from peernode.edge_arguments import (
     KvList,
     KvOpen,
     KvPut,
+    ProgramRead,
     UploadId,
 )
 from peernode.job_rows import Request
@@ -38,7 +39,6 @@ from peernode.spaces import Space
 from peernode.transactions import Transaction
 from storage import cid, ids
 from storage.blobs import Content, Release, Upload
-from storage.cid import Cid
 from storage.errors import BlobError, BlobTooLarge
 from storage.places import Class
 from storage.store import Table
@@ -96,6 +96,7 @@ class EdgeCalls:
             "kv.increment": (KvIncrement, self._kv_increment),
             "blob.stat": (BlobId, self._blob_stat),
             "blob.read": (BlobRead, self._blob_read),
+            "program.read": (ProgramRead, self._program_read),
             "blob.begin": (BlobBegin, self._blob_begin),
             "blob.append": (BlobAppend, self._blob_append),
             "blob.finish": (UploadId, self._blob_finish),
@@ -293,7 +294,7 @@ class EdgeCalls:
     ) -> object:
         row = self._row(actor, request, arguments.blob, "get")
         return {
-            "cid": cid.text(Cid(row.cid)),
+            "cid": cid.text(cid.Cid(row.cid)),
             "size_bytes": row.size_bytes,
             "media_type": row.media_type,
             "name": row.name,
@@ -303,13 +304,13 @@ class EdgeCalls:
         self, actor: Actor, request: Request, fence: int, arguments: BlobRead
     ) -> object:
         row = self._row(actor, request, arguments.blob, "content")
-        if not 0 <= arguments.length <= protocol.CHUNK_SIZE_MAX_BYTES or arguments.offset < 0:
-            raise Problem(
-                "invalid_field",
-                "blob.read: too many bytes at once",
-                limit=protocol.CHUNK_SIZE_MAX_BYTES,
-            )
         return await self._node.content.read_piece(row.cid, arguments.offset, arguments.length)
+
+    async def _program_read(
+        self, actor: Actor, request: Request, fence: int, arguments: ProgramRead
+    ) -> object:
+        root = self._node.programs.cid(request.function, request.version)
+        return await self._node.content.read_piece(root, arguments.offset, arguments.length)
 
     def _draft(self, job: int, fence: int, upload: int) -> _Draft:
         held = self._drafts.get(job)

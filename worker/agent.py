@@ -23,14 +23,16 @@ import trio
 from storage.clock import Clock
 from worker import frames
 from worker.blob_cache import SIZE_MAX_BYTES, BlobCache
+from worker.capabilities import levels
 from worker.child import Attempt, LoadedProgram, make_attempt
 from worker.egress import Egress
 from worker.gateway import Calls, Gateway
+from worker.interpreter import Interpreter
 from worker.link import Link, LinkBroken, LinkClosed, LinkError, LinkRefused
+from worker.outbox import Outbox
 from worker.output import Line
+from worker.preparing import Preparing
 from worker.protocol import (
-    BATCH_LENGTH_MAX,
-    MESSAGE_SIZE_MAX_BYTES,
     VERSION,
     Acked,
     Beat,
@@ -67,11 +69,6 @@ WELCOME_TIMEOUT_S: Final = 10.0
 """Longest wait for the node's first message. Source: guess."""
 PROGRAMS_SIZE_MAX_BYTES: Final = 256 * 1024 * 1024
 """Most source kept for one link; over it the link is renewed, which begins anew. Source: guess."""
-MESSAGE_OVERHEAD_BYTES: Final = 256
-"""What a message takes beside its texts. Source: the largest fixed part, doubled."""
-BATCH_SIZE_BYTES: Final = MESSAGE_SIZE_MAX_BYTES // 4
-"""A batch is full from here. Source: leaves room for one message of the largest kind."""
-
 LinkFactory = Callable[[], Awaitable[Link]]
 """Connects, or raises a `LinkError`."""
 
@@ -88,6 +85,8 @@ class Config:
     """Connect again for ever; otherwise return when the first link is over."""
     cache_size_max_bytes: int = SIZE_MAX_BYTES
     child_idle_max_s: float = 60.0
+    interpreter: Path | None = None
+    """Where Python for level `wasm` lies, or will when it is built; `None`: not here."""
 
 
 class Agent:
@@ -104,14 +103,22 @@ class Agent:
         """By job: what waits or runs."""
         self._finished: dict[tuple[int, int], Finished] = {}
         """By job and fence: what the node has not acknowledged."""
-        self._outbox: list[Message] = []
-        self._wake = trio.lowlevel.ParkingLot()
+        self._outbox = Outbox()
         self.online = False
         self._calls = Calls(self._send_call)
         self._egress = Egress()
         self._cache = BlobCache(config.directory.absolute() / "blobs", config.cache_size_max_bytes)
         self._gateway = Gateway(self._calls, self._cache, self._egress)
         self._supervisor: Supervisor | None = None
+        self._nursery: trio.Nursery | None = None
+        self._preparing = Preparing(
+            config.directory.absolute() / "compiled",
+            self._cache,
+            self._calls.ask,
+            self._submit,
+            self._refuse,
+        )
+        self._interpreter = Interpreter(config.interpreter)
 
     async def run(self, link_factory: LinkFactory) -> None:
         """Work until cancelled, or until the node refuses this worker (`LinkRefused`)."""
@@ -127,9 +134,14 @@ class Agent:
             async with open_supervisor(config, self, self._clock) as supervisor:
                 self._supervisor = supervisor
                 try:
-                    await self._stay_connected(link_factory)
-                except LinkRefused as error:
-                    refusal = error
+                    async with trio.open_nursery() as self._nursery:
+                        if self._config.reconnects:
+                            self._nursery.start_soon(self._interpreter.build, supervisor.knowing)
+                        try:
+                            await self._stay_connected(link_factory)
+                        except LinkRefused as error:
+                            refusal = error
+                        self._nursery.cancel_scope.cancel()
                 finally:
                     with trio.CancelScope(shield=True):
                         await self._egress.aclose()
@@ -164,6 +176,7 @@ class Agent:
         """Say `Hello` and await `Welcome`; return the interval of beats in seconds."""
         held = [Held(job, attempt.lease.fence) for job, attempt in self._attempts.items()]
         held += [Held(job, fence) for job, fence in self._finished]
+        self._offer = self._interpreter.offered(self._offer)
         await link.send([Hello(VERSION, self._offer, held)])
         with trio.move_on_after(WELCOME_TIMEOUT_S):
             first, *rest = await link.receive()
@@ -179,11 +192,7 @@ class Agent:
     def _connected(self) -> None:
         self._programs.clear()
         self._programs_bytes = 0
-        # What was said into the last link may not have arrived; the node knows what to ignore.
-        kept: list[Message] = [
-            message for message in self._outbox if not isinstance(message, Finished | Call | Beat)
-        ]
-        self._outbox = [*kept, *self._finished.values(), *self._calls.unanswered()]
+        self._outbox.renew(list(self._finished.values()), self._calls.unanswered())
         self.online = True
 
     def _disconnected(self) -> None:
@@ -213,28 +222,16 @@ class Agent:
 
             nursery.start_soon(until_over, receive)
             nursery.start_soon(until_over, lambda: self._send(link))
+            nursery.start_soon(until_over, lambda: self._interpreter.news(self._offer))
             nursery.start_soon(beat)
         raise over[0]
 
     async def _send(self, link: Link) -> None:
         while True:
-            if not self._outbox:
-                await self._wake.park()
-            outbox = self._outbox
-            size = count = 0
-            for message in outbox[:BATCH_LENGTH_MAX]:
-                size += _size_bytes(message)
-                count += 1
-                if size > BATCH_SIZE_BYTES:
-                    break
-            batch = outbox[:count]
-            del outbox[:count]
-            if batch:
-                await link.send(batch)
+            await link.send(await self._outbox.batch())
 
     def _say(self, message: Message) -> None:
-        self._outbox.append(message)
-        self._wake.unpark()
+        self._outbox.say(message)
 
     # --- what the node says ---------------------------------------------------------------------
 
@@ -256,10 +253,12 @@ class Agent:
                 self._stop(message.job, message.fence)
             case Recall():
                 attempt = self._find(message.job, message.fence)
-                if attempt is not None and self._working.take_back(attempt):
+                if attempt is not None and (
+                    self._preparing.take_back(attempt) or self._working.take_back(attempt)
+                ):
                     self._give_back(attempt)
             case Drain():
-                for attempt in self._working.drain():
+                for attempt in [*self._working.drain(), *self._preparing.drain()]:
                     self._give_back(attempt)
             case Reply():
                 self._calls.take(message)
@@ -290,12 +289,22 @@ class Agent:
             raise LinkBroken(f"a lease before its program {lease.program}")
         attempt = make_attempt(lease, program)
         self._attempts[lease.job] = attempt
-        if program.program.runtime not in self._offer.runtimes:
-            self._refuse(attempt, f"this worker has no runtime {program.program.runtime!r}")
-        elif lease.isolation not in self._offer.isolation:
-            self._refuse(attempt, f"this worker cannot isolate as {lease.isolation!r}")
+        runtime = program.program.runtime
+        if runtime not in self._offer.runtimes:
+            self._refuse(attempt, f"this worker has no runtime {runtime!r}")
+        elif lease.isolation not in levels(self._offer, runtime):
+            self._refuse(attempt, f"this worker cannot isolate {runtime!r} as {lease.isolation!r}")
         else:
-            self._working.submit(attempt)
+            if attempt.runtime == "wasm-python":
+                attempt.artifact = self._interpreter.path
+            assert self._nursery is not None
+            if not self._preparing.take(attempt, self._nursery, self._working.knowing):
+                self._working.submit(attempt)
+
+    def _submit(self, attempt: Attempt) -> None:
+        """Run an attempt whose program has been made ready."""
+        self._working.submit(attempt)
+        self._working.pump()
 
     def _refuse(self, attempt: Attempt, why: str) -> None:
         usage = Usage(self._clock.wall_ms(), 0.0, 0.0, 0)
@@ -307,7 +316,8 @@ class Agent:
         attempt = self._find(job, fence)
         if attempt is not None:
             del self._attempts[job]
-            self._working.kill(attempt)
+            if not self._preparing.take_back(attempt):
+                self._working.kill(attempt)
             self._gateway.release(attempt)
 
     def _find(self, job: int, fence: int) -> Attempt | None:
@@ -374,24 +384,6 @@ async def run_agent(
     """
     agent = Agent(offer, config, clock=clock, rng=rng or random.Random())
     await agent.run(link_factory)
-
-
-def _size_bytes(message: Message) -> int:
-    """Return about how large a message becomes."""
-    match message:
-        case Finished():
-            size = len(message.payload) + len(message.traceback)
-            for write in message.writes:
-                size += len(getattr(write, "value", b"")) + MESSAGE_OVERHEAD_BYTES
-            return size + MESSAGE_OVERHEAD_BYTES
-        case Log():
-            return sum(len(line[2]) + 32 for line in message.lines)
-        case Call():
-            values = message.arguments.values()
-            texts = sum(len(value) for value in values if isinstance(value, bytes | str))
-            return texts + MESSAGE_OVERHEAD_BYTES
-        case _:
-            return MESSAGE_OVERHEAD_BYTES
 
 
 if __name__ == "__main__":

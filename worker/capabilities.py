@@ -31,6 +31,27 @@ def gpus(requires: Requires) -> int:
     return max(requires.gpu, 1 if requires.gpu_memory_bytes else 0)
 
 
+def levels(offer: Offer, runtime: str) -> list[str]:
+    """Return the levels at which a worker runs programs of `runtime`."""
+    if runtime not in offer.runtimes:
+        return []
+    return list(offer.levels.get(runtime, ())) if offer.levels else list(offer.isolation)
+
+
+def level(requires: Requires, offer: Offer) -> Isolation:
+    """Return the level at which a worker that fits shall run such a job.
+
+    The weakest that the job accepts, which is the fastest; stronger ones cost time or rights.
+    """
+    accepted = _accepted(requires, levels(offer, requires.runtime))
+    return accepted[0] if accepted else requires.isolation
+
+
+def _accepted(requires: Requires, offered: list[str]) -> list[Isolation]:
+    strong_enough = LEVELS[LEVELS.index(requires.isolation) :]
+    return [one for one in strong_enough if one in offered]
+
+
 def match(requires: Requires, offer: Offer) -> tuple[Reason, ...]:
     """Return every reason why this worker can never run such a job; none when it can.
 
@@ -43,11 +64,14 @@ def match(requires: Requires, offer: Offer) -> tuple[Reason, ...]:
 
     if requires.runtime not in offer.runtimes:
         miss("runtime", f"needs runtime {requires.runtime}, has {_listed(offer.runtimes)}")
-    accepted = LEVELS[LEVELS.index(requires.isolation) :]
-    if not any(level in accepted for level in offer.isolation):
+        offered, of = list(offer.isolation), ""
+    else:
+        offered = levels(offer, requires.runtime)
+        of = f" for {requires.runtime}" if offered != offer.isolation else ""
+    if not _accepted(requires, offered):
         miss(
             "isolation",
-            f"needs isolation {requires.isolation} or stronger, has {_listed(offer.isolation)}",
+            f"needs isolation {requires.isolation} or stronger, has {_listed(offered)}{of}",
         )
     if requires.arch and requires.arch != offer.arch:
         miss("arch", f"needs architecture {requires.arch}, is {offer.arch}")

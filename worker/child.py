@@ -42,6 +42,10 @@ PROCESSES_SLACK: Final = 16
 """By how much the kernel's own limit on processes is above ours. Source: guess; see `_limit`."""
 
 
+WASM_OVERHEAD_BYTES: Final = 256 * 1024 * 1024
+"""What a process around WebAssembly takes beside the module's own memory. Source: 110 MB measured
+with the compiled interpreter, of which most is shared by all; doubled."""
+
 Key = tuple[str, int, int, int, str]
 """What jobs must have in common to share a child: program, limits, isolation."""
 
@@ -74,6 +78,8 @@ class LoadedProgram:
     program: Program
     run_s: float = math.inf
     """Moving average of run times; infinite until one is known."""
+    artifact: str = ""
+    """Path of what runs, for programs that were prepared (`worker.preparing`)."""
     prints_raw: bool = False
     """Its output once came through the pipes, where only time tells whose it is."""
 
@@ -97,8 +103,23 @@ class Attempt:
     rss_max_bytes: int = 0
     """Measured from outside, for jobs that run long enough."""
     sequence: int = 0
+    artifact: str = ""
+    """Path of what runs where that is not the program's source."""
     pinned: list[str] = field(default_factory=list)
     """Contents that must stay in the cache while it runs."""
+
+    @property
+    def memory_max_bytes(self) -> int:
+        """Return what its process and all below it may use."""
+        overhead_bytes = WASM_OVERHEAD_BYTES if self.lease.isolation == "wasm" else 0
+        return self.lease.limits.memory_bytes + overhead_bytes
+
+    @property
+    def runtime(self) -> str:
+        """Return what runs it, as `frames.Setup` names it."""
+        runtime = self.program.program.runtime
+        inside = runtime == "python" and self.lease.isolation == "wasm"
+        return "wasm-python" if inside else runtime
 
 
 def make_attempt(lease: Lease, program: LoadedProgram) -> Attempt:
@@ -187,7 +208,14 @@ class Child:
         _limit(self.pid, attempt)
         program = attempt.program.program
         setup = frames.Setup(
-            program.program, program.entry, program.source, backends, str(self.scratch)
+            program.program,
+            program.entry,
+            b"" if attempt.program.artifact else program.source,
+            backends,
+            str(self.scratch),
+            attempt.runtime,
+            attempt.artifact or attempt.program.artifact,
+            attempt.lease.limits.memory_bytes,
         )
         self._runs.append(frames.encode_frame(setup))
 
@@ -317,7 +345,7 @@ def _limit(pid: int, attempt: Attempt) -> None:
     """Set the kernel's limits of a blank child."""
     limits = attempt.lease.limits
     wanted = {
-        resource.RLIMIT_DATA: limits.memory_bytes,
+        resource.RLIMIT_DATA: attempt.memory_max_bytes,
         resource.RLIMIT_FSIZE: limits.output_bytes,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: FILES_MAX,

@@ -36,6 +36,11 @@ class Setup(msgspec.Struct, frozen=True, array_like=True, tag=1):
     source: bytes
     backends: list[str]
     scratch: str
+    runtime: str
+    """Which of `python_child.PROGRAMS`, or `python` for native Python."""
+    artifact: str
+    """Path of what runs where that is not the source: a compiled module, a model, a binary."""
+    memory_bytes: int
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=2):

@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from worker import wasm
+from worker.capabilities import LEVELS
 from worker.protocol import Offer
 
 BACKENDS_FILE: Final = "backends.json"
@@ -29,19 +31,35 @@ def measure_offer(slots: int, directory: Path, labels: Mapping[str, str] | None 
     `slots` 0 means one for each core.  `directory` keeps what is costly to measure.
     """
     cores = len(os.sched_getaffinity(0))
+    backends = measure_backends(directory)
+    levels = measure_levels(backends)
     return Offer(
         slots=slots or cores,
         cores=cores,
         memory_bytes=memory_bytes(),
         arch=platform.machine(),
-        runtimes=["python"],
-        isolation=["process"],
-        backends=measure_backends(directory),
+        runtimes=list(levels),
+        isolation=[level for level in LEVELS if any(level in of for of in levels.values())],
+        levels=levels,
+        backends=backends,
         accelerators=measure_accelerators(),
         labels=dict(labels or {}),
         python=platform.python_version(),
         software=SOFTWARE,
     )
+
+
+def measure_levels(backends: list[str]) -> dict[str, list[str]]:
+    """Return at which levels of isolation this worker runs which runtimes, weakest first.
+
+    Python at level `wasm` comes later, when its interpreter is there: see `worker.interpreter`.
+    """
+    levels = {"python": ["process"]}
+    if backends:
+        levels["onnx"] = ["process"]
+    if wasm.installed("wasmtime"):
+        levels["wasm"] = ["wasm"]
+    return levels
 
 
 def memory_bytes() -> int:

@@ -21,6 +21,7 @@ from worker.agent import Config, run_agent
 from worker.link import LinkRefused
 from worker.offer import measure_offer
 from worker.process_tree import become_subreaper
+from worker.wasm import interpreter_path, user_cache
 from worker.websocket_link import open_websocket_link
 
 
@@ -44,7 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     labels = dict(label.split("=", 1) for label in given.label if "=" in label)
     offer = measure_offer(given.slots, given.directory, labels)
     become_subreaper()
-    config = Config(directory=given.directory, adopts_orphans=True)
+    config = Config(
+        directory=given.directory,
+        adopts_orphans=True,
+        interpreter=interpreter_path(user_cache()),
+    )
 
     refusals: list[LinkRefused] = []
 

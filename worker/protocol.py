@@ -32,6 +32,9 @@ BATCH_LENGTH_MAX: Final = 1024
 CHUNK_SIZE_MAX_BYTES: Final = 1024 * 1024
 """Most blob bytes in one call or reply. Source: the UnixFS chunk size."""
 
+SOURCE_SENT_MAX_BYTES: Final = 1024 * 1024
+"""Largest source in a `Program`. Source: a quarter of `MESSAGE_SIZE_MAX_BYTES`."""
+
 Isolation = Literal["wasm", "sandbox", "process"]
 Runtime = Literal["python", "wasm", "onnx", "exec"]
 ErrorCode = Literal[
@@ -64,6 +67,8 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     runtimes: list[str]
     isolation: list[str]
     """Levels this worker can give, of `wasm`, `sandbox`, `process`."""
+    levels: dict[str, list[str]] = {}
+    """The levels of each runtime; empty: every runtime at every level of `isolation`."""
     backends: list[str] = []
     """ONNX execution providers, best first; empty where inference is not installed."""
     accelerators: list[dict[str, Any]] = []
@@ -241,8 +246,12 @@ class Program(Message, frozen=True, tag=31):
     entry: str
     """Name of the handler in the source."""
     source: bytes
+    """Empty when it is larger than `SOURCE_SENT_MAX_BYTES`: `program.read` has it."""
     egress: list[str]
     """Hosts that `edge.http` may reach, as `host` or `host:port`."""
+    cid: str = ""
+    """Content address of a source that is not sent along, and its size."""
+    size_bytes: int = 0
 
 
 class Lease(Message, frozen=True, tag=32):
@@ -318,6 +327,7 @@ OPERATIONS: Final = {
     "kv.increment": "{space, key, by} -> {value: int}; applied now",
     "blob.stat": "{blob} -> {cid: str, size_bytes, media_type, name}",
     "blob.read": "{blob, offset, length <= CHUNK_SIZE_MAX_BYTES} -> bytes",
+    "program.read": "{offset, length <= CHUNK_SIZE_MAX_BYTES} -> bytes of the job's program",
     "blob.begin": "{media_type, name} -> {upload: int}",
     "blob.append": "{upload, data: bytes} -> {}",
     "blob.finish": "{upload} -> {blob: int, cid: str, size_bytes}; kept only if the job keeps it",

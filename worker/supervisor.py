@@ -21,8 +21,8 @@ import math
 import os
 import signal
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -104,6 +104,15 @@ class Supervisor:
             rows = process_table().values()
             self._foreign = [process.pid for process in rows if process.parent == here]
         self._trees = TreeLimits()
+
+    @contextmanager
+    def knowing(self, pid: int) -> Iterator[None]:
+        """Leave a child of this process that is not ours alone, for as long as the block runs."""
+        self._foreign.append(pid)
+        try:
+            yield
+        finally:
+            self._foreign.remove(pid)
 
     # --- what the agent asks ------------------------------------------------------------------
 

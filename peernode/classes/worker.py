@@ -24,6 +24,7 @@ from peernode.terms import Label
 from peernode.timestamps import rfc3339
 from peernode.workers import WorkerRow
 from storage import ids
+from worker.capabilities import levels
 
 if TYPE_CHECKING:
     from peernode.node import Node
@@ -55,6 +56,7 @@ class OfferView(View, frozen=True, kw_only=True):
     arch: str
     runtimes: list[str]
     isolation: list[str]
+    levels: dict[str, list[str]]
     backends: list[str]
     python: str
     software: str
@@ -106,6 +108,7 @@ def _view(node: "Node", worker: int, row: WorkerRow) -> WorkerView:
             arch=offer.arch,
             runtimes=offer.runtimes,
             isolation=offer.isolation,
+            levels={name: levels(offer, name) for name in offer.runtimes},
             backends=offer.backends,
             python=offer.python,
             software=offer.software,

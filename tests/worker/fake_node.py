@@ -15,6 +15,7 @@ from storage.clock import SystemClock
 from worker.agent import Config, run_agent
 from worker.link import Link, LinkClosed, MemoryLink, open_pair
 from worker.protocol import (
+    SOURCE_SENT_MAX_BYTES,
     VERSION,
     Acked,
     Beat,
@@ -22,6 +23,7 @@ from worker.protocol import (
     Finished,
     Held,
     Hello,
+    Isolation,
     Lease,
     Limits,
     Log,
@@ -31,6 +33,7 @@ from worker.protocol import (
     Progress,
     Reply,
     Returned,
+    Runtime,
     Started,
     Welcome,
 )
@@ -47,8 +50,9 @@ def make_offer(slots: int = 1, backends: Sequence[str] = ()) -> Offer:
         cores=2,
         memory_bytes=1 << 32,
         arch="x86_64",
-        runtimes=["python"],
-        isolation=["process"],
+        runtimes=["python", "wasm", "onnx"],
+        isolation=["process", "wasm"],
+        levels={"python": ["process"], "wasm": ["wasm"], "onnx": ["process"]},
         backends=list(backends),
     )
 
@@ -85,6 +89,9 @@ class FakeNode:
         self.kept_back: list[bytes] = []
         self.calls: list[Call] = []
         self.number = 100
+        self.large: dict[str, bytes] = {}
+        """Sources too large to be sent along, by program."""
+        self.programs: dict[int, str] = {}
         self._programs: dict[str, str] = {}
         self._sent_programs: set[str] = set()
         self._changed = trio.Event()
@@ -101,9 +108,11 @@ class FakeNode:
 
     def lease(
         self,
-        source: str = ECHO,
+        source: str | bytes = ECHO,
         input: Any = None,
         *,
+        runtime: Runtime = "python",
+        isolation: Isolation | None = None,
         limits: Limits | None = None,
         blobs: dict[str, int] | None = None,
         egress: Sequence[str] = (),
@@ -112,11 +121,12 @@ class FakeNode:
     ) -> list[Message]:
         """Return the messages that lease one new job (its number is `self.number`)."""
         messages: list[Message] = []
-        key = f"{source}\0{entry}\0{list(egress)}"
+        code = source.encode() if isinstance(source, str) else source
+        key = f"{code!r}\0{runtime}\0{entry}\0{list(egress)}"
         program = self._programs.setdefault(key, f"{len(self._programs) + 1}.1")
         if program not in self._sent_programs:
             self._sent_programs.add(program)
-            messages.append(Program(program, "python", entry, source.encode(), list(egress)))
+            messages.append(self._program(program, runtime, entry, code, egress))
         lease = {
             "job": self.next_number(),
             "fence": self.number,
@@ -125,15 +135,24 @@ class FakeNode:
             "input": json.dumps(input).encode(),
             "blobs": blobs or {},
             "limits": limits or Limits(),
-            "isolation": "process",
+            "isolation": isolation or ("wasm" if runtime == "wasm" else "process"),
             "deadline_ms": None,
         }
         messages.append(Lease(**(lease | fields)))
         return messages
 
-    async def run(self, source: str = ECHO, input: Any = None, **fields: Any) -> Finished:
+    def _program(
+        self, program: str, runtime: Runtime, entry: str, code: bytes, egress: Sequence[str]
+    ) -> Program:
+        if len(code) <= SOURCE_SENT_MAX_BYTES:
+            return Program(program, runtime, entry, code, list(egress))
+        self.large[program] = code
+        return Program(program, runtime, entry, b"", list(egress), cid_of(code), len(code))
+
+    async def run(self, source: str | bytes = ECHO, input: Any = None, **fields: Any) -> Finished:
         """Lease one job and return how it ended."""
         messages = self.lease(source, input, **fields)
+        self.programs[self.number] = messages[-1].program  # type: ignore[attr-defined]
         job = self.number
         await self.say(*messages)
         return await self.finished(job)
@@ -214,7 +233,10 @@ class FakeNode:
 
     async def answer(self, call: Call) -> None:
         try:
-            answer = getattr(self, "_" + call.operation.replace(".", "_"))(**call.arguments)
+            if call.operation == "program.read":
+                answer: Any = self._program_read(call.job, **call.arguments)
+            else:
+                answer = getattr(self, "_" + call.operation.replace(".", "_"))(**call.arguments)
             await self.say(Reply(call.call, "", answer))
         except KeyError:
             await self.say(Reply(call.call, "not_found", None))
@@ -266,6 +288,9 @@ class FakeNode:
 
     def _blob_read(self, blob: int, offset: int, length: int) -> bytes:
         return self.blobs[blob][0][offset : offset + length]
+
+    def _program_read(self, job: int, offset: int, length: int) -> bytes:
+        return self.large[self.programs[job]][offset : offset + length]
 
     def _blob_begin(self, media_type: str, name: str) -> dict[str, Any]:
         self.uploads[self.next_number()] = (bytearray(), media_type)

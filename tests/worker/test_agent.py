@@ -387,7 +387,7 @@ async def test_the_program_works_and_stops(tmp_path: Path, end: str) -> None:
         assert program.process.stdin is not None
         await node.until(lambda: node.hello)
         assert node.hello is not None
-        assert node.hello.offer.isolation == ["process"]
+        assert node.hello.offer.levels["python"][0] == "process"
         source = "import os\ndef handler(x):\n    return os.getpid()\n"
         child = json.loads((await node.run(source)).payload)
         if end == "signal":

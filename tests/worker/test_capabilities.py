@@ -2,10 +2,11 @@
 
 import pytest
 from hypothesis import given, strategies as st
+from msgspec.structs import replace
 
-from worker.capabilities import LEVELS, gpu_memories_bytes, gpus, match
+from worker.capabilities import LEVELS, gpu_memories_bytes, gpus, level, levels, match
 from worker.events import Requires
-from worker.protocol import Offer
+from worker.protocol import Isolation, Offer, Runtime
 
 GIB = 1 << 30
 OFFER = Offer(
@@ -42,6 +43,44 @@ def codes(requires: Requires) -> list[str]:
 
 def test_a_job_that_asks_for_nothing_special_fits() -> None:
     assert match(Requires(), OFFER) == ()
+
+
+PAIRS = replace(
+    OFFER,
+    runtimes=["python", "wasm", "onnx"],
+    isolation=["process", "sandbox", "wasm"],
+    levels={"python": ["process", "wasm"], "wasm": ["wasm"], "onnx": ["process", "sandbox"]},
+)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "least", "runs_at"),
+    [
+        ("python", "process", "process"),
+        ("python", "sandbox", "wasm"),
+        ("python", "wasm", "wasm"),
+        ("wasm", "process", "wasm"),
+        ("onnx", "sandbox", "sandbox"),
+    ],
+)
+def test_a_job_runs_at_the_weakest_level_it_accepts_of_its_runtime(
+    runtime: Runtime, least: Isolation, runs_at: str
+) -> None:
+    requires = Requires(runtime=runtime, isolation=least)
+    assert match(requires, PAIRS) == ()
+    assert level(requires, PAIRS) == runs_at
+
+
+def test_a_level_of_another_runtime_is_none_of_this_one() -> None:
+    (reason,) = match(Requires(runtime="onnx", isolation="wasm"), PAIRS)
+    assert reason.code == "isolation"
+    assert reason.detail == ("needs isolation wasm or stronger, has process, sandbox for onnx")
+
+
+def test_an_offer_without_pairs_means_every_runtime_at_every_level() -> None:
+    assert levels(OFFER, "exec") == ["process", "sandbox"]
+    assert levels(OFFER, "wasm") == []
+    assert level(Requires(runtime="python", isolation="sandbox"), OFFER) == "sandbox"
 
 
 def test_a_job_that_asks_for_all_there_is_fits() -> None:

@@ -24,8 +24,14 @@ def test_an_offer_says_what_this_machine_is(tmp_path: Path) -> None:
     assert offer.slots == offer.cores == len(os.sched_getaffinity(0))
     assert offer.memory_bytes == memory_bytes() > 1 << 28
     assert offer.arch == platform.machine()
-    assert offer.runtimes == ["python"]
-    assert offer.isolation == ["process"]
+    assert "python" in offer.runtimes
+    assert ("wasm" in offer.runtimes) == (find_spec("wasmtime") is not None)
+    assert ("onnx" in offer.runtimes) == bool(offer.backends)
+    assert offer.levels["python"][0] == "process"
+    assert "wasm" not in offer.levels["python"], "its interpreter is offered when it is there"
+    assert offer.levels.get("wasm", ["wasm"]) == ["wasm"]
+    assert set(offer.levels) == set(offer.runtimes)
+    assert set(offer.isolation) == {one for levels in offer.levels.values() for one in levels}
     assert offer.labels == {"room": "lab"}
     assert offer.accelerators == measure_accelerators()
     assert measure_offer(3, tmp_path).slots == 3
