@@ -353,7 +353,9 @@ def _limit(pid: int, attempt: Attempt) -> None:
     if os.geteuid() != 0:
         # The kernel counts all of a user's processes, and takes root's for unlimited. This is a
         # second wall: the first is counting, which names the limit that was broken.
-        wanted[resource.RLIMIT_NPROC] = _own_tasks() + limits.processes + PROCESSES_SLACK
+        threads = os.cpu_count() or 1 if attempt.lease.isolation == "wasm" else 0  # wasmtime's
+        processes = limits.processes + threads + PROCESSES_SLACK
+        wanted[resource.RLIMIT_NPROC] = _own_tasks() + processes
     with suppress(ProcessLookupError):
         for name, value in wanted.items():
             _, hard = resource.prlimit(pid, name)

@@ -31,6 +31,8 @@ APART_TIMEOUT_S: Final = 120.0
 """Longest time of a compiling process by the clock. Source: six times its limit of CPU time."""
 MESSAGE_SIZE_MAX_BYTES: Final = 4096
 """Most bytes of what such a process says. Source: guess."""
+COMPILES_MAX: Final = 2
+"""Compiling processes at once. Source: guess; each takes a core, at low priority."""
 PREPARED: Final = frozenset({"wasm", "onnx", "exec"})
 """Runtimes whose programs are prepared."""
 
@@ -62,6 +64,7 @@ class Preparing:
         self._submit = submit
         self._refuse = refuse
         self._waiting: dict[LoadedProgram, list[Attempt]] = {}
+        self._compiles = trio.CapacityLimiter(COMPILES_MAX)
 
     def take(self, attempt: Attempt, nursery: trio.Nursery, knowing: Knowing) -> bool:
         """Take an attempt whose program is not ready; return whether that is so."""
@@ -121,14 +124,18 @@ class Preparing:
             os.utime(target)
             return target
         wasm.make_directory(self._directory)
-        with tempfile.TemporaryFile() as file:
-            file.write(content)
-            file.seek(0)
-            why = await run_apart(("compile", str(target)), file.fileno(), knowing)
+        async with self._compiles:
+            why = await self._compile(content, target, knowing)
         if why:
             raise PreparingError(f"the module cannot be compiled: {why}")
         wasm.make_room(self._directory)
         return target
+
+    async def _compile(self, content: bytes, target: Path, knowing: Knowing) -> str:
+        with tempfile.TemporaryFile() as file:
+            file.write(content)
+            file.seek(0)
+            return await run_apart(("compile", str(target)), file.fileno(), knowing)
 
     async def _source(self, program: LoadedProgram, attempt: Attempt) -> Path:
         """Return a file with a program's source: from the message, or from the node."""

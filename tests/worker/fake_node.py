@@ -12,6 +12,7 @@ import trio
 from storage import cid as content_id
 from storage.cid import CHUNK_SIZE_BYTES, TreeBuilder
 from storage.clock import SystemClock
+from tests.worker.wasm_programs import interpreter
 from worker.agent import Config, run_agent
 from worker.link import Link, LinkClosed, MemoryLink, open_pair
 from worker.protocol import (
@@ -40,6 +41,8 @@ from worker.protocol import (
 
 PATIENCE_S = 20.0
 """No test waits longer for anything."""
+
+LEVELS: dict[str, Isolation] = {"wasm": "wasm", "onnx": "process"}
 
 ECHO = "def handler(input):\n    return input\n"
 
@@ -74,6 +77,9 @@ class Space:
 
 class FakeNode:
     """Speaks the protocol as a node does. `acknowledge` and `answers` may be switched off."""
+
+    level: Isolation = "process"
+    """At which Python runs that says nothing else."""
 
     def __init__(self) -> None:
         self.link: Link | None = None
@@ -135,7 +141,7 @@ class FakeNode:
             "input": json.dumps(input).encode(),
             "blobs": blobs or {},
             "limits": limits or Limits(),
-            "isolation": isolation or ("wasm" if runtime == "wasm" else "process"),
+            "isolation": isolation or LEVELS.get(runtime, self.level),
             "deadline_ms": None,
         }
         messages.append(Lease(**(lease | fields)))
@@ -339,6 +345,8 @@ async def open_worker(
     async with trio.open_nursery() as nursery:
         node = FakeNode()
         connector = Connector(node, nursery)
+        if node.level == "wasm":
+            settings.setdefault("interpreter", interpreter())
         config = Config(directory=directory, **settings)
 
         async def agent() -> None:

@@ -1,4 +1,7 @@
-"""The library `edge`, called by real functions, answered by a node of dictionaries."""
+"""The library `edge`, called by real functions, answered by a node of dictionaries.
+
+The same functions run at every level of isolation: what differs is listed in docs/functions.md.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -10,20 +13,28 @@ from typing import Any
 import httptools
 import pytest
 import trio
-from hypothesis import given, strategies as st
 
 from tests.worker.fake_node import FakeNode, Space, cid_of, open_worker
-from worker import edge
 from worker.protocol import (
     BlobDelete,
     BlobKeep,
     Finished,
+    Isolation,
     KvDelete,
     KvIncrement,
     KvPut,
     Limits,
     Progress,
 )
+
+
+@pytest.fixture(autouse=True, params=["process", "wasm"])
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Isolation:
+    """Run the test at this level."""
+    monkeypatch.setattr(FakeNode, "level", request.param)
+    found: Isolation = request.param
+    return found
+
 
 HEAD = "import edge, io, json\ndef handler(input):\n"
 
@@ -328,7 +339,9 @@ async def test_a_child_job_is_handed_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_threads_of_a_function_may_call_too(tmp_path: Path) -> None:
+async def test_threads_of_a_function_may_call_too(tmp_path: Path, level: Isolation) -> None:
+    if level == "wasm":
+        pytest.skip("there are no threads")
     async with open_spaces(tmp_path) as node:
         assert await result(
             node,
@@ -502,40 +515,3 @@ async def test_strict_inference_refuses_a_fallback(tmp_path: Path) -> None:
         finished = await node.run(wrong, {"blob": "7"}, limits=limits)
         assert finished.error_code == "function_error"
         assert b"the model has no input ['w']: it has ['x']" in finished.payload
-
-
-# --- values ------------------------------------------------------------------------------------
-
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=20,
-)
-
-
-@given(VALUES)
-def test_what_is_encoded_is_decoded(value: Any) -> None:
-    assert edge.decode(edge.encode(value)) == value
-
-
-@given(st.integers(1, 64), st.text(alphabet='[]{}"\\a'))
-def test_depth_counts_brackets_outside_of_strings(levels: int, text: str) -> None:
-    value: Any = text
-    for _ in range(levels):
-        value = [value]
-    if levels <= edge.DEPTH_MAX:
-        edge.encode(value)
-    else:
-        with pytest.raises(ValueError, match="deeper than 32 levels"):
-            edge.encode(value)
-
-
-def test_outside_of_a_job_nothing_works() -> None:
-    with pytest.raises(RuntimeError, match="only while a job runs"):
-        edge.kv("x")
-    with pytest.raises(RuntimeError, match="only while a job runs"):
-        _ = edge.job

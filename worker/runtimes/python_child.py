@@ -190,7 +190,7 @@ class Runtime:
         self.channel.engine = self.engine
         self._tickets = tickets
         self.edge = load_beside("edge", os.path.join("..", "edge.py"))
-        self.handling = load_beside("handling", "handling.py")
+        self.handling = load_beside("edge_handling", "handling.py")
         self.beside = load_beside
         self.runtime = "python"
         self.program: tuple[str, str, bytes] = ("", "", b"")

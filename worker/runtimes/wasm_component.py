@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+MEMORIES_MAX = 8
+"""Memories of a component's core modules. Source: guess; the process around it has a limit too."""
 INTERFACE = "peernode:function/edge@1.0.0"
 
 
@@ -40,7 +42,7 @@ class Component:
         wasi.stdout_custom = lambda data: _print(channel, 1, data)
         wasi.stderr_custom = lambda data: _print(channel, 2, data)
         store.set_wasi(wasi)
-        self._limit(store, self._runtime.memory_bytes)
+        self._limit(store, self._runtime.memory_bytes, MEMORIES_MAX)
         text = self._runtime.edge.encode(value).decode()
         try:
             instance = self._linker.instantiate(store, self._component)

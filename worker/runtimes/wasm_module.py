@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 TABLE_LENGTH_MAX = 100_000
 """Elements of a module's tables, together. Source: CPython's has 10,000."""
-TABLES_MAX = 16
-"""Tables of a module. Source: toolchains make one."""
+TABLES_MAX = 64
+"""Tables of a program. Source: toolchains make one for each core module."""
 INSTANCES_MAX = 64
 """Instances of core modules in a component. Source: CPython's has 11."""
 STDIN = "/proc/self/fd/{}"
@@ -50,14 +50,14 @@ def load(runtime: Any) -> Any:
     return function
 
 
-def limit(store: Any, memory_bytes: int) -> None:
-    """Set a store's limits."""
+def limit(store: Any, memory_bytes: int, memories: int = 1) -> None:
+    """Set a store's limits; `memory_bytes` is each memory's."""
     store.set_limits(
         memory_size=memory_bytes,
         table_elements=TABLE_LENGTH_MAX,
         instances=INSTANCES_MAX,
-        tables=TABLES_MAX * INSTANCES_MAX,
-        memories=INSTANCES_MAX,
+        tables=TABLES_MAX,
+        memories=memories,
     )
 
 

@@ -71,7 +71,10 @@ class Interpreter:
         self._run = self._component.get_export_index("run")
         name, _, source = runtime.program
         self._source = source.decode("latin-1")
-        code, message, trace = self._call("compile", name, self._source)
+        try:
+            code, message, trace = self._call("compile", name, self._source)
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            code, (message, trace) = "", self._told(error)
         if not code:
             raise runtime.handling.Ended("setup_failed", message, trace)
         self._code = code
@@ -87,14 +90,24 @@ class Interpreter:
             code, payload, trace, more = self._call(
                 "run", json.dumps(order), self._code, self._source, text.decode()
             )
+            if len(payload) > result_max and not code:
+                return "function_error", b"the function broke its interpreter", ""
             return self._checked(session, code, payload, trace, more)
-        except self._runtime.handling.Ended as error:
-            return error.code, str(error).encode(), error.trace
-        except (wasmtime.Trap, wasmtime.WasmtimeError, wasmtime.ExitTrap) as error:
-            message, backtrace = self._runtime.beside("wasm_traps", "wasm_traps.py").told(error)
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            message, backtrace = self._told(error)
+            if "exceeds memory limits" in message:
+                return "memory_limit", b"the interpreter alone needs 20 MB of memory_bytes", ""
             return "function_error", f"the interpreter stopped: {message}".encode(), backtrace
+        except self._runtime.edge.OutputLimit as error:  # counted here too: see `Guest.ask`
+            return "output_limit", str(error).encode(), ""
+        except MemoryError:  # what it said does not fit this process
+            return "memory_limit", b"the function ran out of memory_bytes", ""
         finally:
             self._guest.end()
+
+    def _told(self, error: Exception) -> tuple[str, str]:
+        told: tuple[str, str] = self._runtime.beside("wasm_traps", "wasm_traps.py").told(error)
+        return told
 
     def _call(self, export: str, *arguments: str) -> tuple[str, ...]:
         """Call an export of a fresh instance."""
@@ -164,6 +177,7 @@ class Guest:
 
     def __init__(self, runtime: Any) -> None:
         self._runtime = runtime
+        self._requests = runtime.beside("requests", "requests.py")
         self._session: Any = None
         self._files: dict[str, tuple[str, int]] = {}
         """Contents this job has asked for, by what the guest knows them as: descriptors here."""
@@ -200,6 +214,8 @@ class Guest:
                 return own(arguments, content)
             if name:
                 arguments[name] = content
+            if self._requests.mistake(operation, arguments):
+                return "invalid_field", "null", "", ""
             if operation == "blob.append":
                 self._session.count_upload(len(content))
             problem, answer = self._runtime.channel.request(operation, arguments)
