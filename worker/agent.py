@@ -60,6 +60,7 @@ from worker.protocol import (
 from worker.reports import Outcome
 from worker.scratch import open_scratch
 from worker.supervisor import Config as SupervisorConfig, Supervisor, open_supervisor
+from worker.wasm import COMPILE_TIME_MAX_S
 
 BACKOFF_MIN_S: Final = 0.1
 """First wait before another try to connect. Source: guess."""
@@ -85,6 +86,7 @@ class Config:
     """Connect again for ever; otherwise return when the first link is over."""
     cache_size_max_bytes: int = SIZE_MAX_BYTES
     child_idle_max_s: float = 60.0
+    compile_time_max_s: int = COMPILE_TIME_MAX_S
     interpreter: Path | None = None
     """Where Python for level `wasm` lies, or will when it is built; `None`: not here."""
 
@@ -117,6 +119,7 @@ class Agent:
             self._calls.ask,
             self._submit,
             self._refuse,
+            config.compile_time_max_s,
         )
         self._interpreter = Interpreter(config.interpreter)
 

@@ -56,8 +56,10 @@ class Preparing:
         ask: Ask,
         submit: Callable[[Attempt], None],
         refuse: Callable[[Attempt, str], None],
+        compile_time_max_s: int,
     ) -> None:
         """`directory`: where compiled code goes; an attempt ends with `submit` or `refuse`."""
+        self._compile_time_max_s = compile_time_max_s
         self._directory = directory
         self._cache = cache
         self._ask = ask
@@ -135,7 +137,8 @@ class Preparing:
         with tempfile.TemporaryFile() as file:
             file.write(content)
             file.seek(0)
-            return await run_apart(("compile", str(target)), file.fileno(), knowing)
+            arguments = ("compile", str(target), str(self._compile_time_max_s))
+            return await run_apart(arguments, file.fileno(), knowing)
 
     async def _source(self, program: LoadedProgram, attempt: Attempt) -> Path:
         """Return a file with a program's source: from the message, or from the node."""

@@ -43,6 +43,8 @@ COMPILE_TIME_MAX_S: Final = 20
 """Most CPU seconds to compile a module. Source: Python's own interpreter, 18 MB, takes 8."""
 COMPILE_MEMORY_MAX_BYTES: Final = 2 << 30
 """Most memory for it. Source: that interpreter takes 400 MB."""
+MESSAGE_LENGTH_MAX: Final = 1024
+"""Longest reason why there is no code. Source: guess."""
 BUILD_TIME_MAX_S: Final = 300
 """Most CPU seconds to build the interpreter. Source: 18 measured, on a slow machine."""
 COMPILED_MAX: Final = 256
@@ -175,7 +177,7 @@ def compile_module(content: bytes) -> bytes:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Make a file: `compile TARGET` (a module comes by standard input), or `interpreter TARGET`.
+    """Make a file: `compile TARGET SECONDS` (a module by standard input), `interpreter TARGET`.
 
     Without arguments: the interpreter, where this user's workers look for it.  A line of text on
     standard output says why there is none.
@@ -192,7 +194,7 @@ def main(arguments: Sequence[str]) -> int:
     if "--die-with-parent" in arguments:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     os.nice(10)
-    seconds = COMPILE_TIME_MAX_S if what == "compile" else BUILD_TIME_MAX_S
+    seconds = int(arguments[2]) if what == "compile" else BUILD_TIME_MAX_S
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_DATA, (COMPILE_MEMORY_MAX_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -208,7 +210,8 @@ def main(arguments: Sequence[str]) -> int:
                 if not trusted(target):
                     _write(target, compile_module(_build_interpreter()))
     except (CompileError, OSError, subprocess.SubprocessError, MemoryError) as error:
-        sys.stdout.write(str(error) or type(error).__name__)
+        # Not more than a pipe takes: nobody reads it before the end.
+        sys.stdout.write((str(error) or type(error).__name__)[:MESSAGE_LENGTH_MAX])
         return 1
     return 0
 

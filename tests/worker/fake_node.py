@@ -145,6 +145,7 @@ class FakeNode:
             "deadline_ms": None,
         }
         messages.append(Lease(**(lease | fields)))
+        self.programs[self.number] = program
         return messages
 
     def _program(
@@ -158,7 +159,6 @@ class FakeNode:
     async def run(self, source: str | bytes = ECHO, input: Any = None, **fields: Any) -> Finished:
         """Lease one job and return how it ended."""
         messages = self.lease(source, input, **fields)
-        self.programs[self.number] = messages[-1].program  # type: ignore[attr-defined]
         job = self.number
         await self.say(*messages)
         return await self.finished(job)

@@ -60,6 +60,26 @@ def module(start: str, imports: str = "", more: str = "") -> str:
 
 ECHO = module("(call $write (i32.const 1) (i32.const 4096) (call $read))")
 
+COMPONENT = """
+(component
+  (core module $code
+    (memory (export "memory") 4)
+    (global $end (mut i32) (i32.const 1024))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (global.get $end)
+      (global.set $end (i32.add (global.get $end) (local.get 3))))
+    (func (export "handle") (param $at i32) (param $size i32) (result i32)
+      (i32.store8 (i32.const 16) (i32.const 0))
+      (i32.store (i32.const 20) (local.get $at))
+      (i32.store (i32.const 24) (local.get $size))
+      (i32.const 16)))
+  (core instance $made (instantiate $code))
+  (func (export "handle") (param "input" string) (result (result string (error string)))
+    (canon lift (core func $made "handle") (memory (core memory $made "memory"))
+      (realloc (core func $made "realloc")))))
+"""
+"""A component that answers what it is given."""
+
 
 def text(at: int, value: str) -> tuple[str, str]:
     """Return a data segment, and the pointer and length of it as arguments."""

@@ -30,6 +30,8 @@ TABLES_MAX = 64
 """Tables of a program. Source: toolchains make one for each core module."""
 INSTANCES_MAX = 64
 """Instances of core modules in a component. Source: CPython's has 11."""
+MEGABYTE = 1024 * 1024
+"""What an allocator asks for at once. Source: guess."""
 STDIN = "/proc/self/fd/{}"
 
 
@@ -103,14 +105,20 @@ class Command:
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
             message, backtrace = self._traps.told(error)
             if memory is None and not isinstance(error, wasmtime.Trap):
-                code = "memory_limit" if "memory" in message else "setup_failed"
+                code = "memory_limit" if "exceeds memory limits" in message else "setup_failed"
                 raise ended(code, message) from None
-            if memory is not None:
-                message += f" (its memory had {memory.data_len(store)} bytes)"
+            if memory is not None and self._is_full(memory.data_len(store)):
+                message = f"it ran out of memory_bytes: {message}"
+                raise ended("memory_limit", message, backtrace) from None
             raise ended("function_error", message, backtrace) from None
         finally:
             store.close()
         return output.result(ended)
+
+    def _is_full(self, size_bytes: int) -> bool:
+        """Return whether a memory is so large that what failed in it failed for want of more."""
+        limit_bytes: int = self._runtime.memory_bytes
+        return size_bytes > limit_bytes - max(MEGABYTE, size_bytes // 8)
 
     def _fill(self, text: bytes) -> None:
         os.ftruncate(self._stdin, 0)

@@ -70,6 +70,8 @@ class Interpreter:
             root.add_func("ask", self._guest.ask)
         self._run = self._component.get_export_index("run")
         name, _, source = runtime.program
+        self._peak_bytes = 0
+        """Resident memory when a guest was stopped, its own still included."""
         self._source = source.decode("latin-1")
         try:
             code, message, trace = self._call("compile", name, self._source)
@@ -86,6 +88,7 @@ class Interpreter:
         name, entry, _ = self._runtime.program
         order = [name, entry, session.job, blobs, result_max, output_max]
         self._guest.begin(session)
+        before_bytes = _resident_bytes()
         try:
             code, payload, trace, more = self._call(
                 "run", json.dumps(order), self._code, self._source, text.decode()
@@ -97,6 +100,9 @@ class Interpreter:
             message, backtrace = self._told(error)
             if "exceeds memory limits" in message:
                 return "memory_limit", b"the interpreter alone needs 20 MB of memory_bytes", ""
+            if self._peak_bytes - before_bytes > self._runtime.memory_bytes * 3 // 4:
+                # C code in the interpreter ends it when memory is short; Python code is told.
+                return "memory_limit", b"the function ran out of memory_bytes", backtrace
             return "function_error", f"the interpreter stopped: {message}".encode(), backtrace
         except self._runtime.edge.OutputLimit as error:  # counted here too: see `Guest.ask`
             return "output_limit", str(error).encode(), ""
@@ -131,6 +137,9 @@ class Interpreter:
                 raise wasmtime.WasmtimeError(f"no {export}")
             found: tuple[str, ...] = function(store, *arguments)
             return found
+        except BaseException:
+            self._peak_bytes = _resident_bytes()
+            raise
         finally:
             store.close()
 
@@ -165,6 +174,11 @@ def _fits(fields: list[Any], types: tuple[Any, ...]) -> bool:
         isinstance(field, kind) and not isinstance(field, bool)
         for field, kind in zip(fields, types, strict=True)
     )
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _print(channel: Any, stream: int, data: bytes) -> int:
