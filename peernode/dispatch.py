@@ -27,7 +27,8 @@ from peernode.worker_links import WorkerLink
 from storage import ids
 from storage.clock import Clock
 from storage.store import Batch, Put, Store, Table
-from worker import capabilities, events, protocol
+from worker import events, protocol
+from worker.capabilities import level_given, levels
 from worker.scheduler import Scheduler
 
 WALL_MAX_S: Final = 366 * 86400.0
@@ -208,10 +209,8 @@ class Dispatch:
         live.note("leased", live.leased_ms, effect.attempt, effect.worker)
         terms = resolve(version.runtime, version.terms, request.terms)
         total_s = terms.timeouts.total_s
-        level = terms.isolation
-        if link.offer is not None:
-            level = capabilities.level(terms.requires, link.offer)
-        live.isolation = level
+        offered = levels(link.offer, version.runtime) if link.offer else []
+        level = live.isolation = level_given(terms.isolation, offered)
         link.post(
             protocol.Lease(
                 effect.job,

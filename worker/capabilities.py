@@ -5,6 +5,7 @@ roster's affair.  It names every difference, not the first: a person who reads w
 should not have to ask twice.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from worker.events import Reason, Requires
@@ -31,25 +32,11 @@ def gpus(requires: Requires) -> int:
     return max(requires.gpu, 1 if requires.gpu_memory_bytes else 0)
 
 
-def levels(offer: Offer, runtime: str) -> list[str]:
+def levels(offer: Offer, runtime: str) -> list[Isolation]:
     """Return the levels at which a worker runs programs of `runtime`."""
     if runtime not in offer.runtimes:
         return []
     return list(offer.levels.get(runtime, ())) if offer.levels else list(offer.isolation)
-
-
-def level(requires: Requires, offer: Offer) -> Isolation:
-    """Return the level at which a worker that fits shall run such a job.
-
-    The weakest that the job accepts, which is the fastest; stronger ones cost time or rights.
-    """
-    accepted = _accepted(requires, levels(offer, requires.runtime))
-    return accepted[0] if accepted else requires.isolation
-
-
-def _accepted(requires: Requires, offered: list[str]) -> list[Isolation]:
-    strong_enough = LEVELS[LEVELS.index(requires.isolation) :]
-    return [one for one in strong_enough if one in offered]
 
 
 def match(requires: Requires, offer: Offer) -> tuple[Reason, ...]:
@@ -68,7 +55,7 @@ def match(requires: Requires, offer: Offer) -> tuple[Reason, ...]:
     else:
         offered = levels(offer, requires.runtime)
         of = f" for {requires.runtime}" if offered != offer.isolation else ""
-    if not _accepted(requires, offered):
+    if not any(level in LEVELS[LEVELS.index(requires.isolation) :] for level in offered):
         miss(
             "isolation",
             f"needs isolation {requires.isolation} or stronger, has {_listed(offered)}{of}",
@@ -91,6 +78,15 @@ def match(requires: Requires, offer: Offer) -> tuple[Reason, ...]:
     return tuple(found)
 
 
+def level_given(least: Isolation, offered: Iterable[Isolation]) -> Isolation:
+    """Return the weakest of the levels `offered` that is not weaker than `least`.
+
+    `least` itself when there is none: whoever is told to give it will refuse.
+    """
+    accepted = LEVELS[LEVELS.index(least) :]
+    return min((level for level in offered if level in accepted), key=LEVELS.index, default=least)
+
+
 def _gpu_misses(requires: Requires, offer: Offer) -> list[Reason]:
     needed = gpus(requires)
     if not needed:
@@ -105,5 +101,5 @@ def _gpu_misses(requires: Requires, offer: Offer) -> list[Reason]:
     return []
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if names else "none"

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from worker import wasm
 from worker.capabilities import LEVELS
-from worker.protocol import Offer
+from worker.protocol import Isolation, Offer
 
 BACKENDS_FILE: Final = "backends.json"
 """What the last measurement of backends found, in the worker's directory."""
@@ -49,12 +49,12 @@ def measure_offer(slots: int, directory: Path, labels: Mapping[str, str] | None 
     )
 
 
-def measure_levels(backends: list[str]) -> dict[str, list[str]]:
+def measure_levels(backends: list[str]) -> dict[str, list[Isolation]]:
     """Return at which levels of isolation this worker runs which runtimes, weakest first.
 
     Python at level `wasm` comes later, when its interpreter is there: see `worker.interpreter`.
     """
-    levels = {"python": ["process"]}
+    levels: dict[str, list[Isolation]] = {"python": ["process"]}
     if backends:
         levels["onnx"] = ["process"]
     if wasm.installed("wasmtime"):

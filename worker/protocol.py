@@ -65,9 +65,9 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     memory_bytes: int
     arch: str
     runtimes: list[str]
-    isolation: list[str]
+    isolation: list[Isolation]
     """Levels this worker can give, of `wasm`, `sandbox`, `process`."""
-    levels: dict[str, list[str]] = {}
+    levels: dict[str, list[Isolation]] = {}
     """The levels of each runtime; empty: every runtime at every level of `isolation`."""
     backends: list[str] = []
     """ONNX execution providers, best first; empty where inference is not installed."""

@@ -25,6 +25,7 @@ from peernode.timestamps import rfc3339
 from peernode.workers import WorkerRow
 from storage import ids
 from worker.capabilities import levels
+from worker.protocol import Isolation
 
 if TYPE_CHECKING:
     from peernode.node import Node
@@ -55,8 +56,8 @@ class OfferView(View, frozen=True, kw_only=True):
     memory_bytes: int
     arch: str
     runtimes: list[str]
-    isolation: list[str]
-    levels: dict[str, list[str]]
+    isolation: list[Isolation]
+    levels: dict[str, list[Isolation]]
     backends: list[str]
     python: str
     software: str

@@ -24,6 +24,7 @@ from worker.agent import Config, run_agent
 from worker.link import Link, LinkRefused
 from worker.offer import measure_offer
 from worker.process_tree import become_subreaper
+from worker.wasm import interpreter_path, user_cache
 from worker.websocket_link import open_websocket_link
 
 
@@ -84,7 +85,8 @@ def attach(
     connect = link_factory(url, credentials, clock)
     offer = measure_offer(slots, directory, labels)
     become_subreaper()
-    config = Config(directory=directory, adopts_orphans=True)
+    interpreter = interpreter_path(user_cache())
+    config = Config(directory=directory, adopts_orphans=True, interpreter=interpreter)
     refusals: list[LinkRefused] = []
 
     async def run() -> None:

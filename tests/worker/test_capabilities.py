@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 from msgspec.structs import replace
 
-from worker.capabilities import LEVELS, gpu_memories_bytes, gpus, level, levels, match
+from worker.capabilities import LEVELS, gpu_memories_bytes, gpus, level_given, levels, match
 from worker.events import Requires
 from worker.protocol import Isolation, Offer, Runtime
 
@@ -68,7 +68,7 @@ def test_a_job_runs_at_the_weakest_level_it_accepts_of_its_runtime(
 ) -> None:
     requires = Requires(runtime=runtime, isolation=least)
     assert match(requires, PAIRS) == ()
-    assert level(requires, PAIRS) == runs_at
+    assert level_given(least, levels(PAIRS, runtime)) == runs_at
 
 
 def test_a_level_of_another_runtime_is_none_of_this_one() -> None:
@@ -80,7 +80,8 @@ def test_a_level_of_another_runtime_is_none_of_this_one() -> None:
 def test_an_offer_without_pairs_means_every_runtime_at_every_level() -> None:
     assert levels(OFFER, "exec") == ["process", "sandbox"]
     assert levels(OFFER, "wasm") == []
-    assert level(Requires(runtime="python", isolation="sandbox"), OFFER) == "sandbox"
+    assert level_given("sandbox", levels(OFFER, "python")) == "sandbox"
+    assert level_given("wasm", levels(OFFER, "python")) == "wasm", "it will be refused"
 
 
 def test_a_job_that_asks_for_all_there_is_fits() -> None:
