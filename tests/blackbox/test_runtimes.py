@@ -119,8 +119,9 @@ def test_a_level_that_a_runtime_never_has_is_refused(lab):
     )
 
 
-def test_a_worker_says_which_runtimes_it_runs_at_which_levels(operator):
-    workers = expect(operator.get("/worker"))["items"]
-    levels = workers[0]["offer"]["levels"]
+def test_a_worker_says_which_runtimes_it_runs_at_which_levels(lab, operator):
+    lab.person.run(lab.echo)  # it is attached
+    (local,) = (one for one in expect(operator.get("/worker"))["items"] if one["local"])
+    levels = local["offer"]["levels"]
     assert levels["wasm"] == ["wasm"]
     assert "process" in levels["python"]
