@@ -21,7 +21,7 @@ from peernode.endings import Ending, Endings, checked, ending, refused_writes
 from peernode.functions import FunctionVersion
 from peernode.live_jobs import LiveJob, LiveJobs
 from peernode.problems import Problem
-from peernode.terms import resolve
+from peernode.terms import Terms, resolve
 from peernode.transactions import Transaction
 from peernode.worker_links import WorkerLink
 from storage import ids
@@ -29,6 +29,7 @@ from storage.clock import Clock
 from storage.store import Batch, Put, Store, Table
 from worker import events, protocol
 from worker.capabilities import level_given, levels
+from worker.protocol import Isolation
 from worker.scheduler import Scheduler
 
 WALL_MAX_S: Final = 366 * 86400.0
@@ -96,8 +97,8 @@ class Dispatch:
                     self._requeue(effect)
                 case events.Running(job):
                     self._running(self._jobs[job])
-                case events.Adopt(_, job):
-                    self.keep_lease(self._jobs[job])
+                case events.Adopt():
+                    self._adopt(effect)
                 case _:
                     assert_never(effect)
 
@@ -209,8 +210,7 @@ class Dispatch:
         live.note("leased", live.leased_ms, effect.attempt, effect.worker)
         terms = resolve(version.runtime, version.terms, request.terms)
         total_s = terms.timeouts.total_s
-        offered = levels(link.offer, version.runtime) if link.offer else []
-        level = live.isolation = level_given(terms.isolation, offered)
+        level = live.isolation = _level(version, terms, link)
         link.post(
             protocol.Lease(
                 effect.job,
@@ -224,6 +224,16 @@ class Dispatch:
                 None if total_s is None else request.created_ms + int(total_s * 1000),
             )
         )
+
+    def _adopt(self, effect: events.Adopt) -> None:
+        """A worker came back with a job, maybe after a restart of this node."""
+        live = self._jobs[effect.job]
+        request = self._jobs.request(effect.job)
+        version = request and self._functions(request.function, request.version)
+        if request and version:
+            terms = resolve(version.runtime, version.terms, request.terms)
+            live.isolation = _level(version, terms, self.links[effect.worker])
+        self.keep_lease(live)
 
     def _running(self, live: LiveJob) -> None:
         snapshot = self.scheduler.snapshot(live.job)
@@ -294,3 +304,9 @@ class Dispatch:
             if scope.cancelled_caught:
                 self.handle(events.Tick())
                 self.flush()
+
+
+def _level(version: FunctionVersion, terms: Terms, link: WorkerLink) -> Isolation:
+    """Return the level at which a worker runs a job: the weakest accepted that it has for it."""
+    offered = levels(link.offer, version.runtime) if link.offer else []
+    return level_given(terms.isolation, offered)

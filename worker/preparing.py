@@ -130,7 +130,7 @@ class Preparing:
             why = await self._compile(content, target, knowing)
         if why:
             raise PreparingError(f"the module cannot be compiled: {why}")
-        wasm.make_room(self._directory)
+        wasm.make_room(self._directory, wasm.COMPILED_MAX)
         return target
 
     async def _compile(self, content: bytes, target: Path, knowing: Knowing) -> str:

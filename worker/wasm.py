@@ -49,6 +49,8 @@ BUILD_TIME_MAX_S: Final = 300
 """Most CPU seconds to build the interpreter. Source: 18 measured, on a slow machine."""
 COMPILED_MAX: Final = 256
 """Most compiled modules kept; the least recently used go. Source: guess, 30 KB to 40 MB each."""
+INTERPRETERS_MAX: Final = 4
+"""Most interpreters kept for a user: one for each version that is in use. Source: guess."""
 COMPONENT: Final = b"\0asm\x0d\0\1\0"
 """How a component begins; a core module has version 1, layer 0."""
 MODULE: Final = b"\0asm\1\0\0\0"
@@ -73,7 +75,12 @@ world runner {
 """
 """What the interpreter asks of its host and does for it. Bytes travel as text, each a character of
 that number, because wasmtime's Python converts lists of bytes one by one."""
-BUILDER: Final = "import sys; from componentize_py import script; sys.exit(script())"
+BUILDER: Final = f"""
+import ctypes, sys
+ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {SIGKILL}, 0, 0, 0)
+from componentize_py import script
+sys.exit(script())
+"""
 BUILDER_ARGUMENTS: Final = (
     *("-d", "world.wit", "-w", "runner", "componentize", "wasm_guest"),
     *("-p", ".", "-o", "interpreter.wasm"),
@@ -115,12 +122,16 @@ def make_directory(path: Path) -> None:
     path.chmod(0o700)
 
 
-def make_room(directory: Path) -> None:
-    """Remove the least recently used modules over `COMPILED_MAX`."""
+def make_room(directory: Path, most: int) -> None:
+    """Remove the least recently used files over `most`."""
     with suppress(OSError):
-        found = [entry for entry in os.scandir(directory) if entry.is_file(follow_symlinks=False)]
+        found = [
+            entry
+            for entry in os.scandir(directory)
+            if entry.is_file(follow_symlinks=False) and not entry.name.endswith(".lock")
+        ]
         found.sort(key=lambda entry: entry.stat().st_mtime_ns, reverse=True)
-        for entry in found[COMPILED_MAX:]:
+        for entry in found[most:]:
             os.unlink(entry.path)
 
 
@@ -135,7 +146,8 @@ def interpreter_path(cache: Path) -> Path | None:
 
 def user_cache() -> Path:
     """Return this user's directory for what takes long to make and can be made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "peernode"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base).absolute() / "peernode"
 
 
 # --- compiling ------------------------------------------------------------------------------------
@@ -209,6 +221,7 @@ def main(arguments: Sequence[str]) -> int:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of this user may be at it
                 if not trusted(target):
                     _write(target, compile_module(_build_interpreter()))
+                    make_room(target.parent, INTERPRETERS_MAX)
     except (CompileError, OSError, subprocess.SubprocessError, MemoryError) as error:
         # Not more than a pipe takes: nobody reads it before the end.
         sys.stdout.write((str(error) or type(error).__name__)[:MESSAGE_LENGTH_MAX])
