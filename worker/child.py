@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ import trio
 from worker import frames
 from worker.output import Output
 from worker.process_tree import kill_tree
-from worker.protocol import Lease, Program
+from worker.protocol import Isolation, Lease, Program
 
 PROGRAM_PATH: Final = Path(__file__).parent / "runtimes" / "python_child.py"
 
@@ -44,6 +44,27 @@ PROCESSES_SLACK: Final = 16
 
 Key = tuple[str, int, int, int, str]
 """What jobs must have in common to share a child: program, limits, isolation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a child process is started: which program, what it sees, what is around it."""
+
+    argv: tuple[str, ...]
+    """The program and its first arguments; the socket's and the ticket pipe's descriptors and the
+    agent's process number come behind them."""
+    environment: Mapping[str, str]
+    """All of its environment, beside `HOME` and `TMPDIR`, which are its scratch directory."""
+    level: Isolation
+
+
+ENVIRONMENT: Final = {"LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin"}
+"""All that a child may see of the environment: no token, no name of its owner."""
+
+
+def start_python() -> Start:
+    """Return how a blank native Python child is started at level `process`."""
+    return Start((sys.executable, "-I", str(PROGRAM_PATH)), ENVIRONMENT, "process")
 
 
 @dataclass(slots=True, eq=False)
@@ -96,8 +117,9 @@ def make_attempt(lease: Lease, program: LoadedProgram) -> Attempt:
 class Child:
     """A process that is blank at first and then runs jobs of one key."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, start: Start, scratch: Path) -> None:
         """Start the process, with `scratch` (a directory of its own) to work in."""
+        self.start = start
         self.scratch = scratch
         self.key: Key | None = None
         self.sent: deque[Attempt] = deque()
@@ -132,20 +154,13 @@ class Child:
         here.setblocking(False)
         self.socket = here
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                str(PROGRAM_PATH),
-                str(there.fileno()),
-                str(read),
-                str(os.getpid()),
-            ],
+            [*start.argv, str(there.fileno()), str(read), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=(there.fileno(), read),
             cwd=scratch,
-            env=_environment(scratch),
+            env={**start.environment, "HOME": str(scratch), "TMPDIR": str(scratch)},
             start_new_session=True,
             bufsize=0,
         )
@@ -296,16 +311,6 @@ def describe_exit(status: int) -> str:
     with suppress(ValueError):
         return f"its process was ended by {signal.Signals(-status).name}"
     return f"its process was ended by signal {-status}"
-
-
-def _environment(scratch: Path) -> dict[str, str]:
-    """Return all that a child may see of the environment: no token, no name of its owner."""
-    return {
-        "HOME": str(scratch),
-        "LANG": "C.UTF-8",
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "TMPDIR": str(scratch),
-    }
 
 
 def _limit(pid: int, attempt: Attempt) -> None:

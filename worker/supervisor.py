@@ -31,7 +31,7 @@ import trio
 
 from storage.clock import Clock
 from worker import frames
-from worker.child import Attempt, Child, describe_exit
+from worker.child import Attempt, Child, describe_exit, start_python
 from worker.process_tree import kill_orphans, process_table
 from worker.protocol import STARTED_DELAY_S, ErrorCode, Usage
 from worker.reports import Outcome, Reports
@@ -210,7 +210,7 @@ class Supervisor:
         scratch = self._config.scratch / str(self._started)
         try:
             scratch.mkdir(mode=0o700)
-            child = Child(scratch)
+            child = Child(start_python(), scratch)
         except OSError:
             remove_tree(scratch)
             return None
