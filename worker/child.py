@@ -32,7 +32,7 @@ PROGRAM_PATH: Final = Path(__file__).parent / "runtimes" / "python_child.py"
 READ_SIZE_BYTES: Final = 64 * 1024
 """Most bytes of one read of a pipe. Source: a pipe's capacity."""
 
-Key = tuple[str, int, int, int, str]
+Key = tuple[str, int, int, int, int | None, str]
 """What jobs must have in common to share a child: program, limits, isolation."""
 
 
@@ -87,6 +87,7 @@ def make_attempt(lease: Lease, program: LoadedProgram) -> Attempt:
         limits.memory_bytes,
         limits.output_bytes,
         limits.processes,
+        limits.jobs_per_process,
         lease.isolation,
     )
     return Attempt(lease, program, key)
@@ -121,6 +122,8 @@ class Child:
         """Processes below it, when last looked for."""
         self.nursery: trio.Nursery | None = None
         """Where tasks that end with it run."""
+        self._jobs = 0
+        """Jobs given to it, beside those taken back."""
         self._runs: list[bytes] = []
         self._tickets: list[int] = []
         self._sequence = 0
@@ -156,6 +159,15 @@ class Child:
         """Return the job that runs, as far as can be told."""
         return self.sent[0] if self.sent else None
 
+    def takes(self, attempt: Attempt) -> bool:
+        """Return whether it may run `attempt` too, after what it runs."""
+        most = attempt.lease.limits.jobs_per_process
+        return self.key == attempt.key and (most is None or self._jobs < most)
+
+    def is_spent(self, attempt: Attempt) -> bool:
+        """Return whether `attempt`, which is over, was the last that it may run."""
+        return self._jobs == attempt.lease.limits.jobs_per_process
+
     def assign(self, attempt: Attempt, backends: list[str]) -> None:
         """Make a blank child one for jobs like `attempt`."""
         self.key = attempt.key
@@ -176,6 +188,7 @@ class Child:
 
     def run(self, attempt: Attempt, now_s: float) -> None:
         """Write a job; `flush` sends it."""
+        self._jobs += 1
         self._sequence += 1
         attempt.sequence = self._sequence
         if not self.sent:
@@ -239,6 +252,7 @@ class Child:
             int.from_bytes(drawn[at : at + size], "big") for at in range(0, len(drawn), size)
         }
         back = [attempt for attempt in self.sent if attempt.sequence in numbers]
+        self._jobs -= len(back)
         for attempt in back:
             self.sent.remove(attempt)
         return back

@@ -135,6 +135,8 @@ class Supervisor:
         for child in touched:
             if child.flush():
                 self._push_later(child)
+        if any(child.is_spent(child.sent[-1]) for child in touched if child.sent):
+            self._start_spares()  # while these run
 
     def take_back(self, attempt: Attempt) -> bool:
         """Take `attempt` out if it has not begun; return whether it had not."""
@@ -196,7 +198,7 @@ class Supervisor:
                     ahead is None or len(child.sent) < len(ahead.sent)
                 ):
                     ahead = child
-            elif child.key == attempt.key:
+            elif child.takes(attempt):
                 warm = child
             elif child.key is None and child.start == start:
                 spare = child
@@ -213,7 +215,7 @@ class Supervisor:
     def _takes_ahead(self, child: Child, attempt: Attempt, now_s: float) -> bool:
         program = attempt.program
         return (
-            child.key == attempt.key
+            child.takes(attempt)
             and child.ready
             and program.run_s < AHEAD_RUN_MAX_S
             and not program.prints_raw
@@ -235,6 +237,15 @@ class Supervisor:
         self._children.append(child)
         self._nursery.start_soon(self._serve, child)
         return child
+
+    def _start_spares(self) -> list[Child]:
+        """Have a spare of each kind; return the living children beside those just started."""
+        living = [child for child in self._children if not (child.ending or child.closed)]
+        spares = {child.start for child in living if child.key is None}
+        for start in self._kinds:
+            if start not in spares:
+                self._start_child(start)
+        return living
 
     def _requeue(self, attempts: list[Attempt]) -> None:
         """Put attempts back where they were: before all that wait."""
@@ -368,7 +379,7 @@ class Supervisor:
             program.run_s = done.wall_s
         else:
             program.run_s += AVERAGE_WEIGHT * (done.wall_s - program.run_s)
-        if done.dirty:
+        if done.dirty or child.is_spent(attempt):
             self._end(child)
         usage = Usage(
             self._started_ms(done.wall_s),
@@ -487,10 +498,7 @@ class Supervisor:
 
     def _tend(self, now_s: float) -> None:
         """Keep a spare of each kind, and end children that nobody needs."""
-        living = [child for child in self._children if not (child.ending or child.closed)]
-        spares = {child.start for child in living if child.key is None}
-        for start in self._kinds.keys() - spares:
-            self._start_child(start)
+        living = self._start_spares()
         idle = sorted(
             (child for child in living if child.key is not None and not child.sent),
             key=lambda child: child.idle_at_s,

@@ -196,14 +196,10 @@ def landlock_create(files: int, network: int, scoped: int, version: int) -> int:
     return _call("landlock_create_ruleset", _LANDLOCK_CREATE, ctypes.byref(ruleset), size, 0)
 
 
-def landlock_allow(ruleset: int, access: int, path: str) -> None:
-    """Add a rule: `access` is allowed at and below `path`."""
-    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        rule = _Rule(access, descriptor)
-        _call(f"landlock rule for {path}", _LANDLOCK_ADD, ruleset, 1, ctypes.byref(rule), 0)
-    finally:
-        os.close(descriptor)
+def landlock_allow(ruleset: int, access: int, place: int) -> None:
+    """Add a rule: `access` is allowed at and below `place`, a descriptor of it."""
+    rule = _Rule(access, place)
+    _call("landlock_add_rule", _LANDLOCK_ADD, ruleset, 1, ctypes.byref(rule), 0)
 
 
 def landlock_enter(ruleset: int) -> None:

@@ -23,12 +23,14 @@ import select
 import socket
 import sys
 
-if __name__ == "__main__":  # `-I` leaves no way to our own packages
-    _here = os.path.dirname(os.path.abspath(__file__))
-    sys.path.append(os.path.dirname(os.path.dirname(_here)))
+if __name__ == "__main__":  # `-I` leaves no way to our own packages; functions need none
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from worker.runtimes import python_child
 from worker.sandbox import kernel, landlock, seccomp, view
+
+if __name__ == "__main__":
+    sys.path.pop()
 
 NOBODY = 65534
 """User and group inside, and outside too where the agent is root. Source: Linux' overflow id."""
@@ -81,9 +83,6 @@ class Walls:
 
     def __init__(self, jobs: str) -> None:
         """Enter the shared namespaces and the new root. Raises `OSError`, `KeyError`."""
-        self.landlock = kernel.landlock_version()
-        if self.landlock < landlock.VERSION_MIN:
-            raise OSError(f"Landlock {landlock.VERSION_MIN} is needed, found {self.landlock}")
         self.filter = seccomp.filter_program(kernel.MACHINE)
         self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         root = os.path.join(jobs, "root")
@@ -102,6 +101,7 @@ class Walls:
             kernel.unshare(kernel.CLONE_NEWUSER | _SHARED)
             self._map(outside)
             view.build_root(root, jobs)
+        self._rules = landlock.Rules([*view.visible(), *view.DEVICES], ["/dev/null"])
 
     def fork(self) -> int:
         """Fork a child in namespaces of its own; return as `os.fork` does. Raises `OSError`."""
@@ -134,8 +134,7 @@ class Walls:
         quiet = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
         options = f"size={output_bytes},nr_inodes={FILES_IN_SCRATCH_MAX},mode=0700"
         kernel.mount("scratch", view.SCRATCH, "tmpfs", quiet, options)
-        readable = [*view.visible(), *view.DEVICES, view.GIVEN]
-        landlock.confine(readable, [view.SCRATCH, "/dev/null"], self.landlock)
+        self._rules.confine(view.GIVEN, view.SCRATCH)
         kernel.give_up_privileges()
         kernel.install_filter(self.filter)
 
