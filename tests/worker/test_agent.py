@@ -39,8 +39,9 @@ pytestmark = pytest.mark.slow
 
 GATE = """
 import edge, os
+ME = os.urandom(8).hex()
 def handler(input):
-    edge.log(str(os.getpid()))
+    edge.log(ME)
     return edge.kv("gate").get("open")
 """
 """Runs until the node answers."""
