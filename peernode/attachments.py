@@ -80,6 +80,7 @@ class Attachments:
         link.post(protocol.Welcome(protocol.VERSION, worker, self._beat_interval_s))
         offer = msgspec.structs.replace(hello.offer, labels={**hello.offer.labels, **labels})
         self._offers[worker] = offer
+        link.levels = offer.isolation
         if cordoned:
             dispatch.handle(events.Cordon(worker))
         dispatch.handle(events.Attach(worker, offer, tuple(hello.held)))

@@ -10,7 +10,7 @@ from typing import cast
 import trio
 
 from worker.link import FromWorkerBatch, LinkBroken, decode_batch, encode_batch
-from worker.protocol import FromWorker, Hello, ToWorker
+from worker.protocol import FromWorker, Hello, Isolation, ToWorker
 
 Receive = Callable[[], Awaitable[bytes | None]]
 Send = Callable[[bytes], Awaitable[None]]
@@ -23,6 +23,8 @@ class WorkerLink:
         self.worker = worker
         self.programs: dict[str, object] = {}
         """program -> the function version it was sent as."""
+        self.levels: list[Isolation] = []
+        """Isolation levels that it gives."""
         self.closed = trio.Event()
         self.reason = ""
         self._receive = receive

@@ -36,6 +36,7 @@ from worker.process_tree import kill_orphans, process_table
 from worker.protocol import STARTED_DELAY_S, ErrorCode, Isolation, Usage
 from worker.reports import Outcome, Reports
 from worker.sandbox.cell import Sandbox, Start
+from worker.sandbox.errors import SandboxBroken
 from worker.sandbox.native import NativeSandbox
 from worker.sandbox.plain import PlainSandbox
 from worker.scratch import remove_tree
@@ -115,6 +116,8 @@ class Supervisor:
         }
         self._kinds = {start_python(level): None for level in config.levels[:1]}
         """How children are started that jobs asked for, or will at first."""
+        self._broken: dict[Isolation, str] = {}
+        """Levels that could not be given, and why: until a job tries again, and fails of it."""
 
     # --- what the agent asks ------------------------------------------------------------------
 
@@ -129,7 +132,13 @@ class Supervisor:
         while self._waiting:
             child = self._place(self._waiting[0], now_s)
             if child is None:
-                break
+                why = self._broken.pop(self._waiting[0].lease.isolation, None)
+                if why is None:
+                    break
+                attempt = self._waiting.popleft()
+                attempt.started_at_s = now_s
+                self._fail(attempt, "setup_failed", why)
+                continue
             child.run(self._waiting.popleft(), now_s)
             touched[child] = None
         for child in touched:
@@ -230,6 +239,9 @@ class Supervisor:
         directory = self._config.scratch / str(self._started)
         try:
             child = Child(start, self._sandboxes[start.level], directory)
+        except SandboxBroken as error:
+            self._broken[start.level] = str(error)
+            return None
         except OSError:
             remove_tree(directory)
             return None
@@ -243,7 +255,7 @@ class Supervisor:
         living = [child for child in self._children if not (child.ending or child.closed)]
         spares = {child.start for child in living if child.key is None}
         for start in self._kinds:
-            if start not in spares:
+            if start not in spares and start.level not in self._broken:
                 self._start_child(start)
         return living
 

@@ -37,7 +37,8 @@ async def rate(node: FakeNode, jobs: int, limits: Limits) -> float:
     """Return jobs a second, with enough handed in at once for all slots."""
     ended = len(node.said(Finished)) + jobs
     begin = time.perf_counter()
-    await node.say(*[message for _ in range(jobs) for message in node.lease(ECHO, 1, limits=limits)])
+    leases = [node.lease(ECHO, 1, limits=limits) for _ in range(jobs)]
+    await node.say(*[message for messages in leases for message in messages])
     await node.until(lambda: len(node.said(Finished)) >= ended)
     return jobs / (time.perf_counter() - begin)
 

@@ -21,6 +21,7 @@ from typing import Final
 from worker.protocol import Limits
 from worker.sandbox import view
 from worker.sandbox.cell import Cell, Descriptors, Start
+from worker.sandbox.errors import SandboxBroken
 
 ZYGOTE_PATH: Final = Path(__file__).parent / "zygote.py"
 PYTHON_CHILD_PATH: Final = Path(__file__).parents[1] / "runtimes" / "python_child.py"
@@ -138,10 +139,10 @@ class NativeSandbox:
             )
         try:
             self._answer(here)
-        except OSError:
+        except OSError as error:
             here.close()
             self.close()
-            raise
+            raise SandboxBroken(f"level sandbox: {error}") from error
         return here
 
     def _answer(self, control: socket.socket) -> str:
