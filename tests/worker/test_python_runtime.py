@@ -1,9 +1,7 @@
 """Native Python functions in real processes: what they may do, and what they try to do."""
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -486,6 +484,7 @@ async def test_a_fork_bomb_is_defused(
     source = f"""
 import os
 def handler(input):
+    {call_it("bomb")}
     first = os.getpid()
     while True:
         try:
@@ -499,20 +498,7 @@ def handler(input):
             finished = await node.run(source, limits=limits)
         assert finished.error_code in codes
         await still_works(node)
-    for pid in survivors(tmp_path):  # killed, and perhaps not yet all the way dead
-        await gone(pid)
-
-
-def survivors(directory: Path) -> list[int]:
-    """Return living processes that were started for children of a worker in `directory`."""
-    mark = str(directory).encode()
-    found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with suppress(OSError):
-                if mark in Path(entry.path, "environ").read_bytes():
-                    found.append(int(entry.name))
-    return found
+    await all_gone("bomb")  # killed, and perhaps not yet all the way dead
 
 
 @pytest.mark.slow

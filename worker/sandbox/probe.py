@@ -1,8 +1,8 @@
 """Which isolation levels this machine has, found by trying: a function that looks for holes.
 
 A sandboxed child is started as for a job, and runs a function that tries to leave.  The level is
-there if it could not.  What was found is kept until the machine is started again or another
-interpreter, user or version of this package asks.
+there if it could not.  That it is there is kept until the machine is started again or another
+interpreter, user or version of this package asks; that it is not is looked at again each time.
 """
 
 import json
@@ -23,7 +23,7 @@ from worker.protocol import Isolation, Lease, Limits, Program
 from worker.sandbox.native import NativeSandbox
 
 LEVELS_FILE: Final = "levels.json"
-"""What the last probe found, in the worker's directory."""
+"""Under which circumstances level `sandbox` was found, in the worker's directory."""
 PROBE_TIMEOUT_S: Final = 20.0
 """Longest time for a probe. Source: guess; it takes 0.2 s."""
 READ_SIZE_BYTES: Final = 64 * 1024
@@ -55,18 +55,18 @@ def handler(secret):
 def measure_levels(directory: Path) -> dict[Isolation, str]:
     """Return the levels that native functions can have -> what is missing, empty where nothing is.
 
-    Blocks for up to a second the first time, in the thread that will use them; `directory` keeps
-    what was found.
+    Blocks for up to a second the first time; `directory` keeps what was found.
     """
     key = _circumstances()
     path = directory / LEVELS_FILE
     with suppress(OSError, ValueError):
         kept = json.loads(path.read_text())
-        if isinstance(kept, list) and kept[:-1] == key and isinstance(kept[-1], str):
-            return {"process": "", "sandbox": kept[-1]}
+        if kept == key:
+            return {"process": "", "sandbox": ""}
     missing = try_sandbox(directory)
-    with suppress(OSError):
-        path.write_text(json.dumps([*key, missing]))
+    if not missing:
+        with suppress(OSError):
+            path.write_text(json.dumps(key))
     return {"process": "", "sandbox": missing}
 
 
@@ -83,6 +83,7 @@ def offered(levels: Mapping[Isolation, str], least: Isolation | None) -> list[Is
 def try_sandbox(directory: Path) -> str:
     """Run a function at level `sandbox`; return why that does not work, or nothing."""
     try:
+        directory = directory.absolute()
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory, prefix="probe-") as made:
             Path(made).chmod(0o711)
