@@ -3,8 +3,8 @@
 Run as `python -I zygote.py CONTROL JOBS`: a descriptor of a socket to the agent, and the agent's
 directory, in which `root` is an empty one.  It enters namespaces of its own (user, mount, IPC, UTS,
 network) and a root that holds what `worker.sandbox.view` says, then answers `ready`, or why not.
-Each request `NUMBER`, with four descriptors (socket, tickets, stdout, stderr), has it fork one
-child, whose process number it answers.
+Each request, the name of a directory in it with four descriptors (socket, tickets, stdout, stderr),
+has it fork one child, whose process number it answers.
 
 An agent that is root becomes nobody (`NOBODY`) here, by `setuid`, once the mounts are made; any
 other stays who it is, which outside is all that the kernel ever knows it as.  Inside both are
@@ -63,7 +63,6 @@ def main() -> None:
         request, descriptors, _, _ = socket.recv_fds(control, REQUEST_SIZE_MAX_BYTES, DESCRIPTORS)
         if not request:
             return
-        number = int(request)
         try:
             process = walls.fork()
         except OSError as error:
@@ -71,7 +70,7 @@ def main() -> None:
             process = -1
         if process == 0:
             control.close()
-            be_child(walls, number, descriptors)
+            be_child(walls, request.decode(), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         if process > 0:
@@ -107,14 +106,14 @@ class Walls:
         """Fork a child in namespaces of its own; return as `os.fork` does. Raises `OSError`."""
         return kernel.fork_sibling(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID)
 
-    def enter(self, number: int) -> tuple[int, int]:
+    def enter(self, name: str) -> tuple[int, int]:
         """Take a new child's place inside; return descriptors of its status and memory marks."""
         self._map((NOBODY, NOBODY))
         status = self._open("status", os.O_RDONLY)
         marks = self._open("clear_refs", os.O_WRONLY)
         os.close(self._proc)
         quiet = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-        kernel.mount(f"{view.JOBS}/{number}", view.GIVEN, flags=kernel.MS_BIND)
+        kernel.mount(f"{view.JOBS}/{name}", view.GIVEN, flags=kernel.MS_BIND)
         kernel.mount("none", view.JOBS, "tmpfs", quiet | kernel.MS_RDONLY, "size=4k,mode=0")
         return status, marks
 
@@ -153,7 +152,7 @@ class Walls:
         return os.open(f"self/{name}", flags | os.O_CLOEXEC, dir_fd=self._proc)
 
 
-def be_child(walls: Walls, number: int, descriptors: list[int]) -> None:
+def be_child(walls: Walls, name: str, descriptors: list[int]) -> None:
     """Be one child, from its fork to its end. Does not return."""
     try:
         channel, tickets, output, errors = descriptors
@@ -167,7 +166,7 @@ def be_child(walls: Walls, number: int, descriptors: list[int]) -> None:
         agent.register(channel, 0)
         if agent.poll(0):  # it ended before its death would have been ours
             os._exit(0)
-        status, marks = walls.enter(number)
+        status, marks = walls.enter(name)
         runtime = python_child.Runtime(channel, tickets, walls.harden, (status, marks))
         runtime.run()
     except OSError as error:
