@@ -203,14 +203,15 @@ class Runtime:
         self._handler: Callable[[Any], Any] | None = None
         self._inference: Any = None
         self._streams: list[io.TextIOWrapper] = []
-        self._usage = resource.getrusage(resource.RUSAGE_SELF)
         self._children_cpu_s = 0.0
-        self._peak_bytes = peak_memory_bytes(proc)
         self._open_streams()
-        os.register_at_fork(after_in_child=self._forked)
 
     def run(self) -> None:
-        """Run jobs until the agent is gone."""
+        """Be the process that runs jobs, until the agent is gone."""
+        self._usage = resource.getrusage(resource.RUSAGE_SELF)
+        self._peak_bytes = peak_memory_bytes(self._proc)
+        os.register_at_fork(after_in_child=self._forked)
+        sys.stdout, sys.stderr = self._streams
         while True:
             ticket = os.read(self._tickets, TICKET_BYTES)
             if len(ticket) != TICKET_BYTES:
@@ -243,6 +244,7 @@ class Runtime:
                 stream.flush()
         except ValueError:  # the function closed it
             self._open_streams()
+            sys.stdout, sys.stderr = self._streams
         session.close()
         edge.bind(None)
         wall_s = time.perf_counter() - begin_s
@@ -387,7 +389,6 @@ class Runtime:
             )
             for number in (STDOUT, STDERR)
         ]
-        sys.stdout, sys.stderr = self._streams
 
     def _forked(self) -> None:
         """A process forked by the function: it prints to the pipes and has no agent."""
@@ -452,7 +453,7 @@ def peak_memory_bytes(proc: tuple[int, int] | None) -> int:
     try:
         if proc is not None:
             status = os.pread(proc[0], READ_BYTES, 0)
-            os.pwrite(proc[1], b"5", 0)
+            os.write(proc[1], b"5")
         else:
             with open("/proc/self/status", "rb") as file:
                 status = file.read()

@@ -44,7 +44,10 @@ class Rules:
         ]
 
     def confine(self, readable: str, writable: str) -> None:
-        """Keep this process to the rules and two directories besides, for ever."""
+        """Keep this process to the rules and two directories besides, for ever.
+
+        Leaves descriptors open, for the caller to close with all others.
+        """
         ruleset = kernel.landlock_create(
             self._governed,
             _NETWORK if self._version >= 4 else 0,
@@ -55,9 +58,7 @@ class Rules:
             self._places.append((access, os.open(path, os.O_PATH | os.O_CLOEXEC)))
         for access, place in self._places:
             kernel.landlock_allow(ruleset, access, place)
-            os.close(place)
         kernel.landlock_enter(ruleset)
-        os.close(ruleset)
 
     def _access(self, path: str, wanted: int) -> int:
         files_only = _WRITE | _READ_FILE

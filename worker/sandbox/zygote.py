@@ -35,6 +35,10 @@ if __name__ == "__main__":
 NOBODY = 65534
 """User and group inside, and outside too where the agent is root. Source: Linux' overflow id."""
 DESCRIPTORS = 4
+CHANNEL_AT, TICKETS_AT, STATUS_AT, MARKS_AT = range(60, 64)
+"""Descriptors of a child, all that it has beside the standard ones. Source: above the zygote's."""
+FILES_OPEN_MAX = 1 << 20
+"""Source: the kernel's usual limit."""
 REQUEST_SIZE_MAX_BYTES = 64
 FILES_MAX = 256
 """Open files of one process. Source: guess; bounds what socket buffers and pipes can hold."""
@@ -51,10 +55,11 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     try:
         walls = Walls(sys.argv[2])
-        python_child.load_edge()
     except (OSError, KeyError) as error:
         control.send(f"error {error}".encode())
         return
+    proc = STATUS_AT, MARKS_AT
+    runtime = python_child.Runtime(CHANNEL_AT, TICKETS_AT, walls.harden, proc)
     gc.collect()
     gc.freeze()  # Children share these pages as long as nobody writes to them.
     kernel.die_with_parent()
@@ -69,8 +74,7 @@ def main() -> None:
             control.send(f"error {error}".encode())
             process = -1
         if process == 0:
-            control.close()
-            be_child(walls, request.decode(), descriptors)
+            be_child(runtime, walls, request.decode(), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         if process > 0:
@@ -111,7 +115,6 @@ class Walls:
         self._map((NOBODY, NOBODY))
         status = self._open("status", os.O_RDONLY)
         marks = self._open("clear_refs", os.O_WRONLY)
-        os.close(self._proc)
         quiet = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
         kernel.mount(f"{view.JOBS}/{name}", view.GIVEN, flags=kernel.MS_BIND)
         kernel.mount("none", view.JOBS, "tmpfs", quiet | kernel.MS_RDONLY, "size=4k,mode=0")
@@ -136,6 +139,9 @@ class Walls:
         self._rules.confine(view.GIVEN, view.SCRATCH)
         kernel.give_up_privileges()
         kernel.install_filter(self.filter)
+        # Whatever else came from the zygote.
+        os.closerange(3, CHANNEL_AT)
+        os.closerange(MARKS_AT + 1, FILES_OPEN_MAX)
 
     def _map(self, outside: tuple[int, int]) -> None:
         """Say who `NOBODY` of this process's new user namespace is outside of it."""
@@ -152,22 +158,21 @@ class Walls:
         return os.open(f"self/{name}", flags | os.O_CLOEXEC, dir_fd=self._proc)
 
 
-def be_child(walls: Walls, name: str, descriptors: list[int]) -> None:
+def be_child(
+    runtime: python_child.Runtime, walls: Walls, name: str, descriptors: list[int]
+) -> None:
     """Be one child, from its fork to its end. Does not return."""
     try:
-        channel, tickets, output, errors = descriptors
         kernel.die_with_parent()
         os.setsid()  # or it could signal its process group, which is the zygote's
-        os.dup2(output, 1)
-        os.dup2(errors, 2)
-        os.close(output)
-        os.close(errors)
+        for descriptor, place in zip(descriptors, (CHANNEL_AT, TICKETS_AT, 1, 2), strict=True):
+            os.dup2(descriptor, place, inheritable=False)
         agent = select.poll()
-        agent.register(channel, 0)
+        agent.register(CHANNEL_AT, 0)
         if agent.poll(0):  # it ended before its death would have been ours
             os._exit(0)
-        status, marks = walls.enter(name)
-        runtime = python_child.Runtime(channel, tickets, walls.harden, (status, marks))
+        for descriptor, place in zip(walls.enter(name), (STATUS_AT, MARKS_AT), strict=True):
+            os.dup2(descriptor, place, inheritable=False)
         runtime.run()
     except OSError as error:
         os.write(2, f"the sandbox cannot be closed: {error}\n".encode())
