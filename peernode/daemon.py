@@ -21,6 +21,7 @@ from peernode.config import Config, ConfigError
 from peernode.identity import load_secrets
 from peernode.libp2p_network import open_libp2p_network
 from peernode.local_worker import LocalWorker
+from peernode.logs import Log
 from peernode.node import Node, Seams, open_node
 from peernode.vault import SecretFileError
 from storage.clock import SystemEntropy
@@ -59,8 +60,10 @@ def settled(config: Config) -> Config:
     if config.isolation != "auto":
         return config
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    levels = measure_levels(config.data / "worker")
-    return msgspec.structs.replace(config, isolation="wasm" if levels["sandbox"] else "sandbox")
+    missing = measure_levels(config.data / "worker")["sandbox"]
+    if missing:
+        Log(config.log_level).warning("no job runs at level sandbox here", missing=missing)
+    return msgspec.structs.replace(config, isolation="wasm" if missing else "sandbox")
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -210,7 +210,8 @@ class Dispatch:
         live.leased_ms = self._clock.wall_ms()
         live.note("leased", live.leased_ms, effect.attempt, effect.worker)
         terms = resolve(version.runtime, version.terms, request.terms, self._policy)
-        live.isolation = level_given(terms.isolation, link.levels)
+        offered = link.offer.isolation if link.offer else []
+        level = live.isolation = level_given(terms.isolation, offered)
         total_s = terms.timeouts.total_s
         link.post(
             protocol.Lease(
@@ -221,7 +222,7 @@ class Dispatch:
                 request.input,
                 dict(request.blobs),
                 terms.limits,
-                live.isolation,
+                level,
                 None if total_s is None else request.created_ms + int(total_s * 1000),
             )
         )

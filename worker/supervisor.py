@@ -113,6 +113,7 @@ class Supervisor:
         self._sandboxes: dict[Isolation, Sandbox] = {
             "process": PlainSandbox(),
             "sandbox": NativeSandbox(config.scratch),
+            "wasm": PlainSandbox(),  # the walls are the virtual machine's
         }
         self._kinds = {start_python(level): None for level in config.levels[:1]}
         """How children are started that jobs asked for, or will at first."""
