@@ -21,7 +21,7 @@ from peernode.endings import Ending, Endings, checked, ending, refused_writes
 from peernode.functions import FunctionVersion
 from peernode.live_jobs import LiveJob, LiveJobs
 from peernode.problems import Problem
-from peernode.terms import Terms, resolve
+from peernode.terms import Policy, Terms, resolve
 from peernode.transactions import Transaction
 from peernode.worker_links import WorkerLink
 from storage import ids
@@ -48,6 +48,7 @@ class Dispatch:
         clock: Clock,
         functions: Callable[[int, int], FunctionVersion | None],
         effects: Effects,
+        policy: Policy,
     ) -> None:
         self.scheduler = scheduler
         self.links: dict[int, WorkerLink] = {}
@@ -58,6 +59,7 @@ class Dispatch:
         self._clock = clock
         self._functions = functions
         self._effects = effects
+        self._policy = policy
         self._endings = Endings(store, jobs, effects, self._durable, self._never_was, self._spawn)
         self._leases: list[Put] = []
         self._outcome = trio.Event()
@@ -208,7 +210,7 @@ class Dispatch:
             link.post(version.message())
         live.leased_ms = self._clock.wall_ms()
         live.note("leased", live.leased_ms, effect.attempt, effect.worker)
-        terms = resolve(version.runtime, version.terms, request.terms)
+        terms = resolve(version.runtime, version.terms, request.terms, self._policy)
         total_s = terms.timeouts.total_s
         level = live.isolation = _level(version, terms, link)
         link.post(
@@ -231,7 +233,7 @@ class Dispatch:
         request = self._jobs.request(effect.job)
         version = request and self._functions(request.function, request.version)
         if request and version:
-            terms = resolve(version.runtime, version.terms, request.terms)
+            terms = resolve(version.runtime, version.terms, request.terms, self._policy)
             live.isolation = _level(version, terms, self.links[effect.worker])
         self.keep_lease(live)
 

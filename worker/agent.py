@@ -129,6 +129,7 @@ class Agent:
             config = SupervisorConfig(
                 slots=self._offer.slots,
                 scratch=scratch,
+                levels=tuple(self._offer.isolation),
                 backends=tuple(self._offer.backends),
                 adopts_orphans=self._config.adopts_orphans,
                 child_idle_max_s=self._config.child_idle_max_s,

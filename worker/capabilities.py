@@ -87,6 +87,11 @@ def level_given(least: Isolation, offered: Iterable[Isolation]) -> Isolation:
     return min((level for level in offered if level in accepted), key=LEVELS.index, default=least)
 
 
+def strongest(levels: Iterable[Isolation | None]) -> Isolation:
+    """Return the strongest of these levels, where `None` asks for nothing."""
+    return max((level for level in levels if level), key=LEVELS.index, default=LEVELS[0])
+
+
 def _gpu_misses(requires: Requires, offer: Offer) -> list[Reason]:
     needed = gpus(requires)
     if not needed:

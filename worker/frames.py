@@ -35,11 +35,15 @@ class Setup(msgspec.Struct, frozen=True, array_like=True, tag=1):
     source: bytes
     backends: list[str]
     scratch: str
+    """Where to work, as it sees it."""
     runtime: str
     """Which of `python_child.PROGRAMS`, or `python` for native Python."""
     artifact: str
     """Path of what runs where that is not the source: a compiled module, a model, a binary."""
     memory_bytes: int
+    output_bytes: int
+    processes: int
+    """Limits, for a child that sets the kernel's by itself before foreign code is there."""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=2):

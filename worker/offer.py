@@ -15,6 +15,7 @@ from typing import Any, Final
 from worker import wasm
 from worker.capabilities import LEVELS
 from worker.protocol import Isolation, Offer
+from worker.sandbox.probe import measure_levels, offered
 
 BACKENDS_FILE: Final = "backends.json"
 """What the last measurement of backends found, in the worker's directory."""
@@ -25,14 +26,20 @@ MEASURE_TIMEOUT_S: Final = 60.0
 SOFTWARE: Final = "peernode-worker/1"
 
 
-def measure_offer(slots: int, directory: Path, labels: Mapping[str, str] | None = None) -> Offer:
+def measure_offer(
+    slots: int,
+    directory: Path,
+    labels: Mapping[str, str] | None = None,
+    least: Isolation | None = None,
+) -> Offer:
     """Return what this machine offers; blocks for up to a second the first time.
 
-    `slots` 0 means one for each core.  `directory` keeps what is costly to measure.
+    `slots` 0 means one for each core.  `directory` keeps what is costly to measure.  `least`: the
+    weakest isolation level that it gives; `None`: none but for strangers' code.
     """
     cores = len(os.sched_getaffinity(0))
     backends = measure_backends(directory)
-    levels = measure_levels(backends)
+    levels = pairs(offered(measure_levels(directory), least), backends)
     return Offer(
         slots=slots or cores,
         cores=cores,
@@ -49,14 +56,15 @@ def measure_offer(slots: int, directory: Path, labels: Mapping[str, str] | None 
     )
 
 
-def measure_levels(backends: list[str]) -> dict[str, list[Isolation]]:
-    """Return at which levels of isolation this worker runs which runtimes, weakest first.
+def pairs(native: list[Isolation], backends: list[str]) -> dict[str, list[Isolation]]:
+    """Return which runtimes this worker runs at which levels, weakest first.
 
-    Python at level `wasm` comes later, when its interpreter is there: see `worker.interpreter`.
+    `native`: those that native code can have here.  Python at level `wasm` comes later, when its
+    interpreter is there: see `worker.interpreter`.
     """
-    levels: dict[str, list[Isolation]] = {"python": ["process"]}
-    if backends:
-        levels["onnx"] = ["process"]
+    levels: dict[str, list[Isolation]] = {"python": native}
+    if backends and native:
+        levels["onnx"] = native
     if wasm.installed("wasmtime"):
         levels["wasm"] = ["wasm"]
     return levels

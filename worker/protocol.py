@@ -88,6 +88,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     result_bytes: int = 1 << 20
     """Largest inline result; the child turns a larger one into a blob."""
     processes: int = 64
+    jobs_per_process: int | None = None
+    """After so many jobs a process is replaced; 1: a fresh one for each job."""
 
 
 # --- worker to node -------------------------------------------------------------------------

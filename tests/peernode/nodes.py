@@ -35,7 +35,9 @@ PATIENCE_S = 3600.0
 PASSWORD = "correct horse battery"
 ECHO = "def handler(input):\n    return input\n"
 SECRETS = Secrets(b"s" * 32, b"p" * 32, "pno1." + "0" * 48)
-CONFIG = Config(workers=0, signup="open", password_memory_bytes=8192, password_passes=1)
+CONFIG = Config(
+    workers=0, signup="open", isolation="process", password_memory_bytes=8192, password_passes=1
+)
 
 
 async def settle() -> None:

@@ -42,20 +42,22 @@ from worker.protocol import (
 PATIENCE_S = 20.0
 """No test waits longer for anything."""
 
-LEVELS: dict[str, Isolation] = {"wasm": "wasm", "onnx": "process"}
-
 ECHO = "def handler(input):\n    return input\n"
 
 
-def make_offer(slots: int = 1, backends: Sequence[str] = ()) -> Offer:
+def make_offer(slots: int = 1, backends: Sequence[str] = (), level: Isolation = "process") -> Offer:
     return Offer(
         slots=slots,
         cores=2,
         memory_bytes=1 << 32,
         arch="x86_64",
         runtimes=["python", "wasm", "onnx"],
-        isolation=["process", "wasm"],
-        levels={"python": ["process"], "wasm": ["wasm"], "onnx": ["process"]},
+        isolation=sorted({level, "process", "wasm"}),
+        levels={
+            "python": [level] if level != "wasm" else [],
+            "wasm": ["wasm"],
+            "onnx": [level if level != "wasm" else "process"],
+        },
         backends=list(backends),
     )
 
@@ -78,10 +80,8 @@ class Space:
 class FakeNode:
     """Speaks the protocol as a node does. `acknowledge` and `answers` may be switched off."""
 
-    level: Isolation = "process"
-    """At which Python runs that says nothing else."""
-
-    def __init__(self) -> None:
+    def __init__(self, level: Isolation = "process") -> None:
+        self.level = level
         self.link: Link | None = None
         self.hello: Hello | None = None
         self.hellos = 0
@@ -141,12 +141,18 @@ class FakeNode:
             "input": json.dumps(input).encode(),
             "blobs": blobs or {},
             "limits": limits or Limits(),
-            "isolation": isolation or LEVELS.get(runtime, self.level),
+            "isolation": isolation or self._level(runtime),
             "deadline_ms": None,
         }
         messages.append(Lease(**(lease | fields)))
         self.programs[self.number] = program
         return messages
+
+    def _level(self, runtime: Runtime) -> Isolation:
+        """Return the level of a job that says nothing of it."""
+        if runtime == "wasm":
+            return "wasm"
+        return "process" if runtime == "onnx" and self.level == "wasm" else self.level
 
     def _program(
         self, program: str, runtime: Runtime, entry: str, code: bytes, egress: Sequence[str]
@@ -339,18 +345,23 @@ class Connector:
 
 @asynccontextmanager
 async def open_worker(
-    directory: Path, *, slots: int = 1, backends: Sequence[str] = (), **settings: Any
+    directory: Path,
+    *,
+    slots: int = 1,
+    backends: Sequence[str] = (),
+    level: Isolation = "process",
+    **settings: Any,
 ) -> AsyncIterator[tuple[FakeNode, Connector]]:
-    """Run an agent against a `FakeNode`."""
+    """Run an agent against a `FakeNode`; jobs run at `level` unless their lease says otherwise."""
     async with trio.open_nursery() as nursery:
-        node = FakeNode()
+        node = FakeNode(level)
         connector = Connector(node, nursery)
         if node.level == "wasm":
             settings.setdefault("interpreter", interpreter())
         config = Config(directory=directory, **settings)
 
         async def agent() -> None:
-            offer = make_offer(slots, backends)
+            offer = make_offer(slots, backends, level)
             await run_agent(connector, offer, config, clock=SystemClock())
 
         nursery.start_soon(agent)

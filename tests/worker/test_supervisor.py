@@ -1,24 +1,25 @@
 """Placing jobs in processes: warmth, writing ahead, taking back, and idle ends."""
 
 import json
-import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
-import trio
 
 from tests.worker.fake_node import ECHO, FakeNode, Space, open_worker
+from tests.worker.processes import all_gone, call_it, named
 from tests.worker.test_agent import lease_gate, open_gate
-from worker.protocol import Finished, Kill, Limits, Recall, Returned
+from worker.protocol import Finished, Isolation, Kill, Limits, Recall, Returned
 
 pytestmark = pytest.mark.slow
 
 SWITCH = """
 import edge, os
+ME = os.urandom(8).hex()
 def handler(input):
     if input == "wait":
         return edge.kv("gate").get("open")
-    return [input, os.getpid()]
+    return [input, ME]
 """
 """Short jobs of one program, one of which waits for the node."""
 
@@ -39,8 +40,8 @@ async def lease_switch(node: FakeNode, inputs: list[str]) -> list[int]:
     return jobs
 
 
-async def test_a_job_that_turns_out_long_holds_nobody_up(tmp_path: Path) -> None:
-    async with open_worker(tmp_path, slots=2) as (node, _):
+async def test_a_job_that_turns_out_long_holds_nobody_up(tmp_path: Path, level: Isolation) -> None:
+    async with open_worker(tmp_path, level=level, slots=2) as (node, _):
         node.spaces["gate"] = Space()
         await warm_up(node)
         node.answers = False
@@ -52,8 +53,10 @@ async def test_a_job_that_turns_out_long_holds_nobody_up(tmp_path: Path) -> None
         assert (await node.finished(waiting)).payload == b"null"
 
 
-async def test_jobs_behind_one_that_is_killed_run_as_if_nothing_was(tmp_path: Path) -> None:
-    async with open_worker(tmp_path) as (node, _):
+async def test_jobs_behind_one_that_is_killed_run_as_if_nothing_was(
+    tmp_path: Path, level: Isolation
+) -> None:
+    async with open_worker(tmp_path, level=level) as (node, _):
         node.spaces["gate"] = Space()
         await warm_up(node)
         node.answers = False
@@ -62,14 +65,16 @@ async def test_jobs_behind_one_that_is_killed_run_as_if_nothing_was(tmp_path: Pa
         await node.say(Kill(waiting, waiting, "cancelled"))
         finished = [await node.finished(job) for job in others]
         assert [outcome.error_code for outcome in finished] == [None] * 30
-        pids = {json.loads(outcome.payload)[1] for outcome in finished}
-        assert len(pids) == 1, "one new process ran them all"
+        processes = {json.loads(outcome.payload)[1] for outcome in finished}
+        assert len(processes) == 1, "one new process ran them all"
         assert node.said(Finished, waiting) == []
         order = [outcome.job for outcome in node.said(Finished)][-30:]
         assert order == others
 
 
-async def test_jobs_behind_one_that_crashes_or_overruns_run_too(tmp_path: Path) -> None:
+async def test_jobs_behind_one_that_crashes_or_overruns_run_too(
+    tmp_path: Path, level: Isolation
+) -> None:
     source = """
 import os
 def handler(input):
@@ -77,7 +82,7 @@ def handler(input):
     while input == "loop": pass
     return input
 """
-    async with open_worker(tmp_path) as (node, _):
+    async with open_worker(tmp_path, level=level) as (node, _):
         limits = Limits(run_s=0.3)
         await node.say(*[m for _ in range(40) for m in node.lease(source, "warm", limits=limits)])
         await node.until(lambda: len(node.said(Finished)) == 40)
@@ -98,8 +103,8 @@ def handler(input):
         assert len(node.said(Finished)) == 48, "each ended once"
 
 
-async def test_a_lease_written_ahead_can_be_recalled(tmp_path: Path) -> None:
-    async with open_worker(tmp_path) as (node, _):
+async def test_a_lease_written_ahead_can_be_recalled(tmp_path: Path, level: Isolation) -> None:
+    async with open_worker(tmp_path, level=level) as (node, _):
         node.spaces["gate"] = Space()
         await warm_up(node)
         node.answers = False
@@ -112,9 +117,11 @@ async def test_a_lease_written_ahead_can_be_recalled(tmp_path: Path) -> None:
         assert node.said(Finished, two) == []
 
 
-async def test_output_of_jobs_written_ahead_goes_to_the_right_job(tmp_path: Path) -> None:
+async def test_output_of_jobs_written_ahead_goes_to_the_right_job(
+    tmp_path: Path, level: Isolation
+) -> None:
     source = "def handler(x):\n    print(f'this is {x}')\n"
-    async with open_worker(tmp_path) as (node, _):
+    async with open_worker(tmp_path, level=level) as (node, _):
         for number in range(100):
             await node.say(*node.lease(source, number))
         await node.finished(node.number)
@@ -122,8 +129,8 @@ async def test_output_of_jobs_written_ahead_goes_to_the_right_job(tmp_path: Path
             assert node.lines(101 + number) == [("stdout", f"this is {number}")]
 
 
-async def test_two_slots_work_at_once(tmp_path: Path) -> None:
-    async with open_worker(tmp_path, slots=2) as (node, _):
+async def test_two_slots_work_at_once(tmp_path: Path, level: Isolation) -> None:
+    async with open_worker(tmp_path, level=level, slots=2) as (node, _):
         one = await lease_gate(node)
         two = await lease_gate(node)
         await node.until(lambda: node.lines(one) and node.lines(two))
@@ -133,8 +140,8 @@ async def test_two_slots_work_at_once(tmp_path: Path) -> None:
         await node.finished(two)
 
 
-async def test_a_large_input_and_a_large_result_pass(tmp_path: Path) -> None:
-    async with open_worker(tmp_path) as (node, _):
+async def test_a_large_input_and_a_large_result_pass(tmp_path: Path, level: Isolation) -> None:
+    async with open_worker(tmp_path, level=level) as (node, _):
         value = ["x" * 1000] * 900
         first = await node.run(ECHO, value)
         assert json.loads(first.payload) == value
@@ -142,31 +149,33 @@ async def test_a_large_input_and_a_large_result_pass(tmp_path: Path) -> None:
         assert json.loads((await node.finished(node.number)).payload) == value
 
 
-async def test_a_child_without_work_is_ended(tmp_path: Path) -> None:
-    source = "import os\ndef handler(x):\n    return os.getpid()\n"
-    async with open_worker(tmp_path, child_idle_max_s=0.0) as (node, _):
-        pid = json.loads((await node.run(source)).payload)
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        with trio.fail_after(5):
-            await trio.lowlevel.wait_readable(descriptor)
-        os.close(descriptor)
+async def test_a_child_without_work_is_ended(tmp_path: Path, level: Isolation) -> None:
+    source = f"def handler(x):\n    {call_it('without work')}\n"
+    async with open_worker(tmp_path, level=level, child_idle_max_s=0.0) as (node, _):
+        await node.run(source)
+        await all_gone("without work")
 
 
-async def test_warm_children_are_few(tmp_path: Path) -> None:
-    source = "import os\ndef handler(x):\n    return os.getpid()\n"
-    async with open_worker(tmp_path) as (node, _):
-        pids = [
-            json.loads((await node.run(f"# {number}\n{source}")).payload) for number in range(12)
-        ]
-        with trio.fail_after(5):
-            for pid in pids[:3]:  # eight are kept
-                try:
-                    descriptor = os.pidfd_open(pid)
-                except ProcessLookupError:
-                    continue
-                await trio.lowlevel.wait_readable(descriptor)
-                os.close(descriptor)
-        os.kill(pids[-1], 0)
+async def test_warm_children_are_few(tmp_path: Path, level: Isolation) -> None:
+    async with open_worker(tmp_path, level=level) as (node, _):
+        for number in range(12):
+            await node.run(f"def handler(x):\n    {call_it(f'warm {number}')}\n")
+        for number in range(3):  # eight are kept
+            await all_gone(f"warm {number}")
+        assert named("warm 11")
+
+
+async def test_a_process_is_replaced_after_as_many_jobs_as_it_may_run(
+    tmp_path: Path, level: Isolation
+) -> None:
+    async with open_worker(tmp_path, slots=2, level=level) as (node, _):
+        for most in (1, 3):
+            limits = Limits(jobs_per_process=most)
+            messages = [m for _ in range(12) for m in node.lease(SWITCH, 0, limits=limits)]
+            first = node.number - 11
+            await node.say(*messages)
+            outcomes = [await node.finished(first + number) for number in range(12)]
+            assert [outcome.error_code for outcome in outcomes] == [None] * 12
+            processes = Counter(json.loads(outcome.payload)[1] for outcome in outcomes)
+            assert max(processes.values()) <= most
+            assert len(processes) <= 12 / most + 2, "no more new ones than are needed"

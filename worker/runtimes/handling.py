@@ -44,8 +44,13 @@ class Function:
         edge: Any,
         program: tuple[str, str, bytes],
         load: Callable[[], Callable[[Any], Any]] | None = None,
+        full: tuple[int, ...] = (errno.EFBIG,),
     ) -> None:
-        """`program`: name, entry and source; `load` returns a handler that is not its source's."""
+        """`program`: name, entry and source; `load` returns a handler that is not its source's.
+
+        `full`: errors that say that the job wrote too much.
+        """
+        self._full = full
         self._edge = edge
         self._program = program
         self._load = load or (lambda: load_source(program))
@@ -108,7 +113,7 @@ class Function:
             code = "output_limit"
         elif isinstance(error, self._edge.BackendUnavailable):
             code = "backend_unavailable"
-        elif isinstance(error, OSError) and error.errno == errno.EFBIG:
+        elif isinstance(error, OSError) and error.errno in self._full:
             code = "output_limit"
         return (code, *describe(error, self._program))
 

@@ -24,7 +24,9 @@ from __future__ import annotations
 
 import _thread
 import collections
+import contextlib
 import ctypes
+import errno
 import importlib.util
 import io
 import os
@@ -185,11 +187,26 @@ class Stream(io.RawIOBase):
 class Runtime:
     """The main loop."""
 
-    def __init__(self, socket: int, tickets: int) -> None:
+    def __init__(
+        self,
+        socket: int,
+        tickets: int,
+        harden: Callable[[int, int, int], None] | None = None,
+        proc: tuple[int, int] | None = None,
+    ) -> None:
+        """`harden` is called before foreign code is there: with bytes of memory and of output, and
+        a number of processes.
+
+        `proc` are descriptors of this process's `status` and `clear_refs`, where `/proc` is not.
+        """
         self.channel = Channel(socket)
+        self._harden = harden
+        self._proc = proc
+        self.full = (errno.EFBIG, errno.ENOSPC) if harden else (errno.EFBIG,)
+        """What errors say that the job wrote too much: elsewhere the disk is others' too."""
         self.channel.engine = self.engine
         self._tickets = tickets
-        self.edge = load_beside("edge", os.path.join("..", "edge.py"))
+        self.edge = load_edge()
         self.handling = load_beside("edge_handling", "handling.py")
         self.beside = load_beside
         self.runtime = "python"
@@ -205,14 +222,15 @@ class Runtime:
         self._function: Any = None
         self._inference: Any = None
         self._streams: list[io.TextIOWrapper] = []
-        self._usage = resource.getrusage(resource.RUSAGE_SELF)
         self._children_cpu_s = 0.0
-        self._peak_bytes = peak_memory_bytes()
         self._open_streams()
-        os.register_at_fork(after_in_child=self._forked)
 
     def run(self) -> None:
-        """Run jobs until the agent is gone."""
+        """Be the process that runs jobs, until the agent is gone."""
+        self._usage = resource.getrusage(resource.RUSAGE_SELF)
+        self._peak_bytes = peak_memory_bytes(self._proc)
+        os.register_at_fork(after_in_child=self._forked)
+        sys.stdout, sys.stderr = self._streams
         while True:
             ticket = os.read(self._tickets, TICKET_BYTES)
             if len(ticket) != TICKET_BYTES:
@@ -225,8 +243,11 @@ class Runtime:
             frame = self.channel.next_frame()
             if frame[0] == SETUP:
                 _, name, entry, source, self._backends, self._scratch, *what = frame
-                self.runtime, self.artifact, self.memory_bytes = what
+                self.runtime, self.artifact, *limits = what
+                self.memory_bytes = limits[0]
                 self.program = (name, entry, source)
+                if self._harden is not None:
+                    self._harden(*limits)
                 os.chdir(self._scratch)
             elif frame[0] == RUN and frame[1] == sequence:
                 return frame
@@ -246,6 +267,7 @@ class Runtime:
                 stream.flush()
         except ValueError:  # the function closed it
             self._open_streams()
+            sys.stdout, sys.stderr = self._streams
         session.close()
         edge.bind(None)
         wall_s = time.perf_counter() - begin_s
@@ -278,7 +300,7 @@ class Runtime:
         """Return what runs the program's jobs, by its runtime."""
         file = PROGRAMS.get(self.runtime)
         if file is None:
-            return self.handling.Function(self.edge, self.program)
+            return self.handling.Function(self.edge, self.program, full=self.full)
         return load_beside(self.runtime, file).load(self)
 
     def engine(self) -> Any:
@@ -295,7 +317,7 @@ class Runtime:
         cpu_s = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime
         if wall_s > 0.005 or usage.ru_minflt - before.ru_minflt > FAULTS_MAX:
             # Looked up only where it can have changed; the peak is then reset for the next job.
-            self._peak_bytes = peak_memory_bytes()
+            self._peak_bytes = peak_memory_bytes(self._proc)
             below = resource.getrusage(resource.RUSAGE_CHILDREN)
             children_cpu_s = below.ru_utime + below.ru_stime
             cpu_s += children_cpu_s - self._children_cpu_s
@@ -343,7 +365,6 @@ class Runtime:
             )
             for number in (STDOUT, STDERR)
         ]
-        sys.stdout, sys.stderr = self._streams
 
     def _forked(self) -> None:
         """A process forked by the function: it prints to the pipes and has no agent."""
@@ -368,13 +389,25 @@ def load_beside(name: str, path: str) -> types.ModuleType:
     return module
 
 
-def peak_memory_bytes() -> int:
-    """Return this process's peak resident memory since the last call, and begin anew."""
+def load_edge() -> types.ModuleType:
+    """Return what function code imports as `edge`."""
+    return sys.modules.get("edge") or load_beside("edge", os.path.join("..", "edge.py"))
+
+
+def peak_memory_bytes(proc: tuple[int, int] | None) -> int:
+    """Return this process's peak resident memory since the last call, and begin anew.
+
+    `proc`: descriptors of its `status` and `clear_refs`, if they are open.
+    """
     try:
-        with open("/proc/self/status", "rb") as file:
-            status = file.read()
-        with open("/proc/self/clear_refs", "wb") as file:
-            file.write(b"5")
+        if proc is not None:
+            status = os.pread(proc[0], READ_BYTES, 0)
+            os.write(proc[1], b"5")
+        else:
+            with open("/proc/self/status", "rb") as file:
+                status = file.read()
+            with open("/proc/self/clear_refs", "wb") as file:
+                file.write(b"5")
         line = status[status.index(b"VmHWM:") :].split(b"\n", 1)[0]
         return int(line.split()[1]) * 1024
     except (OSError, ValueError):
@@ -409,6 +442,9 @@ def main() -> None:
     library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if os.getppid() != int(sys.argv[3]):  # the agent ended before the first call took effect
         os._exit(0)
+    for name in os.environ.pop("EDGE_PRELOAD", "").split():
+        with contextlib.suppress(ImportError):  # whoever needs it says so
+            importlib.import_module(name)
     runtime = Runtime(int(sys.argv[1]), int(sys.argv[2]))
     del sys.argv[1:]
     try:

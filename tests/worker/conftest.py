@@ -1,0 +1,12 @@
+"""What tests of the worker share: the isolation levels that this machine has."""
+
+import pytest
+
+from worker.protocol import Isolation
+
+
+@pytest.fixture(params=["process", "sandbox", "wasm"])
+def level(request: pytest.FixtureRequest) -> Isolation:
+    """Each level of Python functions, one after another."""
+    wanted: Isolation = request.param
+    return wanted
