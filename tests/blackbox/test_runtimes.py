@@ -124,4 +124,4 @@ def test_a_worker_says_which_runtimes_it_runs_at_which_levels(lab, operator):
     (local,) = (one for one in expect(operator.get("/worker"))["items"] if one["local"])
     levels = local["offer"]["levels"]
     assert levels["wasm"] == ["wasm"]
-    assert "process" in levels["python"]
+    assert levels["onnx"] == [level for level in levels["python"] if level != "wasm"]

@@ -5,8 +5,8 @@ import pytest
 from worker.protocol import Isolation
 
 
-@pytest.fixture(params=["process", "sandbox", "wasm"])
+@pytest.fixture(params=["process", "sandbox"])
 def level(request: pytest.FixtureRequest) -> Isolation:
-    """Each level of Python functions, one after another."""
+    """Each level of native functions, one after another."""
     wanted: Isolation = request.param
     return wanted

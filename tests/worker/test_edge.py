@@ -27,6 +27,14 @@ from worker.protocol import (
     Progress,
 )
 
+
+@pytest.fixture(params=["process", "sandbox", "wasm"])
+def level(request: pytest.FixtureRequest) -> Isolation:
+    """Each level of Python functions, one after another."""
+    wanted: Isolation = request.param
+    return wanted
+
+
 HEAD = "import edge, io, json\ndef handler(input):\n"
 
 

@@ -1,12 +1,13 @@
 """Python inside WebAssembly: what it may do, what it tries, and what is left of it."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
-from tests.worker.fake_node import ECHO, FakeNode, Space, open_worker
+from tests.worker.fake_node import ECHO, FakeNode, Space, open_worker as open_any_worker
 from worker.protocol import Finished, KvPut, Limits
 
 pytestmark = pytest.mark.slow
@@ -15,9 +16,7 @@ WITHIN_S = 5.0
 """After its limit a job must have ended by then."""
 
 
-@pytest.fixture(autouse=True)
-def level(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FakeNode, "level", "wasm")
+open_worker = partial(open_any_worker, level="wasm")
 
 
 async def value(node: FakeNode, source: str, input: object = None, **fields: object) -> object:
