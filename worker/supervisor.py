@@ -537,6 +537,8 @@ class Supervisor:
         try:
             async with trio.open_nursery() as nursery:
                 child.nursery = nursery
+                if child.unsent:  # written before there was anybody to wait for its socket
+                    self._push_later(child)
                 nursery.start_soon(self._read_socket, child)
                 nursery.start_soon(self._read_pipe, child, 1)
                 nursery.start_soon(self._read_pipe, child, 2)

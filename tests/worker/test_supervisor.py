@@ -149,6 +149,19 @@ async def test_a_large_input_and_a_large_result_pass(tmp_path: Path, level: Isol
         assert json.loads((await node.finished(node.number)).payload) == value
 
 
+async def test_a_large_input_reaches_a_process_that_is_just_being_started(
+    tmp_path: Path, level: Isolation
+) -> None:
+    async with open_worker(tmp_path, slots=3, level=level) as (node, _):
+        value = ["x" * 1000] * 900
+        messages = []
+        for number in range(3):  # one blank process is there at most
+            messages += node.lease(f"# {number}\n{ECHO}", value)
+        await node.say(*messages)
+        for job in range(node.number - 2, node.number + 1):
+            assert json.loads((await node.finished(job)).payload) == value
+
+
 async def test_a_child_without_work_is_ended(tmp_path: Path, level: Isolation) -> None:
     source = f"def handler(x):\n    {call_it('without work')}\n"
     async with open_worker(tmp_path, level=level, child_idle_max_s=0.0) as (node, _):
