@@ -11,11 +11,11 @@ import pytest
 
 from tests.worker.attacks import HARMLESS, WAYS, attack
 from tests.worker.fake_node import Space, open_worker
+from tests.worker.levels import missing_sandbox
 from tests.worker.processes import all_gone, call_it
 from tests.worker.test_agent import GATE, open_gate
 from tests.worker.test_python_runtime import still_works
 from worker.protocol import Limits
-from worker.sandbox.probe import try_sandbox
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,10 +23,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(autouse=True)
+def sandbox() -> None:
     """Skip where the level is not there."""
-    if missing := try_sandbox(tmp_path_factory.mktemp("probe")):
+    if missing := missing_sandbox():
         pytest.skip(missing)
 
 
