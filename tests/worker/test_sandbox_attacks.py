@@ -200,3 +200,17 @@ def handler(blob):
             assert [f"/given/{name}" for name in during] == [path]
         cached = list((tmp_path / "blobs").iterdir())
         assert [path.stat().st_nlink for path in cached] == [1, 1], "no name is left"
+
+
+async def test_a_crash_is_nobody_elses_affair_and_scratch_has_an_end(tmp_path: Path) -> None:
+    source = """
+import os, resource
+def handler(input):
+    place = os.statvfs(".")
+    return [resource.getrlimit(resource.RLIMIT_CORE), place.f_blocks * place.f_frsize]
+"""
+    limits = Limits(memory_bytes=128 * MEBIBYTE, output_bytes=1 << 50)
+    async with open_worker(tmp_path, level="sandbox") as (node, _):
+        core, size_bytes = json.loads((await node.run(source, limits=limits)).payload)
+        assert core == [1, 1], "which no handler of cores takes, while it would take 0"
+        assert size_bytes == 128 * MEBIBYTE
