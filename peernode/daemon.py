@@ -42,12 +42,11 @@ ADDRESS_FILE: Final = "node.json"
 
 def run(config: Config) -> int:
     """Run a node until it is told to stop; return the process' exit code."""
-    config = settled(config)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(GC_ALLOCATIONS, 20, 50)
     refusals: list[BaseException] = []
     try:
-        trio.run(_main, config)
+        trio.run(_main, settled(config))
     except* (ConfigError, StorageError, SecretFileError, OSError) as group:
         refusals = _leaves(group)
     for error in refusals:

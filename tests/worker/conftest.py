@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.worker.levels import missing_sandbox
 from worker.protocol import Isolation
 
 
@@ -9,4 +10,6 @@ from worker.protocol import Isolation
 def level(request: pytest.FixtureRequest) -> Isolation:
     """Each level of native functions, one after another."""
     wanted: Isolation = request.param
+    if wanted == "sandbox" and (missing := missing_sandbox()):
+        pytest.skip(missing)
     return wanted

@@ -11,11 +11,11 @@ import pytest
 
 from tests.worker.attacks import HARMLESS, WAYS, attack
 from tests.worker.fake_node import Space, open_worker
+from tests.worker.levels import missing_sandbox
 from tests.worker.processes import all_gone, call_it
 from tests.worker.test_agent import GATE, open_gate
 from tests.worker.test_python_runtime import still_works
 from worker.protocol import Limits
-from worker.sandbox.probe import try_sandbox
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,10 +23,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(autouse=True)
+def sandbox() -> None:
     """Skip where the level is not there."""
-    if missing := try_sandbox(tmp_path_factory.mktemp("probe")):
+    if missing := missing_sandbox():
         pytest.skip(missing)
 
 
@@ -200,3 +200,17 @@ def handler(blob):
             assert [f"/given/{name}" for name in during] == [path]
         cached = list((tmp_path / "blobs").iterdir())
         assert [path.stat().st_nlink for path in cached] == [1, 1], "no name is left"
+
+
+async def test_a_crash_is_nobody_elses_affair_and_scratch_has_an_end(tmp_path: Path) -> None:
+    source = """
+import os, resource
+def handler(input):
+    place = os.statvfs(".")
+    return [resource.getrlimit(resource.RLIMIT_CORE), place.f_blocks * place.f_frsize]
+"""
+    limits = Limits(memory_bytes=128 * MEBIBYTE, output_bytes=1 << 50)
+    async with open_worker(tmp_path, level="sandbox") as (node, _):
+        core, size_bytes = json.loads((await node.run(source, limits=limits)).payload)
+        assert core == [1, 1], "which no handler of cores takes, while it would take 0"
+        assert size_bytes == 128 * MEBIBYTE

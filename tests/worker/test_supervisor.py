@@ -1,6 +1,8 @@
 """Placing jobs in processes: warmth, writing ahead, taking back, and idle ends."""
 
 import json
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import pytest
 from tests.worker.fake_node import ECHO, FakeNode, Space, open_worker
 from tests.worker.processes import all_gone, call_it, named
 from tests.worker.test_agent import lease_gate, open_gate
+from worker.process_tree import process_table
 from worker.protocol import Finished, Isolation, Kill, Limits, Recall, Returned
+from worker.sandbox import native
 
 pytestmark = pytest.mark.slow
 
@@ -192,3 +196,26 @@ async def test_a_process_is_replaced_after_as_many_jobs_as_it_may_run(
             processes = Counter(json.loads(outcome.payload)[1] for outcome in outcomes)
             assert max(processes.values()) <= most
             assert len(processes) <= 12 / most + 2, "no more new ones than are needed"
+
+
+async def test_a_level_that_cannot_be_given_fails_its_jobs_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_worker(tmp_path, level="sandbox") as (node, _):
+        monkeypatch.setattr(native, "ZYGOTE_PATH", tmp_path / "no zygote")
+        for pid in forked_and_zygote():
+            os.kill(pid, signal.SIGKILL)
+        limits = Limits(jobs_per_process=1)
+        finished = await node.run(ECHO, limits=limits)
+        if finished.error_code == "exited":  # it was sent to one that was killed
+            finished = await node.run(ECHO, limits=limits)
+        assert finished.error_code == "setup_failed"
+        assert finished.payload.startswith(b"level sandbox: ")
+        monkeypatch.undo()
+        assert (await node.run(ECHO)).error_code is None, "it is tried again"
+
+
+def forked_and_zygote() -> list[int]:
+    """Return the zygote that this process started, and what it forked."""
+    ours = [row.pid for row in process_table().values() if row.parent == os.getpid()]
+    return [pid for pid in ours if b"zygote.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]

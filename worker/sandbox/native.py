@@ -123,7 +123,10 @@ class NativeSandbox:
             self._zygote = None
 
     def _open(self, start: Start) -> socket.socket:
-        (self._directory / "root").mkdir(exist_ok=True)
+        try:
+            (self._directory / "root").mkdir(exist_ok=True)
+        except OSError as error:
+            raise SandboxBroken(f"level sandbox: {error}") from error
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         here.settimeout(ANSWER_TIMEOUT_S)
         with there:

@@ -20,6 +20,7 @@ from typing import Final
 from worker import frames
 from worker.child import Child, LoadedProgram, make_attempt, start_python
 from worker.protocol import Isolation, Lease, Limits, Program
+from worker.sandbox.cell import Sandbox
 from worker.sandbox.native import NativeSandbox
 
 LEVELS_FILE: Final = "levels.json"
@@ -89,14 +90,15 @@ def try_sandbox(directory: Path) -> str:
             Path(made).chmod(0o711)
             sandbox = NativeSandbox(Path(made))
             try:
-                return _look_for_holes(sandbox, Path(made))
+                return look_for_holes(sandbox, Path(made))
             finally:
                 sandbox.close()
     except OSError as error:
         return error.strerror or str(error)
 
 
-def _look_for_holes(sandbox: NativeSandbox, directory: Path) -> str:
+def look_for_holes(sandbox: Sandbox, directory: Path) -> str:
+    """Return which ways lead out of a child of `sandbox`, or why none was tried, or nothing."""
     secret = directory / "secret"
     secret.write_text("readable for who is out")
     program = LoadedProgram(Program("0.0", "python", "handler", HOLES.encode(), []))

@@ -55,7 +55,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     try:
         walls = Walls(sys.argv[2])
-    except (OSError, KeyError) as error:
+    except OSError as error:
         control.send(f"error {error}".encode())
         return
     proc = STATUS_AT, MARKS_AT
@@ -85,7 +85,9 @@ class Walls:
     """What stands around every job of this zygote, and what each gets of its own."""
 
     def __init__(self, jobs: str) -> None:
-        """Enter the shared namespaces and the new root. Raises `OSError`, `KeyError`."""
+        """Enter the shared namespaces and the new root. Raises `OSError`."""
+        if kernel.MACHINE not in seccomp.ARCHITECTURES:
+            raise OSError(f"there is no table of system calls for {kernel.MACHINE}")
         self.filter = seccomp.filter_program(kernel.MACHINE)
         self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         root = os.path.join(jobs, "root")
@@ -125,7 +127,8 @@ class Walls:
         for name, value in (
             (resource.RLIMIT_DATA, memory_bytes),
             (resource.RLIMIT_FSIZE, output_bytes),
-            (resource.RLIMIT_CORE, 0),
+            # Of 0 a program that the machine has take its cores would not hear; of 1 it does.
+            (resource.RLIMIT_CORE, 1),
             (resource.RLIMIT_NOFILE, FILES_MAX),
             # It is a user of its own, so the kernel counts its tasks and nobody else's.
             (resource.RLIMIT_NPROC, processes + TASKS_SLACK),
@@ -134,7 +137,9 @@ class Walls:
             most = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(name, (most, most))
         quiet = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-        options = f"size={output_bytes},nr_inodes={FILES_IN_SCRATCH_MAX},mode=0700"
+        # It takes memory, so whoever may have little of that has little of it too.
+        size_bytes = min(output_bytes, memory_bytes)
+        options = f"size={size_bytes},nr_inodes={FILES_IN_SCRATCH_MAX},mode=0700"
         kernel.mount("scratch", view.SCRATCH, "tmpfs", quiet, options)
         self._rules.confine(view.GIVEN, view.SCRATCH)
         kernel.give_up_privileges()
