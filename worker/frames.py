@@ -39,7 +39,7 @@ class Setup(msgspec.Struct, frozen=True, array_like=True, tag=1):
     runtime: str
     """Which of `python_child.PROGRAMS`, or `python` for native Python."""
     artifact: str
-    """Path of what runs where that is not the source: a compiled module, a model, a binary."""
+    """Path of what runs where that is not the source: a compiled module, a model."""
     memory_bytes: int
     output_bytes: int
     processes: int

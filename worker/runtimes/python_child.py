@@ -69,7 +69,6 @@ PROGRAMS = {
     "wasm": "wasm_module.py",
     "wasm-python": "wasm_python.py",
     "onnx": "onnx_model.py",
-    "exec": "exec_binary.py",
 }
 """Runtime, as `SETUP` names it -> the file here whose `load(runtime)` returns what runs its jobs:
 an object with the method `outcome` of `handling.Function`."""
