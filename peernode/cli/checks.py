@@ -14,6 +14,7 @@ from peernode.cli import options
 from peernode.client import Client, ClientError, Unauthenticated, settings
 from worker.capabilities import LEVELS
 from worker.sandbox.probe import measure_levels
+from worker.wasm import interpreter_path, trusted, user_cache
 
 DISK_FREE_MIN_BYTES = 1 << 30
 """Below this a node should not be started. Source: guess, a model and some pictures."""
@@ -82,6 +83,20 @@ def isolation(data: Path | None) -> Iterator[Finding]:
             yield Finding("note", f"isolation {level}", missing, hint)
         else:
             yield Finding("ok", f"isolation {level}", MEANINGS[level])
+    yield _wasm()
+
+
+def _wasm() -> Finding:
+    path = interpreter_path(user_cache())
+    if path is None:
+        hint = "pip install 'peernode[wasm]'"
+        return Finding("note", "isolation wasm", "not installed: wasmtime, componentize-py", hint)
+    if not trusted(path):
+        hint = "a worker builds it in the background; `python -m worker.wasm` builds it now"
+        return Finding(
+            "note", "isolation wasm", "modules run; Python for it is not built yet", hint
+        )
+    return Finding("ok", "isolation wasm", MEANINGS["wasm"])
 
 
 def configuration(environment: Mapping[str, str]) -> Finding:
