@@ -249,6 +249,33 @@ def handler(input):
         await still_works(node)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"path": PATH, "offset": 1e400, "length": 9}',
+        '{"path": PATH, "offset": -1, "length": 9}',
+        '{"path": PATH, "offset": 1180591620717411303424, "length": 9}',
+        '{"path": PATH, "offset": 0, "length": -9}',
+        '{"path": PATH, "offset": null, "length": []}',
+        '{"path": PATH, "strict": 0, "inputs": [["x", "float32", [1e9], 0, 4]]}',
+        '{"path": PATH, "strict": 0, "inputs": [["x", "object", [1], 0, 4]]}',
+        '{"path": PATH, "strict": 0, "inputs": [1]}',
+    ],
+)
+async def test_a_content_is_read_within_its_bounds(tmp_path: Path, arguments: str) -> None:
+    operation = "infer" if "inputs" in arguments else "read"
+    source = f"""
+import edge, wit_world
+def handler(input):
+    arguments = {arguments!r}.replace("PATH", chr(34) + edge.blob(7).path() + chr(34))
+    return wit_world.ask({operation!r}, arguments, "data", "")[0]
+"""
+    async with open_worker(tmp_path) as (node, _):
+        node.blobs[7] = (b"seven", "text/plain")
+        assert await value(node, source) == "invalid_field"
+        await still_works(node)
+
+
 async def test_writes_arrive_once_and_only_of_what_succeeds(tmp_path: Path) -> None:
     source = """
 import edge
