@@ -79,6 +79,21 @@ def handler(input):
         assert first[2] != second[2]  # type: ignore[index]
 
 
+async def test_any_text_can_be_printed(tmp_path: Path) -> None:
+    source = """
+import sys
+def handler(input):
+    print("\\ud800", "\\0", "\\u00fc")
+    print("no line end", end="", file=sys.stderr)
+"""
+    async with open_worker(tmp_path) as (node, _):
+        assert (await node.run(source)).error_code is None
+        assert node.lines(node.number) == [
+            ("stdout", "\\ud800 \0 \u00fc"),
+            ("stderr", "no line end"),
+        ]
+
+
 @pytest.mark.parametrize(
     ("expression", "says"),
     [
