@@ -151,6 +151,8 @@ async def test_writes_wait_for_success(
         ("kv_put", ("a", "k" * 300, "1", 0.0), 4, "1 to 256 bytes"),
         ("blob_read", ("7", -1, 3), 4, "must not be negative"),
         ("blob_read", ("999", 0, 3), 1, "not_found"),
+        ("blob_read", ("7", 2**63 - 1, 3), 4, "Error"),
+        ("kv_put", ("a", "k", "[" * 4000, 0.0), 4, "Error"),
         ("progress", (2.0, "m"), 4, "between 0 and 1"),
         ("infer", ("nonsense",), 4, "JSONDecodeError"),
     ],

@@ -78,6 +78,21 @@ def handler(input):
         assert first[2] != second[2]  # type: ignore[index]
 
 
+async def test_any_text_can_be_printed(tmp_path: Path) -> None:
+    source = """
+import sys
+def handler(input):
+    print("\\ud800", "\\0", "\\u00fc")
+    print("no line end", end="", file=sys.stderr)
+"""
+    async with open_worker(tmp_path) as (node, _):
+        assert (await node.run(source)).error_code is None
+        assert node.lines(node.number) == [
+            ("stdout", "\\ud800 \0 \u00fc"),
+            ("stderr", "no line end"),
+        ]
+
+
 @pytest.mark.parametrize(
     ("expression", "says"),
     [
@@ -245,6 +260,33 @@ def handler(input):
         assert finished.error_code == "function_error", finished
         assert finished.payload == b"the function broke its interpreter"
         assert finished.writes == []
+        await still_works(node)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"path": PATH, "offset": 1e400, "length": 9}',
+        '{"path": PATH, "offset": -1, "length": 9}',
+        '{"path": PATH, "offset": 1180591620717411303424, "length": 9}',
+        '{"path": PATH, "offset": 0, "length": -9}',
+        '{"path": PATH, "offset": null, "length": []}',
+        '{"path": PATH, "strict": 0, "inputs": [["x", "float32", [1e9], 0, 4]]}',
+        '{"path": PATH, "strict": 0, "inputs": [["x", "object", [1], 0, 4]]}',
+        '{"path": PATH, "strict": 0, "inputs": [1]}',
+    ],
+)
+async def test_a_content_is_read_within_its_bounds(tmp_path: Path, arguments: str) -> None:
+    operation = "infer" if "inputs" in arguments else "read"
+    source = f"""
+import edge, wit_world
+def handler(input):
+    arguments = {arguments!r}.replace("PATH", chr(34) + edge.blob(7).path() + chr(34))
+    return wit_world.ask({operation!r}, arguments, "data", "")[0]
+"""
+    async with open_worker(tmp_path) as (node, _):
+        node.blobs[7] = (b"seven", "text/plain")
+        assert await value(node, source) == "invalid_field"
         await still_works(node)
 
 

@@ -21,6 +21,16 @@ NOT_FOUND, FORBIDDEN, BACKEND_UNAVAILABLE, INVALID, FAILED = -1, -2, -3, -4, -5
 """What a core module's call returns when it is refused; `take` then has the reason."""
 READ_SIZE_MAX_BYTES = 1024 * 1024
 """Most bytes of one `blob_read`. Source: the UnixFS chunk."""
+MISTAKES = (
+    ArithmeticError,
+    AttributeError,
+    KeyError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What `edge` raises for arguments that are none."""
 SIGNATURES = {
     "kv_get": "tt",
     "kv_put": "tttf",
@@ -77,7 +87,7 @@ class Calls:
             raise Refused(BACKEND_UNAVAILABLE, error.code, str(error)) from None
         except edge.Error as error:
             raise Refused(FAILED, error.code, str(error)) from None
-        except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        except MISTAKES as error:
             raise Refused(INVALID, "invalid", f"{type(error).__name__}: {error}") from None
 
     def _kv_get(self, space: str, key: str) -> str:

@@ -263,6 +263,8 @@ class WitWorld(wit_world.WitWorld):  # type: ignore[misc]
     def run(self, order: str, code: str, source: str, text: str) -> tuple[str, str, str, str]:
         """Run one job."""
         random.seed()  # the snapshot's would be everybody's
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         name, entry, job, blobs, result_max, output_max = json.loads(order)
         program = (name, entry, source.encode("latin-1"))
         session = edge.Session(Transport(), tuple(job), output_max)

@@ -36,6 +36,16 @@ CODES = {
     "backend_unavailable",
 }
 """Error codes that a function's own process may report."""
+MISTAKES = (
+    ArithmeticError,
+    AttributeError,
+    KeyError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What comes of a request that no `edge` makes."""
 WRITE_TYPES: dict[int, tuple[Any, ...]] = {
     1: (int, str, str, (int, float, type(None))),
     2: (int, str),
@@ -233,7 +243,7 @@ class Guest:
             if operation == "blob.append":
                 self._session.count_upload(len(content))
             problem, answer = self._runtime.channel.request(operation, arguments)
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        except MISTAKES:
             return "invalid_field", "null", "", ""
         if operation == "blob.path" and not problem:
             return "", json.dumps(self._opened(answer)), "", ""
@@ -269,18 +279,19 @@ class Guest:
         return "", "null", "", ""
 
     def _infer(self, arguments: dict[str, Any], data: bytes) -> tuple[str, str, str, str]:
-        engine = self._runtime.engine()
-        inputs = {}
-        for name, dtype, *rest in arguments["inputs"]:
-            if dtype is None:
-                inputs[name] = rest[0]
-            else:
-                shape, at, size = rest
-                if dtype not in NUMBERS:
-                    raise ValueError(dtype)
-                inputs[name] = engine.tensor(data[at : at + size], dtype, [], shape)
         place, _ = self._files[arguments["path"]]
+        rows_in = [(name, dtype, *rest) for name, dtype, *rest in arguments["inputs"]]
         try:
+            engine = self._runtime.engine()
+            inputs = {}
+            for name, dtype, *rest in rows_in:
+                if dtype is None:
+                    inputs[name] = rest[0]
+                else:
+                    shape, at, size = rest
+                    if dtype not in NUMBERS:
+                        raise ValueError(f"no numbers are of type {dtype}")
+                    inputs[name] = engine.tensor(data[at : at + size], dtype, [], shape)
             outputs, backend = engine.run(
                 arguments["path"], place, inputs, bool(arguments["strict"])
             )
