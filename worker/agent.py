@@ -27,6 +27,7 @@ from worker.child import Attempt, LoadedProgram, make_attempt
 from worker.egress import Egress
 from worker.gateway import Calls, Gateway
 from worker.link import Link, LinkBroken, LinkClosed, LinkError, LinkRefused
+from worker.message_sizes import size_bytes
 from worker.output import Line
 from worker.protocol import (
     BATCH_LENGTH_MAX,
@@ -67,8 +68,6 @@ WELCOME_TIMEOUT_S: Final = 10.0
 """Longest wait for the node's first message. Source: guess."""
 PROGRAMS_SIZE_MAX_BYTES: Final = 256 * 1024 * 1024
 """Most source kept for one link; over it the link is renewed, which begins anew. Source: guess."""
-MESSAGE_OVERHEAD_BYTES: Final = 256
-"""What a message takes beside its texts. Source: the largest fixed part, doubled."""
 BATCH_SIZE_BYTES: Final = MESSAGE_SIZE_MAX_BYTES // 4
 """A batch is full from here. Source: leaves room for one message of the largest kind."""
 
@@ -119,6 +118,7 @@ class Agent:
             config = SupervisorConfig(
                 slots=self._offer.slots,
                 scratch=scratch,
+                levels=tuple(self._offer.isolation),
                 backends=tuple(self._offer.backends),
                 adopts_orphans=self._config.adopts_orphans,
                 child_idle_max_s=self._config.child_idle_max_s,
@@ -223,7 +223,7 @@ class Agent:
             outbox = self._outbox
             size = count = 0
             for message in outbox[:BATCH_LENGTH_MAX]:
-                size += _size_bytes(message)
+                size += size_bytes(message)
                 count += 1
                 if size > BATCH_SIZE_BYTES:
                     break
@@ -374,24 +374,6 @@ async def run_agent(
     """
     agent = Agent(offer, config, clock=clock, rng=rng or random.Random())
     await agent.run(link_factory)
-
-
-def _size_bytes(message: Message) -> int:
-    """Return about how large a message becomes."""
-    match message:
-        case Finished():
-            size = len(message.payload) + len(message.traceback)
-            for write in message.writes:
-                size += len(getattr(write, "value", b"")) + MESSAGE_OVERHEAD_BYTES
-            return size + MESSAGE_OVERHEAD_BYTES
-        case Log():
-            return sum(len(line[2]) + 32 for line in message.lines)
-        case Call():
-            values = message.arguments.values()
-            texts = sum(len(value) for value in values if isinstance(value, bytes | str))
-            return texts + MESSAGE_OVERHEAD_BYTES
-        case _:
-            return MESSAGE_OVERHEAD_BYTES
 
 
 if __name__ == "__main__":

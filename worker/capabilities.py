@@ -5,6 +5,7 @@ roster's affair.  It names every difference, not the first: a person who reads w
 should not have to ask twice.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from worker.events import Reason, Requires
@@ -67,6 +68,20 @@ def match(requires: Requires, offer: Offer) -> tuple[Reason, ...]:
     return tuple(found)
 
 
+def level_given(least: Isolation, offered: Iterable[Isolation]) -> Isolation:
+    """Return the weakest of the levels `offered` that is not weaker than `least`.
+
+    `least` itself when there is none: whoever is told to give it will refuse.
+    """
+    accepted = LEVELS[LEVELS.index(least) :]
+    return min((level for level in offered if level in accepted), key=LEVELS.index, default=least)
+
+
+def strongest(levels: Iterable[Isolation | None]) -> Isolation:
+    """Return the strongest of these levels, where `None` asks for nothing."""
+    return max((level for level in levels if level), key=LEVELS.index, default=LEVELS[0])
+
+
 def _gpu_misses(requires: Requires, offer: Offer) -> list[Reason]:
     needed = gpus(requires)
     if not needed:
@@ -81,5 +96,5 @@ def _gpu_misses(requires: Requires, offer: Offer) -> list[Reason]:
     return []
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if names else "none"

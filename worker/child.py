@@ -10,14 +10,11 @@ without asking a process that may be busy for ever.
 
 import math
 import os
-import resource
 import select
 import signal
 import socket
-import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,44 +24,25 @@ import trio
 
 from worker import frames
 from worker.output import Output
-from worker.process_tree import kill_tree
 from worker.protocol import Isolation, Lease, Program
+from worker.sandbox.cell import Cell, Descriptors, Sandbox, Start
 
 PROGRAM_PATH: Final = Path(__file__).parent / "runtimes" / "python_child.py"
-
-FILES_MAX: Final = 1024
-"""Open files of a child. Source: the usual soft limit."""
 
 READ_SIZE_BYTES: Final = 64 * 1024
 """Most bytes of one read of a pipe. Source: a pipe's capacity."""
 
-PROCESSES_SLACK: Final = 16
-"""By how much the kernel's own limit on processes is above ours. Source: guess; see `_limit`."""
-
-
-Key = tuple[str, int, int, int, str]
+Key = tuple[str, int, int, int, int | None, str]
 """What jobs must have in common to share a child: program, limits, isolation."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """How a child process is started: which program, what it sees, what is around it."""
-
-    argv: tuple[str, ...]
-    """The program and its first arguments; the socket's and the ticket pipe's descriptors and the
-    agent's process number come behind them."""
-    environment: Mapping[str, str]
-    """All of its environment, beside `HOME` and `TMPDIR`, which are its scratch directory."""
-    level: Isolation
 
 
 ENVIRONMENT: Final = {"LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin"}
 """All that a child may see of the environment: no token, no name of its owner."""
 
 
-def start_python() -> Start:
-    """Return how a blank native Python child is started at level `process`."""
-    return Start((sys.executable, "-I", str(PROGRAM_PATH)), ENVIRONMENT, "process")
+def start_python(level: Isolation) -> Start:
+    """Return how a blank native Python child is started at a level."""
+    return Start((sys.executable, "-I", str(PROGRAM_PATH)), ENVIRONMENT, level)
 
 
 @dataclass(slots=True, eq=False)
@@ -109,6 +87,7 @@ def make_attempt(lease: Lease, program: LoadedProgram) -> Attempt:
         limits.memory_bytes,
         limits.output_bytes,
         limits.processes,
+        limits.jobs_per_process,
         lease.isolation,
     )
     return Attempt(lease, program, key)
@@ -117,10 +96,10 @@ def make_attempt(lease: Lease, program: LoadedProgram) -> Attempt:
 class Child:
     """A process that is blank at first and then runs jobs of one key."""
 
-    def __init__(self, start: Start, scratch: Path) -> None:
-        """Start the process, with `scratch` (a directory of its own) to work in."""
+    def __init__(self, start: Start, sandbox: Sandbox, directory: Path) -> None:
+        """Start the process, with `directory`, which is made for it. Raises `OSError`."""
         self.start = start
-        self.scratch = scratch
+        self.directory = directory
         self.key: Key | None = None
         self.sent: deque[Attempt] = deque()
         """Jobs written to it and not over: the first runs, as far as anybody can tell."""
@@ -143,6 +122,8 @@ class Child:
         """Processes below it, when last looked for."""
         self.nursery: trio.Nursery | None = None
         """Where tasks that end with it run."""
+        self._jobs = 0
+        """Jobs given to it, beside those taken back."""
         self._runs: list[bytes] = []
         self._tickets: list[int] = []
         self._sequence = 0
@@ -153,24 +134,21 @@ class Child:
         os.set_blocking(self._ticket_writer, False)
         here.setblocking(False)
         self.socket = here
-        self._process = subprocess.Popen(
-            [*start.argv, str(there.fileno()), str(read), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=(there.fileno(), read),
-            cwd=scratch,
-            env={**start.environment, "HOME": str(scratch), "TMPDIR": str(scratch)},
-            start_new_session=True,
-            bufsize=0,
-        )
-        there.close()
-        os.close(read)
-        self.pid = self._process.pid
+        stdout, child_stdout = os.pipe()
+        stderr, child_stderr = os.pipe()
+        self.pipes = (stdout, stderr)
+        theirs = Descriptors(there.fileno(), read, child_stdout, child_stderr)
+        try:
+            self._cell: Cell = sandbox.start(start, directory, theirs)
+        except OSError:
+            self._close()
+            raise
+        finally:
+            there.close()
+            for descriptor in (read, child_stdout, child_stderr):
+                os.close(descriptor)
+        self.pid = self._cell.pid
         self.exit_descriptor = os.pidfd_open(self.pid)
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self.pipes = (self._process.stdout.fileno(), self._process.stderr.fileno())
         self._pipes = select.poll()
         for pipe in self.pipes:
             os.set_blocking(pipe, False)
@@ -181,18 +159,36 @@ class Child:
         """Return the job that runs, as far as can be told."""
         return self.sent[0] if self.sent else None
 
+    def takes(self, attempt: Attempt) -> bool:
+        """Return whether it may run `attempt` too, after what it runs."""
+        most = attempt.lease.limits.jobs_per_process
+        return self.key == attempt.key and (most is None or self._jobs < most)
+
+    def is_spent(self, attempt: Attempt) -> bool:
+        """Return whether `attempt`, which is over, was the last that it may run."""
+        return self._jobs == attempt.lease.limits.jobs_per_process
+
     def assign(self, attempt: Attempt, backends: list[str]) -> None:
         """Make a blank child one for jobs like `attempt`."""
         self.key = attempt.key
-        _limit(self.pid, attempt)
+        limits = attempt.lease.limits
+        self._cell.limit(limits)
         program = attempt.program.program
         setup = frames.Setup(
-            program.program, program.entry, program.source, backends, str(self.scratch)
+            program.program,
+            program.entry,
+            program.source,
+            backends,
+            self._cell.scratch,
+            limits.memory_bytes,
+            limits.output_bytes,
+            limits.processes,
         )
         self._runs.append(frames.encode_frame(setup))
 
     def run(self, attempt: Attempt, now_s: float) -> None:
         """Write a job; `flush` sends it."""
+        self._jobs += 1
         self._sequence += 1
         attempt.sequence = self._sequence
         if not self.sent:
@@ -256,6 +252,7 @@ class Child:
             int.from_bytes(drawn[at : at + size], "big") for at in range(0, len(drawn), size)
         }
         back = [attempt for attempt in self.sent if attempt.sequence in numbers]
+        self._jobs -= len(back)
         for attempt in back:
             self.sent.remove(attempt)
         return back
@@ -283,25 +280,37 @@ class Child:
         """Return whether the process has ended."""
         return bool(select.select([self.exit_descriptor], [], [], 0)[0])
 
+    def admit(self, path: str) -> str:
+        """Let the running job read a file; return where it sees it. Raises `OSError`."""
+        return self._cell.admit(path)
+
+    def over(self) -> None:
+        """A job is over: take back what it was given."""
+        self._cell.clear()
+
     def kill(self) -> None:
         """Kill the process and everything below it; its end is then seen by who waits for it."""
         self.ending = True
-        kill_tree(self.pid)
+        self._cell.kill()
 
     def reap(self) -> int:
         """Wait for the process, which is over, release all, and return its exit status.
 
         Negative: the signal that ended it.
         """
-        status = self._process.wait()
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._process.stdout.close()
-        self._process.stderr.close()
-        self.socket.close()
-        for descriptor in (self._ticket_writer, self._ticket_reader, self.exit_descriptor):
-            os.close(descriptor)
+        status = self._cell.reap()
+        os.close(self.exit_descriptor)
+        self._close()
         return status
+
+    def remove(self) -> bool:
+        """Remove its directory if that is quick; return whether it is removed."""
+        return self._cell.remove()
+
+    def _close(self) -> None:
+        self.socket.close()
+        for descriptor in (self._ticket_writer, self._ticket_reader, *self.pipes):
+            os.close(descriptor)
 
 
 def describe_exit(status: int) -> str:
@@ -311,36 +320,3 @@ def describe_exit(status: int) -> str:
     with suppress(ValueError):
         return f"its process was ended by {signal.Signals(-status).name}"
     return f"its process was ended by signal {-status}"
-
-
-def _limit(pid: int, attempt: Attempt) -> None:
-    """Set the kernel's limits of a blank child."""
-    limits = attempt.lease.limits
-    wanted = {
-        resource.RLIMIT_DATA: limits.memory_bytes,
-        resource.RLIMIT_FSIZE: limits.output_bytes,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: FILES_MAX,
-    }
-    if os.geteuid() != 0:
-        # The kernel counts all of a user's processes, and takes root's for unlimited. This is a
-        # second wall: the first is counting, which names the limit that was broken.
-        wanted[resource.RLIMIT_NPROC] = _own_tasks() + limits.processes + PROCESSES_SLACK
-    with suppress(ProcessLookupError):
-        for name, value in wanted.items():
-            _, hard = resource.prlimit(pid, name)
-            most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.prlimit(pid, name, (most, most))
-
-
-def _own_tasks() -> int:
-    user = os.geteuid()
-    return sum(1 for task in _task_directories() if task.stat().st_uid == user)
-
-
-def _task_directories() -> Iterable[os.DirEntry[str]]:
-    with os.scandir("/proc") as entries:
-        for entry in entries:
-            if entry.name.isdigit():
-                with suppress(OSError), os.scandir(f"{entry.path}/task") as tasks:
-                    yield from tasks

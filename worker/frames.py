@@ -36,6 +36,11 @@ class Setup(msgspec.Struct, frozen=True, array_like=True, tag=1):
     source: bytes
     backends: list[str]
     scratch: str
+    """Where to work, as it sees it."""
+    memory_bytes: int
+    output_bytes: int
+    processes: int
+    """Limits, for a child that sets the kernel's by itself before foreign code is there."""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=2):

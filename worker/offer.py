@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from worker.protocol import Offer
+from worker.protocol import Isolation, Offer
+from worker.sandbox.probe import measure_levels, offered
 
 BACKENDS_FILE: Final = "backends.json"
 """What the last measurement of backends found, in the worker's directory."""
@@ -23,10 +24,16 @@ MEASURE_TIMEOUT_S: Final = 60.0
 SOFTWARE: Final = "peernode-worker/1"
 
 
-def measure_offer(slots: int, directory: Path, labels: Mapping[str, str] | None = None) -> Offer:
+def measure_offer(
+    slots: int,
+    directory: Path,
+    labels: Mapping[str, str] | None = None,
+    least: Isolation | None = None,
+) -> Offer:
     """Return what this machine offers; blocks for up to a second the first time.
 
-    `slots` 0 means one for each core.  `directory` keeps what is costly to measure.
+    `slots` 0 means one for each core.  `directory` keeps what is costly to measure.  `least`: the
+    weakest isolation level that it gives; `None`: none but for strangers' code.
     """
     cores = len(os.sched_getaffinity(0))
     return Offer(
@@ -35,7 +42,7 @@ def measure_offer(slots: int, directory: Path, labels: Mapping[str, str] | None 
         memory_bytes=memory_bytes(),
         arch=platform.machine(),
         runtimes=["python"],
-        isolation=["process"],
+        isolation=offered(measure_levels(directory), least),
         backends=measure_backends(directory),
         accelerators=measure_accelerators(),
         labels=dict(labels or {}),

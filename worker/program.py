@@ -35,6 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--directory", type=Path, required=True, help="for scratch and cache")
     parser.add_argument("--label", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument(
+        "--isolation",
+        choices=("process", "sandbox", "wasm"),
+        help="weakest level it gives; unless said, none but for strangers' code",
+    )
+    parser.add_argument(
         "--die-with-parent",
         action="store_true",
         help="end when the standard input ends: the parent holds its other end",
@@ -42,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     token = _read_token(given.token_path)
     labels = dict(label.split("=", 1) for label in given.label if "=" in label)
-    offer = measure_offer(given.slots, given.directory, labels)
+    offer = measure_offer(given.slots, given.directory, labels, given.isolation)
     become_subreaper()
     config = Config(directory=given.directory, adopts_orphans=True)
 

@@ -62,7 +62,7 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     memory_bytes: int
     arch: str
     runtimes: list[str]
-    isolation: list[str]
+    isolation: list[Isolation]
     """Levels this worker can give, of `wasm`, `sandbox`, `process`."""
     backends: list[str] = []
     """ONNX execution providers, best first; empty where inference is not installed."""
@@ -83,6 +83,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     result_bytes: int = 1 << 20
     """Largest inline result; the child turns a larger one into a blob."""
     processes: int = 64
+    jobs_per_process: int | None = None
+    """After so many jobs a process is replaced; 1: a fresh one for each job."""
 
 
 # --- worker to node -------------------------------------------------------------------------

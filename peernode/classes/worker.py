@@ -24,6 +24,7 @@ from peernode.terms import Label
 from peernode.timestamps import rfc3339
 from peernode.workers import WorkerRow
 from storage import ids
+from worker.protocol import Isolation
 
 if TYPE_CHECKING:
     from peernode.node import Node
@@ -54,7 +55,7 @@ class OfferView(View, frozen=True, kw_only=True):
     memory_bytes: int
     arch: str
     runtimes: list[str]
-    isolation: list[str]
+    isolation: list[Isolation]
     backends: list[str]
     python: str
     software: str

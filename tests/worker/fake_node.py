@@ -22,6 +22,7 @@ from worker.protocol import (
     Finished,
     Held,
     Hello,
+    Isolation,
     Lease,
     Limits,
     Log,
@@ -41,14 +42,14 @@ PATIENCE_S = 20.0
 ECHO = "def handler(input):\n    return input\n"
 
 
-def make_offer(slots: int = 1, backends: Sequence[str] = ()) -> Offer:
+def make_offer(slots: int = 1, backends: Sequence[str] = (), level: Isolation = "process") -> Offer:
     return Offer(
         slots=slots,
         cores=2,
         memory_bytes=1 << 32,
         arch="x86_64",
         runtimes=["python"],
-        isolation=["process"],
+        isolation=[level],
         backends=list(backends),
     )
 
@@ -71,7 +72,8 @@ class Space:
 class FakeNode:
     """Speaks the protocol as a node does. `acknowledge` and `answers` may be switched off."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: Isolation = "process") -> None:
+        self.level = level
         self.link: Link | None = None
         self.hello: Hello | None = None
         self.hellos = 0
@@ -125,7 +127,7 @@ class FakeNode:
             "input": json.dumps(input).encode(),
             "blobs": blobs or {},
             "limits": limits or Limits(),
-            "isolation": "process",
+            "isolation": self.level,
             "deadline_ms": None,
         }
         messages.append(Lease(**(lease | fields)))
@@ -308,16 +310,21 @@ class Connector:
 
 @asynccontextmanager
 async def open_worker(
-    directory: Path, *, slots: int = 1, backends: Sequence[str] = (), **settings: Any
+    directory: Path,
+    *,
+    slots: int = 1,
+    backends: Sequence[str] = (),
+    level: Isolation = "process",
+    **settings: Any,
 ) -> AsyncIterator[tuple[FakeNode, Connector]]:
-    """Run an agent against a `FakeNode`."""
+    """Run an agent against a `FakeNode`; jobs run at `level` unless their lease says otherwise."""
     async with trio.open_nursery() as nursery:
-        node = FakeNode()
+        node = FakeNode(level)
         connector = Connector(node, nursery)
         config = Config(directory=directory, **settings)
 
         async def agent() -> None:
-            offer = make_offer(slots, backends)
+            offer = make_offer(slots, backends, level)
             await run_agent(connector, offer, config, clock=SystemClock())
 
         nursery.start_soon(agent)

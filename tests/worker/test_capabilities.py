@@ -3,9 +3,16 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from worker.capabilities import LEVELS, gpu_memories_bytes, gpus, match
+from worker.capabilities import (
+    LEVELS,
+    gpu_memories_bytes,
+    gpus,
+    level_given,
+    match,
+    strongest,
+)
 from worker.events import Requires
-from worker.protocol import Offer
+from worker.protocol import Isolation, Offer
 
 GIB = 1 << 30
 OFFER = Offer(
@@ -117,6 +124,16 @@ def test_a_level_is_met_by_itself_and_by_stronger_ones(least: str, given_level: 
     requires = Requires(isolation=least)  # type: ignore[arg-type]
     enough = ["process", "sandbox", "wasm"].index(given_level) >= LEVELS.index(least)
     assert (match(requires, offer) == ()) == enough
+
+
+@pytest.mark.parametrize("least", LEVELS)
+@given(offered=st.lists(st.sampled_from(LEVELS), unique=True))
+def test_the_weakest_level_that_is_strong_enough_is_given(
+    least: Isolation, offered: list[Isolation]
+) -> None:
+    given_level = level_given(least, offered)
+    strong = [level for level in LEVELS if level in offered and strongest([level, least]) == level]
+    assert given_level == (strong[0] if strong else least)
 
 
 def test_gpu_memory_alone_asks_for_one_gpu() -> None:

@@ -175,11 +175,26 @@ class Stream(io.RawIOBase):
 class Runtime:
     """The main loop."""
 
-    def __init__(self, socket: int, tickets: int) -> None:
+    def __init__(
+        self,
+        socket: int,
+        tickets: int,
+        harden: Callable[[int, int, int], None] | None = None,
+        proc: tuple[int, int] | None = None,
+    ) -> None:
+        """`harden` is called before foreign code is there: with bytes of memory and of output, and
+        a number of processes.
+
+        `proc` are descriptors of this process's `status` and `clear_refs`, where `/proc` is not.
+        """
         self._channel = Channel(socket)
+        self._harden = harden
+        self._proc = proc
+        self._full = (errno.EFBIG, errno.ENOSPC) if harden else (errno.EFBIG,)
+        """What errors say that the job wrote too much: elsewhere the disk is others' too."""
         self._channel.engine = self._engine
         self._tickets = tickets
-        self._edge = load_beside("edge", os.path.join("..", "edge.py"))
+        self._edge = load_edge()
         self._program: tuple[str, str, bytes] = ("", "", b"")
         self._backends: list[str] = []
         self._scratch = ""
@@ -188,14 +203,15 @@ class Runtime:
         self._handler: Callable[[Any], Any] | None = None
         self._inference: Any = None
         self._streams: list[io.TextIOWrapper] = []
-        self._usage = resource.getrusage(resource.RUSAGE_SELF)
         self._children_cpu_s = 0.0
-        self._peak_bytes = peak_memory_bytes()
         self._open_streams()
-        os.register_at_fork(after_in_child=self._forked)
 
     def run(self) -> None:
-        """Run jobs until the agent is gone."""
+        """Be the process that runs jobs, until the agent is gone."""
+        self._usage = resource.getrusage(resource.RUSAGE_SELF)
+        self._peak_bytes = peak_memory_bytes(self._proc)
+        os.register_at_fork(after_in_child=self._forked)
+        sys.stdout, sys.stderr = self._streams
         while True:
             ticket = os.read(self._tickets, TICKET_BYTES)
             if len(ticket) != TICKET_BYTES:
@@ -207,8 +223,10 @@ class Runtime:
         while True:
             frame = self._channel.next_frame()
             if frame[0] == SETUP:
-                _, name, entry, source, self._backends, self._scratch = frame
+                _, name, entry, source, self._backends, self._scratch, *limits = frame
                 self._program = (name, entry, source)
+                if self._harden is not None:
+                    self._harden(*limits)
                 os.chdir(self._scratch)
             elif frame[0] == RUN and frame[1] == sequence:
                 return frame
@@ -226,6 +244,7 @@ class Runtime:
                 stream.flush()
         except ValueError:  # the function closed it
             self._open_streams()
+            sys.stdout, sys.stderr = self._streams
         session.close()
         edge.bind(None)
         wall_s = time.perf_counter() - begin_s
@@ -285,7 +304,7 @@ class Runtime:
             code = "output_limit"
         elif isinstance(error, self._edge.BackendUnavailable):
             code = "backend_unavailable"
-        elif isinstance(error, OSError) and error.errno == errno.EFBIG:
+        elif isinstance(error, OSError) and error.errno in self._full:
             code = "output_limit"
         return (code, *describe(error, self._program))
 
@@ -322,7 +341,7 @@ class Runtime:
         cpu_s = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime
         if wall_s > 0.005 or usage.ru_minflt - before.ru_minflt > FAULTS_MAX:
             # Looked up only where it can have changed; the peak is then reset for the next job.
-            self._peak_bytes = peak_memory_bytes()
+            self._peak_bytes = peak_memory_bytes(self._proc)
             below = resource.getrusage(resource.RUSAGE_CHILDREN)
             children_cpu_s = below.ru_utime + below.ru_stime
             cpu_s += children_cpu_s - self._children_cpu_s
@@ -370,7 +389,6 @@ class Runtime:
             )
             for number in (STDOUT, STDERR)
         ]
-        sys.stdout, sys.stderr = self._streams
 
     def _forked(self) -> None:
         """A process forked by the function: it prints to the pipes and has no agent."""
@@ -422,13 +440,25 @@ def load_beside(name: str, path: str) -> types.ModuleType:
     return module
 
 
-def peak_memory_bytes() -> int:
-    """Return this process's peak resident memory since the last call, and begin anew."""
+def load_edge() -> types.ModuleType:
+    """Return what function code imports as `edge`."""
+    return sys.modules.get("edge") or load_beside("edge", os.path.join("..", "edge.py"))
+
+
+def peak_memory_bytes(proc: tuple[int, int] | None) -> int:
+    """Return this process's peak resident memory since the last call, and begin anew.
+
+    `proc`: descriptors of its `status` and `clear_refs`, if they are open.
+    """
     try:
-        with open("/proc/self/status", "rb") as file:
-            status = file.read()
-        with open("/proc/self/clear_refs", "wb") as file:
-            file.write(b"5")
+        if proc is not None:
+            status = os.pread(proc[0], READ_BYTES, 0)
+            os.write(proc[1], b"5")
+        else:
+            with open("/proc/self/status", "rb") as file:
+                status = file.read()
+            with open("/proc/self/clear_refs", "wb") as file:
+                file.write(b"5")
         line = status[status.index(b"VmHWM:") :].split(b"\n", 1)[0]
         return int(line.split()[1]) * 1024
     except (OSError, ValueError):
