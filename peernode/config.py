@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from peernode.libp2p_address import parse_address
+from peernode.terms import Policy
 from storage.errors import InvalidData
 
 ENVIRONMENT_PREFIX = "PEERNODE_"
@@ -37,6 +38,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     signup: Literal["open", "invite"] = "invite"
     workers: int | Literal["auto"] = "auto"
     """Slots of the local worker: `auto` is one a core, 0 is no local worker."""
+    isolation: Literal["auto", "wasm", "sandbox", "process"] = "auto"
+    """Weakest isolation level of any job: `auto` is `sandbox` where this machine has it, else
+    `wasm`; `process` is for a node that runs its operator's own functions only."""
+    jobs_per_process: int = 0
+    """Most jobs of a function that one process runs: 1 is a fresh one for each job, 0 no limit."""
     tls: str = ""
     """`CERT,KEY`: paths of PEM files."""
     behind_proxy: bool = False
@@ -88,6 +94,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """Slots of the local worker."""
         return (os.cpu_count() or 1) if self.workers == "auto" else self.workers
 
+    @property
+    def policy(self) -> Policy:
+        """What is asked of every job; `auto` that nobody settled asks for `sandbox`."""
+        level = "sandbox" if self.isolation == "auto" else self.isolation
+        return Policy(level, self.jobs_per_process or None)
+
     def check(self) -> None:
         """Raise `ConfigError` for settings that do not go together."""
         if not self.on_loopback and not self.tls and not self.behind_proxy:
@@ -102,6 +114,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 raise ConfigError(f"p2p: {error}; write /ip4/ADDRESS/tcp/PORT") from None
         if self.tls and self.tls.count(",") != 1:
             raise ConfigError(f"tls: {self.tls!r} is not CERT,KEY")
+        if not 0 <= self.jobs_per_process <= 1 << 20:
+            raise ConfigError(f"jobs_per_process: {self.jobs_per_process} is not 0 to {1 << 20}")
         if self.workers != "auto" and not 0 <= self.workers <= 1024:
             raise ConfigError(f"workers: {self.workers} is not 0 to 1024, or auto")
 

@@ -21,13 +21,14 @@ from peernode.endings import Ending, Endings, checked, ending, refused_writes
 from peernode.functions import FunctionVersion
 from peernode.live_jobs import LiveJob, LiveJobs
 from peernode.problems import Problem
-from peernode.terms import resolve
+from peernode.terms import Policy, resolve
 from peernode.transactions import Transaction
 from peernode.worker_links import WorkerLink
 from storage import ids
 from storage.clock import Clock
 from storage.store import Batch, Put, Store, Table
 from worker import events, protocol
+from worker.capabilities import level_given
 from worker.scheduler import Scheduler
 
 WALL_MAX_S: Final = 366 * 86400.0
@@ -46,6 +47,7 @@ class Dispatch:
         clock: Clock,
         functions: Callable[[int, int], FunctionVersion | None],
         effects: Effects,
+        policy: Policy,
     ) -> None:
         self.scheduler = scheduler
         self.links: dict[int, WorkerLink] = {}
@@ -56,6 +58,7 @@ class Dispatch:
         self._clock = clock
         self._functions = functions
         self._effects = effects
+        self._policy = policy
         self._endings = Endings(store, jobs, effects, self._durable, self._never_was, self._spawn)
         self._leases: list[Put] = []
         self._outcome = trio.Event()
@@ -206,7 +209,9 @@ class Dispatch:
             link.post(version.message())
         live.leased_ms = self._clock.wall_ms()
         live.note("leased", live.leased_ms, effect.attempt, effect.worker)
-        terms = resolve(version.runtime, version.terms, request.terms)
+        terms = resolve(version.runtime, version.terms, request.terms, self._policy)
+        offered = link.offer.isolation if link.offer else []
+        level = live.isolation = level_given(terms.isolation, offered)
         total_s = terms.timeouts.total_s
         link.post(
             protocol.Lease(
@@ -217,7 +222,7 @@ class Dispatch:
                 request.input,
                 dict(request.blobs),
                 terms.limits,
-                terms.isolation,
+                level,
                 None if total_s is None else request.created_ms + int(total_s * 1000),
             )
         )

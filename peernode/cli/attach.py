@@ -24,6 +24,7 @@ from worker.agent import Config, run_agent
 from worker.link import Link, LinkRefused
 from worker.offer import measure_offer
 from worker.process_tree import become_subreaper
+from worker.protocol import Isolation
 from worker.websocket_link import open_websocket_link
 
 
@@ -75,16 +76,25 @@ def link_factory(url: str, credentials: Credentials, clock: Clock) -> Callable[[
     return connect
 
 
-def attach(
-    url: str, worker: int, token: str, slots: int, directory: Path, labels: dict[str, str]
-) -> int:
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a machine lends, and how."""
+
+    slots: int
+    directory: Path
+    labels: dict[str, str]
+    isolation: Isolation | None
+    """Weakest level it gives; `None`: none but for strangers' code."""
+
+
+def attach(url: str, worker: int, token: str, lent: Settings) -> int:
     """Be a worker of the node until told to stop; return the exit code."""
     clock = SystemClock()
-    credentials = Credentials(worker, token, load_keypair(directory, worker, SystemEntropy()))
-    connect = link_factory(url, credentials, clock)
-    offer = measure_offer(slots, directory, labels)
+    keypair = load_keypair(lent.directory, worker, SystemEntropy())
+    connect = link_factory(url, Credentials(worker, token, keypair), clock)
+    offer = measure_offer(lent.slots, lent.directory, lent.labels, lent.isolation)
     become_subreaper()
-    config = Config(directory=directory, adopts_orphans=True)
+    config = Config(directory=lent.directory, adopts_orphans=True)
     refusals: list[LinkRefused] = []
 
     async def run() -> None:

@@ -24,6 +24,13 @@ def attach(
     ],
     slots: Annotated[int, typer.Option(min=0, help="Jobs at once; 0: one a core.")] = 0,
     label: Labels = None,
+    isolation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="wasm|sandbox|process",
+            help="Weakest level it gives [sandbox]; process: for your own functions only.",
+        ),
+    ] = None,
     directory: Annotated[
         Path | None, typer.Option(help="For key, scratch and cache [~/.cache/peernode/worker].")
     ] = None,
@@ -35,7 +42,8 @@ def attach(
     base = os.environ.get("XDG_CACHE_HOME", "")
     place = (Path(base) if base else Path.home() / ".cache") / "peernode" / "worker"
     labels = options.pairs(label, "--label")
-    raise typer.Exit(process.attach(where, worker, token, slots, directory or place, labels))
+    lent = process.Settings(slots, directory or place, labels, options.level(isolation))
+    raise typer.Exit(process.attach(where, worker, token, lent))
 
 
 def attach_url(url: str, token: str) -> tuple[str, int]:

@@ -11,6 +11,7 @@ import pytest
 from peernode.cli import demo_node
 from peernode.cli.app import run
 from tests.blackbox.daemon import Daemon
+from tests.worker.levels import missing_sandbox
 
 pytestmark = pytest.mark.slow
 
@@ -105,6 +106,9 @@ def test_the_operators_day(peernode, directory):
     findings = {item["subject"]: item for item in peernode("doctor", "--data", data, "--json")}
     assert findings["node"]["verdict"] == "ok"
     assert findings["workers"]["verdict"] == "ok", findings["workers"]
+    assert findings["isolation process"]["verdict"] == "ok"
+    sandbox = findings["isolation sandbox"]
+    assert sandbox["verdict"] == ("note" if missing_sandbox() else "ok"), sandbox
 
 
 def test_another_machines_worker_comes_and_comes_back(peernode, directory, tmp_path):
