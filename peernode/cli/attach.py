@@ -94,6 +94,9 @@ def attach(url: str, worker: int, token: str, lent: Settings) -> int:
     keypair = load_keypair(lent.directory, worker, SystemEntropy())
     connect = link_factory(url, Credentials(worker, token, keypair), clock)
     offer = measure_offer(lent.slots, lent.directory, lent.labels, lent.isolation)
+    if not offer.isolation:
+        print("note: this machine can give none of the isolation levels asked for", file=sys.stderr)
+        print("hint: `peernode doctor` says what is missing", file=sys.stderr)
     become_subreaper()
     interpreter = interpreter_path(user_cache())
     config = Config(directory=lent.directory, adopts_orphans=True, interpreter=interpreter)

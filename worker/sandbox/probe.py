@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from worker import frames
+from worker.capabilities import LEVELS
 from worker.child import Child, LoadedProgram, make_attempt, start_python
 from worker.protocol import Isolation, Lease, Limits, Program
 from worker.sandbox.cell import Sandbox
@@ -76,9 +77,8 @@ def offered(levels: Mapping[Isolation, str], least: Isolation | None) -> list[Is
 
     `None`: only what strangers' code may run at.
     """
-    order: tuple[Isolation, ...] = ("process", "sandbox", "wasm")
-    strong = order[order.index(least or "sandbox") :]
-    return [level for level in order if level in strong and levels.get(level) == ""]
+    strong = LEVELS[LEVELS.index(least or "sandbox") :]
+    return [level for level in strong if levels.get(level) == ""]
 
 
 def try_sandbox(directory: Path) -> str:
