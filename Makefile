@@ -31,6 +31,7 @@ demo: .venv/installed ## the whole story on this machine, with one node and with
 	@$(BIN)/peernode demo --nodes 3
 
 test: lint ## lint, then every test but the long ones (under 10 minutes on 2 cores)
+	@$(BIN)/python -m worker.wasm
 	@$(BIN)/python -m pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "not torture"
 
 torture: .venv/installed ## the long tests: crashes, full disks, lost workers; seeded and bounded
@@ -56,7 +57,7 @@ lock: ## write requirements.lock anew; UPGRADE=1 takes newer versions (needs the
 		[ -x build/uv/bin/uv ] || { "$$python" -m venv build/uv && build/uv/bin/pip install -qq uv; }; \
 		uv=build/uv/bin/uv; \
 	fi; \
-	"$$uv" pip compile --universal --python-version 3.11 --extra inference --extra dev \
+	"$$uv" pip compile --universal --python-version 3.11 --extra inference --extra wasm --extra dev \
 		--generate-hashes --no-header --no-emit-index-url -q $(if $(UPGRADE),--upgrade) -o requirements.lock pyproject.toml
 
 clean: ## remove what the targets above made, .venv included
@@ -124,4 +125,6 @@ endef
 	if [ -n "$$brew" ]; then export CFLAGS="-I$$brew/include" LDFLAGS="-L$$brew/lib"; fi; \
 	$(BIN)/python -m pip install -qq --require-hashes -r requirements.lock; \
 	$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --no-index -e .; \
+	echo "building Python for WebAssembly (half a minute, once a user)"; \
+	$(BIN)/python -m worker.wasm; \
 	touch $@

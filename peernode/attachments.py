@@ -79,7 +79,7 @@ class Attachments:
         dispatch.links[worker] = link
         link.post(protocol.Welcome(protocol.VERSION, worker, self._beat_interval_s))
         offer = msgspec.structs.replace(hello.offer, labels={**hello.offer.labels, **labels})
-        self._offers[worker] = offer
+        self._offers[worker] = link.offer = offer
         if hold is not None:
             dispatch.handle(hold)
         dispatch.handle(events.Attach(worker, offer, tuple(hello.held)))

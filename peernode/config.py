@@ -14,9 +14,10 @@ import msgspec
 
 from peernode.libp2p_address import parse_address, reachable
 from peernode.mesh_invites import ADDRESSES_MAX
+from peernode.terms import Policy
 from storage.errors import InvalidData
 from worker.certificate_pin import pin_of_file
-from worker.config import Policy
+from worker.config import Policy as Placement
 from worker.egress_addresses import parse_networks
 
 ENVIRONMENT_PREFIX = "PEERNODE_"
@@ -44,12 +45,17 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     signup: Literal["open", "invite"] = "invite"
     workers: int | Literal["auto"] = "auto"
     """Slots of the local worker: `auto` is one a core, 0 is no local worker."""
-    placement: Policy = "spread"
+    placement: Placement = "spread"
     """Who gets a job among workers that fit, have room and are liked equally: `spread`, who has
     most free slots; `pack`, who has fewest."""
     egress_networks: str = ""
     """`NETWORK,...`: private networks, as `10.0.0.0/8`, that functions on the local worker may
     reach where their project lists a host in them."""
+    isolation: Literal["auto", "wasm", "sandbox", "process"] = "auto"
+    """Weakest isolation level of any job: `auto` is `sandbox` where this machine has it, else
+    `wasm`; `process` is for a node that runs its operator's own functions only."""
+    jobs_per_process: int = 0
+    """Most jobs of a function that one process runs: 1 is a fresh one for each job, 0 no limit."""
     tls: str = ""
     """`CERT,KEY`: paths of PEM files. Workers pin the key, so make a new certificate for the
     old one where you can."""
@@ -111,6 +117,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """Slots of the local worker."""
         return (os.cpu_count() or 1) if self.workers == "auto" else self.workers
 
+    @property
+    def policy(self) -> Policy:
+        """What is asked of every job; `auto` that nobody settled asks for `sandbox`."""
+        level = "sandbox" if self.isolation == "auto" else self.isolation
+        return Policy(level, self.jobs_per_process or None)
+
     def check(self) -> None:
         """Raise `ConfigError` for settings that do not go together."""
         if not self.on_loopback and not self.tls and not self.behind_proxy:
@@ -133,6 +145,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ConfigError(f"tls: {self.tls!r} is not CERT,KEY")
         if self.greeting_interval_s <= 0:
             raise ConfigError(f"greeting_interval_s: {self.greeting_interval_s} is not above 0")
+        if not 0 <= self.jobs_per_process <= 1 << 20:
+            raise ConfigError(f"jobs_per_process: {self.jobs_per_process} is not 0 to {1 << 20}")
         if self.workers != "auto" and not 0 <= self.workers <= 1024:
             raise ConfigError(f"workers: {self.workers} is not 0 to 1024, or auto")
 

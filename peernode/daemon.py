@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from peernode import http_server
@@ -21,10 +22,12 @@ from peernode.identity import load_secrets
 from peernode.libp2p_config import Libp2pConfig
 from peernode.libp2p_network import open_libp2p_network
 from peernode.local_worker import LocalWorker
+from peernode.logs import Log
 from peernode.node import Node, Seams, open_node
 from peernode.vault import SecretFileError
 from storage.clock import Clock, SystemClock, SystemEntropy
 from storage.errors import StorageError
+from worker.sandbox.probe import measure_levels
 
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long the loop may keep the writer thread from the interpreter. Source: measured; with the
@@ -47,12 +50,23 @@ def run(config: Config, clock: Clock | None = None) -> int:
     gc.set_threshold(GC_ALLOCATIONS, 20, 50)
     refusals: list[BaseException] = []
     try:
-        trio.run(_main, config, clock or SystemClock())
+        trio.run(_main, settled(config), clock or SystemClock())
     except* (ConfigError, StorageError, SecretFileError, OSError) as group:
         refusals = _leaves(group)
     for error in refusals:
         print(f"peernode: {error}", file=sys.stderr)  # noqa: T201
     return EXIT_REFUSED if refusals else EXIT_OK
+
+
+def settled(config: Config) -> Config:
+    """Return the settings with the isolation level chosen that `auto` means on this machine."""
+    if config.isolation != "auto":
+        return config
+    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    missing = measure_levels(config.data / "worker")["sandbox"]
+    if missing:
+        Log(config.log_level).warning("no job runs at level sandbox here", missing=missing)
+    return msgspec.structs.replace(config, isolation="wasm" if missing else "sandbox")
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -21,13 +21,15 @@ from peernode.endings import Ending, Endings, checked, ending, refused_writes
 from peernode.functions import FunctionVersion
 from peernode.live_jobs import LiveJob, LiveJobs
 from peernode.problems import Problem
-from peernode.terms import resolve
+from peernode.terms import Policy, Terms, resolve
 from peernode.transactions import Transaction
 from peernode.worker_links import WorkerLink
 from storage import ids
 from storage.clock import Clock
 from storage.store import Batch, Put, Store, Table
 from worker import events, protocol
+from worker.capabilities import level_given, levels
+from worker.protocol import Isolation
 from worker.scheduler import Scheduler
 
 WALL_MAX_S: Final = 366 * 86400.0
@@ -46,6 +48,7 @@ class Dispatch:
         clock: Clock,
         functions: Callable[[int, int], FunctionVersion | None],
         effects: Effects,
+        policy: Policy,
     ) -> None:
         self.scheduler = scheduler
         self.links: dict[int, WorkerLink] = {}
@@ -56,6 +59,7 @@ class Dispatch:
         self._clock = clock
         self._functions = functions
         self._effects = effects
+        self._policy = policy
         self._endings = Endings(store, jobs, effects, self._durable, self._never_was, self._spawn)
         self._leases: list[Put] = []
         self._outcome = trio.Event()
@@ -95,8 +99,8 @@ class Dispatch:
                     self._requeue(effect)
                 case events.Running(job):
                     self._running(self._jobs[job])
-                case events.Adopt(_, job):
-                    self.keep_lease(self._jobs[job])
+                case events.Adopt():
+                    self._adopt(effect)
                 case _:
                     assert_never(effect)
 
@@ -218,8 +222,9 @@ class Dispatch:
             link.post(version.message())
         live.leased_ms = self._clock.wall_ms()
         live.note("leased", live.leased_ms, effect.attempt, effect.worker)
-        terms = resolve(version.runtime, version.terms, request.terms)
+        terms = resolve(version.runtime, version.terms, request.terms, self._policy)
         total_s = terms.timeouts.total_s
+        level = live.isolation = _level(version, terms, link)
         link.post(
             protocol.Lease(
                 effect.job,
@@ -229,10 +234,20 @@ class Dispatch:
                 request.input,
                 dict(request.blobs),
                 terms.limits,
-                terms.isolation,
+                level,
                 None if total_s is None else request.created_ms + int(total_s * 1000),
             )
         )
+
+    def _adopt(self, effect: events.Adopt) -> None:
+        """A worker came back with a job, maybe after a restart of this node."""
+        live = self._jobs[effect.job]
+        request = self._jobs.request(effect.job)
+        version = request and self._functions(request.function, request.version)
+        if request and version:
+            terms = resolve(version.runtime, version.terms, request.terms, self._policy)
+            live.isolation = _level(version, terms, self.links[effect.worker])
+        self.keep_lease(live)
 
     def _running(self, live: LiveJob) -> None:
         snapshot = self.scheduler.snapshot(live.job)
@@ -303,3 +318,9 @@ class Dispatch:
             if scope.cancelled_caught:
                 self.handle(events.Tick())
                 self.flush()
+
+
+def _level(version: FunctionVersion, terms: Terms, link: WorkerLink) -> Isolation:
+    """Return the level at which a worker runs a job: the weakest accepted that it has for it."""
+    offered = levels(link.offer, version.runtime) if link.offer else []
+    return level_given(terms.isolation, offered)

@@ -1,8 +1,14 @@
 """Arguments of function code's calls; see `worker.protocol.OPERATIONS`."""
 
+from typing import Annotated, TypeAlias
+
 import msgspec
 
 from peernode.content import MEDIA_TYPE_DEFAULT
+from worker.protocol import CHUNK_SIZE_MAX_BYTES
+
+Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+Length: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=CHUNK_SIZE_MAX_BYTES)]
 
 
 class KvOpen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,8 +60,15 @@ class BlobRead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`blob.read`: a piece of one blob, in bytes."""
 
     blob: int
-    offset: int
-    length: int
+    offset: Offset
+    length: Length
+
+
+class ProgramRead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`program.read`: a piece of the job's own program, in bytes."""
+
+    offset: Offset
+    length: Length
 
 
 class BlobBegin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

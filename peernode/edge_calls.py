@@ -28,6 +28,7 @@ from peernode.edge_arguments import (
     KvList,
     KvOpen,
     KvPut,
+    ProgramRead,
     UploadId,
 )
 from peernode.edge_blobs import EdgeBlobs
@@ -77,6 +78,7 @@ class EdgeCalls:
             "kv.increment": (KvIncrement, self._kv_increment),
             "blob.stat": (BlobId, blobs.stat),
             "blob.read": (BlobRead, blobs.read),
+            "program.read": (ProgramRead, self._program_read),
             "blob.begin": (BlobBegin, blobs.begin),
             "blob.append": (BlobAppend, blobs.append),
             "blob.finish": (UploadId, blobs.finish),
@@ -271,6 +273,12 @@ class EdgeCalls:
             return self._node.spaces.increment(transaction, actor, space, key, arguments.by)[0]
 
         return {"value": await self._node.transactions.run(body)}
+
+    async def _program_read(
+        self, actor: Actor, request: Request, fence: int, arguments: ProgramRead
+    ) -> object:
+        root = self._node.programs.cid(request.function, request.version)
+        return await self._node.content.read_piece(root, arguments.offset, arguments.length)
 
     async def _job_call(
         self, actor: Actor, request: Request, fence: int, arguments: JobCall

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from storage.cid import Cid, text as cid_text
 from worker.protocol import Program, Runtime
 
 
@@ -19,13 +20,20 @@ class FunctionVersion:
     runtime: Runtime
     entry: str
     source: bytes
+    """Empty where it is too large to be sent along."""
     terms: bytes
     """Of the function, as `terms.to_row` gives it."""
     egress: tuple[str, ...]
     input_schema: bytes | None
     program: str
     """`"<function id>.<version>"`."""
+    cid: bytes
+    """Content address of the source."""
+    size_bytes: int
 
     def message(self) -> Program:
         """Return what a worker is sent."""
-        return Program(self.program, self.runtime, self.entry, self.source, list(self.egress))
+        said = (self.program, self.runtime, self.entry, self.source, list(self.egress))
+        if self.source or not self.size_bytes:
+            return Program(*said)
+        return Program(*said, cid_text(Cid(self.cid)), self.size_bytes)

@@ -18,7 +18,7 @@ from peernode.idempotency import Claim
 from peernode.job_rows import Request
 from peernode.live_jobs import LiveJob, LiveJobs
 from peernode.problems import Problem
-from peernode.terms import NO_TERMS, resolve
+from peernode.terms import NO_TERMS, Policy, resolve
 from storage import ids
 from storage.clock import Clock
 from storage.errors import StoreError
@@ -42,6 +42,7 @@ class Jobs:
         id_factory: ids.IdFactory,
         clock: Clock,
         functions: Callable[[int, int], FunctionVersion | None],
+        policy: Policy,
         live_max: int,
         boot: int,
     ) -> None:
@@ -54,6 +55,7 @@ class Jobs:
         self._ids = id_factory
         self._clock = clock
         self._functions = functions
+        self._policy = policy
         self._live_max = live_max
         self._boot = boot
         self._claimed: set[bytes] = set()
@@ -142,7 +144,7 @@ class Jobs:
         quotas.check(self._live.unfinished(project), 1, limit, "jobs_unfinished")
 
     def _submit(self, live: LiveJob, version: FunctionVersion, terms_row: bytes) -> None:
-        terms = resolve(version.runtime, version.terms, terms_row)
+        terms = resolve(version.runtime, version.terms, terms_row, self._policy)
         self._live.enter(live)
         live.isolation = terms.isolation
         job = events.Job(
@@ -241,6 +243,7 @@ class Jobs:
             version.runtime if version else "python",
             version.terms if version else NO_TERMS,
             request.terms,
+            self._policy,
         )
         live.isolation = terms.isolation
         restored = events.Job(

@@ -57,6 +57,8 @@ class LocalWorker:
             str(self._slots),
             "--directory",
             str(directory),
+            "--isolation",
+            self._node.config.policy.isolation,
             "--token-file",
             "-",
             "--egress-networks",

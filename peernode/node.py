@@ -182,6 +182,7 @@ class Node:
             clock=seams.clock,
             functions=self.programs.get,
             effects=effects,
+            policy=config.policy,
         )
         self.attachments = Attachments(
             self.dispatch, self.live, self.store, seams.clock, effects, config.lease_s / 3
@@ -193,6 +194,7 @@ class Node:
             id_factory=self.ids,
             clock=seams.clock,
             functions=self.programs.get,
+            policy=config.policy,
             live_max=config.jobs_live_max,
             boot=self.identity.boot,
         )

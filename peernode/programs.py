@@ -5,12 +5,14 @@ from typing import Final, cast
 
 from peernode.content import Content
 from peernode.functions import FunctionVersion
+from peernode.problems import Problem
 from peernode.registry import FunctionAttributes, ProjectAttributes, Registry, Version
 from storage.places import Class
-from worker.protocol import Runtime
+from worker.protocol import SOURCE_SENT_MAX_BYTES, Runtime
 
 VERSIONS_MAX: Final = 1024
-"""Versions kept ready. Source: each holds its source, so about 64 MiB at most."""
+"""Versions kept ready. Source: each holds its source, mostly under 64 KiB and never over
+`SOURCE_SENT_MAX_BYTES`."""
 
 
 class Programs:
@@ -43,6 +45,13 @@ class Programs:
             self._ready.popitem(last=False)
         return ready
 
+    def cid(self, function: int, number: int) -> bytes:
+        """Return the content address of a version's source; raises `Problem`."""
+        version = self.get(function, number)
+        if version is None:
+            raise Problem("not_found", "the function was deleted")
+        return version.cid
+
     def source(self, attributes: FunctionAttributes, version: Version) -> bytes:
         """Return the source or module of a version; raises `BlobError`."""
         if attributes.source is not None and version is attributes.versions[-1]:
@@ -53,6 +62,7 @@ class Programs:
         self, function: int, project: int, attributes: FunctionAttributes, version: Version
     ) -> FunctionVersion:
         owner = self._registry.get(Class.PROJECT, project)
+        sent = version.size_bytes <= SOURCE_SENT_MAX_BYTES
         egress: ProjectAttributes | None = owner.attributes if owner else None
         return FunctionVersion(
             function,
@@ -60,11 +70,13 @@ class Programs:
             project,
             cast("Runtime", version.runtime),
             version.entry,
-            self.source(attributes, version),
+            self.source(attributes, version) if sent else b"",
             attributes.terms,
             tuple(egress.egress) if egress else (),
             version.input_schema,
             f"{function}.{version.version}",
+            version.cid,
+            version.size_bytes,
         )
 
     def _changed(self, class_: Class, id: int) -> None:

@@ -1,6 +1,7 @@
 """On what terms a job runs: what a function asks for, what its caller asks for, and the result.
 
-A caller's terms replace a function's field by field; what neither says is a default.  The result
+A caller's terms replace a function's field by field; what neither says is a default.  Isolation is
+not replaced: the strongest that node, function or caller asks for is what a job gets.  The result
 splits by who keeps it: the scheduler (`Requires`, `Retry`, `Timeouts`) and the worker (`Limits`).
 """
 
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from peernode.calls import Body
+from worker.capabilities import strongest
 from worker.events import Preference, Requires, Retry, Timeouts
 from worker.protocol import Isolation, Limits, Runtime
 
@@ -41,6 +43,8 @@ class LimitsBody(Body, omit_defaults=True, frozen=True, kw_only=True):
     memory_bytes: Annotated[int, msgspec.Meta(ge=16 << 20, le=1 << 50)] | None = None
     output_bytes: Bytes | None = None
     processes: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] | None = None
+    jobs_per_process: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] | None = None
+    """1: a fresh process for each job."""
 
 
 class RetryBody(Body, omit_defaults=True, frozen=True, kw_only=True):
@@ -111,9 +115,25 @@ def from_row(row: bytes) -> TermsBody:
     return _DECODE(row)
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a node asks of every job that it runs."""
+
+    isolation: Isolation = "process"
+    """The weakest level."""
+    jobs_per_process: int | None = None
+    """The most jobs that one process runs."""
+
+
 @lru_cache(maxsize=INTERNED_MAX)
-def resolve(runtime: Runtime, function_terms: bytes, caller_terms: bytes) -> Terms:
-    """Return the terms of a job from those of its function and its caller (rows of `to_row`)."""
+def resolve(
+    runtime: Runtime, function_terms: bytes, caller_terms: bytes, policy: Policy = Policy()
+) -> Terms:
+    """Return the terms of a job from those of its function and its caller (rows of `to_row`).
+
+    Where safety is at stake nobody's word is replaced: the strongest isolation and the fewest jobs
+    for a process win.
+    """
     function, caller = from_row(function_terms), from_row(caller_terms)
     limits = _merge(function.limits, caller.limits, LimitsBody)
     requires = _merge(function.requires, caller.requires, RequiresBody)
@@ -125,12 +145,15 @@ def resolve(runtime: Runtime, function_terms: bytes, caller_terms: bytes) -> Ter
     }
     if retry.on is not None:
         stated_retry["on"] = frozenset(retry.on)
-    isolation: Isolation = caller.isolation or function.isolation or "process"
+    isolation = strongest((policy.isolation, function.isolation, caller.isolation))
     worker_limits: dict[str, Any] = {
         name: value
         for name in ("run_s", "heartbeat_s", "memory_bytes", "output_bytes", "processes")
         if (value := getattr(limits, name)) is not None
     }
+    jobs = [policy.jobs_per_process]
+    jobs += [body.limits.jobs_per_process for body in (function, caller) if body.limits]
+    worker_limits["jobs_per_process"] = min((most for most in jobs if most), default=None)
     return Terms(
         _intern(
             Requires(

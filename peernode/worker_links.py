@@ -10,7 +10,7 @@ from typing import cast
 import trio
 
 from worker.link import FromWorkerBatch, LinkBroken, decode_batch, encode_batch
-from worker.protocol import FromWorker, Hello, ToWorker
+from worker.protocol import FromWorker, Hello, Offer, ToWorker
 
 Receive = Callable[[], Awaitable[bytes | None]]
 Send = Callable[[bytes], Awaitable[None]]
@@ -21,6 +21,8 @@ class WorkerLink:
 
     def __init__(self, worker: int, receive: Receive, send: Send) -> None:
         self.worker = worker
+        self.offer: Offer | None = None
+        """What it said that it offers."""
         self.programs: dict[str, object] = {}
         """program -> the function version it was sent as."""
         self.closed = trio.Event()

@@ -45,6 +45,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "starlette": ("peernode/pages.py",),
     "structlog": ("peernode/*.py",),
     "typer": ("peernode/cli/*.py",),
+    "wasmtime": ("worker/runtimes/wasm_*.py", "worker/wasm.py"),
     "wsproto": ("peernode/http_*.py", "worker/websocket_link.py"),
 }
 """Each heavy library and the modules (patterns) that may know it."""
@@ -71,6 +72,10 @@ ALLOWED = {
     ("peernode/cli/*.py", "print"): "the command line prints",
     ("peernode/cli/*.py", "secrets.*"): "a command is a process of its own, not a node",
     ("peernode/cli/*.py", "time.sleep"): "a command is a process of its own, not a node",
+    (
+        "worker/runtimes/wasm_guest.py",
+        "random.*",
+    ): "a function's own generator, seeded for each job",
     ("worker/program.py", "print"): "a process of its own says why it ends",
     ("peernode/examples/*.py", "print"): "shows what a user's program does",
     ("peernode/daemon.py", "print"): "the ready line, and why there is none",
@@ -101,8 +106,10 @@ BOUNDARIES = {
     "peernode/libp2p_strangers.py:answer": "a handler's fault ends its request, and is told",
     "peernode/http_websocket.py:_run_application": "a fault of the application closes its socket",
     "storage/group_commit.py:_run": "the writer's thread: whoever waits must hear that it ended",
-    "worker/runtimes/python_child.py:_outcome": "a function may raise anything",
-    "worker/runtimes/python_child.py:describe": "describing an exception runs the function's code",
+    "worker/runtimes/handling.py:outcome": "a function may raise anything",
+    "worker/runtimes/handling.py:describe": "describing an exception runs the function's code",
+    "worker/runtimes/python_child.py:_outcome": "a program may be anything",
+    "worker/runtimes/wasm_python.py:_infer": "onnxruntime raises anything",
 }
 """`file:function` where everything may be caught: a driver's edge, with its reason."""
 

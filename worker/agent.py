@@ -22,14 +22,17 @@ import trio
 
 from storage.clock import Clock
 from worker import frames
-from worker.batches import take_batch
 from worker.blob_cache import SIZE_MAX_BYTES, BlobCache
+from worker.capabilities import levels
 from worker.child import Attempt, LoadedProgram, make_attempt
 from worker.egress import Egress
 from worker.egress_addresses import Network
 from worker.gateway import Calls, Gateway
+from worker.interpreter import Interpreter
 from worker.link import Link, LinkBroken, LinkClosed, LinkError, LinkRefused
+from worker.outbox import Outbox
 from worker.output import Line
+from worker.preparing import Preparing
 from worker.protocol import (
     VERSION,
     Acked,
@@ -58,6 +61,7 @@ from worker.protocol import (
 from worker.reports import Outcome
 from worker.scratch import open_scratch
 from worker.supervisor import Config as SupervisorConfig, Supervisor, open_supervisor
+from worker.wasm import COMPILE_TIME_MAX_S
 
 BACKOFF_MIN_S: Final = 0.1
 """First wait before another try to connect. Source: guess."""
@@ -86,6 +90,9 @@ class Config:
     child_idle_max_s: float = 60.0
     egress_networks: tuple[Network, ...] = ()
     """Networks that `edge.http` may reach beside public addresses."""
+    compile_time_max_s: int = COMPILE_TIME_MAX_S
+    interpreter: Path | None = None
+    """Where Python for level `wasm` lies, or will when it is built; `None`: not here."""
 
 
 class Agent:
@@ -102,14 +109,23 @@ class Agent:
         """By job: what waits or runs."""
         self._finished: dict[tuple[int, int], Finished] = {}
         """By job and fence: what the node has not acknowledged."""
-        self._outbox: list[Message] = []
-        self._wake = trio.lowlevel.ParkingLot()
+        self._outbox = Outbox()
         self.online = False
         self._calls = Calls(self._send_call)
         self._egress = Egress(config.egress_networks)
         self._cache = BlobCache(config.directory.absolute() / "blobs", config.cache_size_max_bytes)
         self._gateway = Gateway(self._calls, self._cache, self._egress)
         self._supervisor: Supervisor | None = None
+        self._nursery: trio.Nursery | None = None
+        self._preparing = Preparing(
+            config.directory.absolute() / "compiled",
+            self._cache,
+            self._calls.ask,
+            self._submit,
+            self._refuse,
+            config.compile_time_max_s,
+        )
+        self._interpreter = Interpreter(config.interpreter)
 
     async def run(self, link_factory: LinkFactory) -> None:
         """Work until cancelled, or until the node refuses this worker (`LinkRefused`)."""
@@ -117,6 +133,7 @@ class Agent:
             config = SupervisorConfig(
                 slots=self._offer.slots,
                 scratch=scratch,
+                levels=tuple(self._offer.isolation),
                 backends=tuple(self._offer.backends),
                 adopts_orphans=self._config.adopts_orphans,
                 child_idle_max_s=self._config.child_idle_max_s,
@@ -125,9 +142,14 @@ class Agent:
             async with open_supervisor(config, self, self._clock) as supervisor:
                 self._supervisor = supervisor
                 try:
-                    await self._stay_connected(link_factory)
-                except LinkRefused as error:
-                    refusal = error
+                    async with trio.open_nursery() as self._nursery:
+                        if self._config.reconnects:
+                            self._nursery.start_soon(self._interpreter.build, supervisor.knowing)
+                        try:
+                            await self._stay_connected(link_factory)
+                        except LinkRefused as error:
+                            refusal = error
+                        self._nursery.cancel_scope.cancel()
                 finally:
                     with trio.CancelScope(shield=True):
                         await self._egress.aclose()
@@ -162,6 +184,7 @@ class Agent:
         """Say `Hello` and await `Welcome`; return the interval of beats in seconds."""
         held = [Held(job, attempt.lease.fence) for job, attempt in self._attempts.items()]
         held += [Held(job, fence) for job, fence in self._finished]
+        self._offer = self._interpreter.offered(self._offer)
         await link.send([Hello(VERSION, self._offer, held)])
         with trio.move_on_after(WELCOME_TIMEOUT_S):
             first, *rest = await link.receive()
@@ -177,11 +200,7 @@ class Agent:
     def _connected(self) -> None:
         self._programs.clear()
         self._programs_bytes = 0
-        # What was said into the last link may not have arrived; the node knows what to ignore.
-        kept: list[Message] = [
-            message for message in self._outbox if not isinstance(message, Finished | Call | Beat)
-        ]
-        self._outbox = [*kept, *self._finished.values(), *self._calls.unanswered()]
+        self._outbox.renew(list(self._finished.values()), self._calls.unanswered())
         self.online = True
 
     def _disconnected(self) -> None:
@@ -211,20 +230,16 @@ class Agent:
 
             nursery.start_soon(until_over, receive)
             nursery.start_soon(until_over, lambda: self._send(link))
+            nursery.start_soon(until_over, lambda: self._interpreter.news(self._offer))
             nursery.start_soon(beat)
         raise over[0]
 
     async def _send(self, link: Link) -> None:
         while True:
-            if not self._outbox:
-                await self._wake.park()
-            batch = take_batch(self._outbox)
-            if batch:
-                await link.send(batch)
+            await link.send(await self._outbox.batch())
 
     def _say(self, message: Message) -> None:
-        self._outbox.append(message)
-        self._wake.unpark()
+        self._outbox.say(message)
 
     # --- what the node says ---------------------------------------------------------------------
 
@@ -246,10 +261,12 @@ class Agent:
                 self._stop(message.job, message.fence)
             case Recall():
                 attempt = self._find(message.job, message.fence)
-                if attempt is not None and self._working.take_back(attempt):
+                if attempt is not None and (
+                    self._preparing.take_back(attempt) or self._working.take_back(attempt)
+                ):
                     self._give_back(attempt)
             case Drain():
-                for attempt in self._working.drain():
+                for attempt in [*self._working.drain(), *self._preparing.drain()]:
                     self._give_back(attempt)
             case Reply():
                 self._calls.take(message)
@@ -280,12 +297,22 @@ class Agent:
             raise LinkBroken(f"a lease before its program {lease.program}")
         attempt = make_attempt(lease, program)
         self._attempts[lease.job] = attempt
-        if program.program.runtime not in self._offer.runtimes:
-            self._refuse(attempt, f"this worker has no runtime {program.program.runtime!r}")
-        elif lease.isolation not in self._offer.isolation:
-            self._refuse(attempt, f"this worker cannot isolate as {lease.isolation!r}")
+        runtime = program.program.runtime
+        if runtime not in self._offer.runtimes:
+            self._refuse(attempt, f"this worker has no runtime {runtime!r}")
+        elif lease.isolation not in levels(self._offer, runtime):
+            self._refuse(attempt, f"this worker cannot isolate {runtime!r} as {lease.isolation!r}")
         else:
-            self._working.submit(attempt)
+            if attempt.runtime == "wasm-python":
+                attempt.artifact = self._interpreter.path
+            assert self._nursery is not None
+            if not self._preparing.take(attempt, self._nursery, self._working.knowing):
+                self._working.submit(attempt)
+
+    def _submit(self, attempt: Attempt) -> None:
+        """Run an attempt whose program has been made ready."""
+        self._working.submit(attempt)
+        self._working.pump()
 
     def _refuse(self, attempt: Attempt, why: str) -> None:
         usage = Usage(self._clock.wall_ms(), 0.0, 0.0, 0)
@@ -297,7 +324,8 @@ class Agent:
         attempt = self._find(job, fence)
         if attempt is not None:
             del self._attempts[job]
-            self._working.kill(attempt)
+            if not self._preparing.take_back(attempt):
+                self._working.kill(attempt)
             self._gateway.release(attempt)
 
     def _find(self, job: int, fence: int) -> Attempt | None:

@@ -5,6 +5,7 @@ roster's affair.  It names every difference, not the first: a person who reads w
 should not have to ask twice.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from worker.events import Reason, Requires
@@ -31,6 +32,13 @@ def gpus(requires: Requires) -> int:
     return max(requires.gpu, 1 if requires.gpu_memory_bytes else 0)
 
 
+def levels(offer: Offer, runtime: str) -> list[Isolation]:
+    """Return the levels at which a worker runs programs of `runtime`."""
+    if runtime not in offer.runtimes:
+        return []
+    return list(offer.levels.get(runtime, ())) if offer.levels else list(offer.isolation)
+
+
 def match(requires: Requires, offer: Offer) -> tuple[Reason, ...]:
     """Return every reason why this worker can never run such a job; none when it can.
 
@@ -43,11 +51,14 @@ def match(requires: Requires, offer: Offer) -> tuple[Reason, ...]:
 
     if requires.runtime not in offer.runtimes:
         miss("runtime", f"needs runtime {requires.runtime}, has {_listed(offer.runtimes)}")
-    accepted = LEVELS[LEVELS.index(requires.isolation) :]
-    if not any(level in accepted for level in offer.isolation):
+        offered, of = list(offer.isolation), ""
+    else:
+        offered = levels(offer, requires.runtime)
+        of = f" for {requires.runtime}" if offered != offer.isolation else ""
+    if not any(level in LEVELS[LEVELS.index(requires.isolation) :] for level in offered):
         miss(
             "isolation",
-            f"needs isolation {requires.isolation} or stronger, has {_listed(offer.isolation)}",
+            f"needs isolation {requires.isolation} or stronger, has {_listed(offered)}{of}",
         )
     if requires.arch and requires.arch != offer.arch:
         miss("arch", f"needs architecture {requires.arch}, is {offer.arch}")
@@ -67,6 +78,20 @@ def match(requires: Requires, offer: Offer) -> tuple[Reason, ...]:
     return tuple(found)
 
 
+def level_given(least: Isolation, offered: Iterable[Isolation]) -> Isolation:
+    """Return the weakest of the levels `offered` that is not weaker than `least`.
+
+    `least` itself when there is none: whoever is told to give it will refuse.
+    """
+    accepted = LEVELS[LEVELS.index(least) :]
+    return min((level for level in offered if level in accepted), key=LEVELS.index, default=least)
+
+
+def strongest(levels: Iterable[Isolation | None]) -> Isolation:
+    """Return the strongest of these levels, where `None` asks for nothing."""
+    return max((level for level in levels if level), key=LEVELS.index, default=LEVELS[0])
+
+
 def _gpu_misses(requires: Requires, offer: Offer) -> list[Reason]:
     needed = gpus(requires)
     if not needed:
@@ -81,5 +106,5 @@ def _gpu_misses(requires: Requires, offer: Offer) -> list[Reason]:
     return []
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if names else "none"

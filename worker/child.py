@@ -10,40 +10,49 @@ without asking a process that may be busy for ever.
 
 import math
 import os
-import resource
 import select
 import signal
 import socket
-import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from worker import frames
 from worker.output import Output
-from worker.process_tree import kill_tree
-from worker.protocol import Lease, Program
+from worker.protocol import Isolation, Lease, Limits, Program
+from worker.sandbox.cell import Cell, Descriptors, Sandbox, Start
 
 PROGRAM_PATH: Final = Path(__file__).parent / "runtimes" / "python_child.py"
-
-FILES_MAX: Final = 1024
-"""Open files of a child. Source: the usual soft limit."""
 
 READ_SIZE_BYTES: Final = 64 * 1024
 """Most bytes of one read of a pipe. Source: a pipe's capacity."""
 
-PROCESSES_SLACK: Final = 16
-"""By how much the kernel's own limit on processes is above ours. Source: guess; see `_limit`."""
+WASM_OVERHEAD_BYTES: Final = 256 * 1024 * 1024
+"""What a process around WebAssembly takes beside the module's own memory. Source: 110 MB measured
+with the compiled interpreter, of which most is shared by all; doubled."""
 
-
-Key = tuple[str, int, int, int, str]
+Key = tuple[str, int, int, int, int | None, str]
 """What jobs must have in common to share a child: program, limits, isolation."""
+
+
+ENVIRONMENT: Final = {"LANG": "C.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin"}
+"""All that a child may see of the environment: no token, no name of its owner."""
+
+
+WASM_ENVIRONMENT: Final = {**ENVIRONMENT, "EDGE_PRELOAD": "wasmtime"}
+"""The same where WebAssembly runs; what is imported ahead is most of a first call."""
+
+
+def start_python(level: Isolation) -> Start:
+    """Return how a blank child is started at a level."""
+    environment = WASM_ENVIRONMENT if level == "wasm" else ENVIRONMENT
+    return Start((sys.executable, "-I", str(PROGRAM_PATH)), environment, level)
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +62,8 @@ class LoadedProgram:
     program: Program
     run_s: float = math.inf
     """Moving average of run times; infinite until one is known."""
+    artifact: str = ""
+    """Path of what runs, for programs that were prepared (`worker.preparing`)."""
     prints_raw: bool = False
     """Its output once came through the pipes, where only time tells whose it is."""
 
@@ -76,8 +87,30 @@ class Attempt:
     rss_max_bytes: int = 0
     """Measured from outside, for jobs that run long enough."""
     sequence: int = 0
+    artifact: str = ""
+    """Path of what runs where that is not the program's source."""
     pinned: list[str] = field(default_factory=list)
     """Contents that must stay in the cache while it runs."""
+
+    @property
+    def process_limits(self) -> Limits:
+        """Return the limits of its process and all below it."""
+        limits = self.lease.limits
+        if self.lease.isolation != "wasm":
+            return limits
+        # wasmtime starts a thread for each core.
+        return msgspec.structs.replace(
+            limits,
+            memory_bytes=limits.memory_bytes + WASM_OVERHEAD_BYTES,
+            processes=limits.processes + (os.cpu_count() or 1),
+        )
+
+    @property
+    def runtime(self) -> str:
+        """Return what runs it, as `frames.Setup` names it."""
+        runtime = self.program.program.runtime
+        inside = runtime == "python" and self.lease.isolation == "wasm"
+        return "wasm-python" if inside else runtime
 
 
 def make_attempt(lease: Lease, program: LoadedProgram) -> Attempt:
@@ -88,6 +121,7 @@ def make_attempt(lease: Lease, program: LoadedProgram) -> Attempt:
         limits.memory_bytes,
         limits.output_bytes,
         limits.processes,
+        limits.jobs_per_process,
         lease.isolation,
     )
     return Attempt(lease, program, key)
@@ -96,9 +130,10 @@ def make_attempt(lease: Lease, program: LoadedProgram) -> Attempt:
 class Child:
     """A process that is blank at first and then runs jobs of one key."""
 
-    def __init__(self, scratch: Path) -> None:
-        """Start the process, with `scratch` (a directory of its own) to work in."""
-        self.scratch = scratch
+    def __init__(self, start: Start, sandbox: Sandbox, directory: Path) -> None:
+        """Start the process, with `directory`, which is made for it. Raises `OSError`."""
+        self.start = start
+        self.directory = directory
         self.key: Key | None = None
         self.sent: deque[Attempt] = deque()
         """Jobs written to it and not over: the first runs, as far as anybody can tell."""
@@ -121,6 +156,8 @@ class Child:
         """Processes below it, when last looked for."""
         self.nursery: trio.Nursery | None = None
         """Where tasks that end with it run."""
+        self._jobs = 0
+        """Jobs given to it, beside those taken back."""
         self._runs: list[bytes] = []
         self._tickets: list[int] = []
         self._sequence = 0
@@ -131,31 +168,21 @@ class Child:
         os.set_blocking(self._ticket_writer, False)
         here.setblocking(False)
         self.socket = here
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                str(PROGRAM_PATH),
-                str(there.fileno()),
-                str(read),
-                str(os.getpid()),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=(there.fileno(), read),
-            cwd=scratch,
-            env=_environment(scratch),
-            start_new_session=True,
-            bufsize=0,
-        )
-        there.close()
-        os.close(read)
-        self.pid = self._process.pid
+        stdout, child_stdout = os.pipe()
+        stderr, child_stderr = os.pipe()
+        self.pipes = (stdout, stderr)
+        theirs = Descriptors(there.fileno(), read, child_stdout, child_stderr)
+        try:
+            self._cell: Cell = sandbox.start(start, directory, theirs)
+        except OSError:
+            self._close()
+            raise
+        finally:
+            there.close()
+            for descriptor in (read, child_stdout, child_stderr):
+                os.close(descriptor)
+        self.pid = self._cell.pid
         self.exit_descriptor = os.pidfd_open(self.pid)
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self.pipes = (self._process.stdout.fileno(), self._process.stderr.fileno())
         self._pipes = select.poll()
         for pipe in self.pipes:
             os.set_blocking(pipe, False)
@@ -166,18 +193,44 @@ class Child:
         """Return the job that runs, as far as can be told."""
         return self.sent[0] if self.sent else None
 
+    def takes(self, attempt: Attempt) -> bool:
+        """Return whether it may run `attempt` too, after what it runs."""
+        most = attempt.lease.limits.jobs_per_process
+        return self.key == attempt.key and (most is None or self._jobs < most)
+
+    def is_spent(self, attempt: Attempt) -> bool:
+        """Return whether `attempt`, which is over, was the last that it may run."""
+        return self._jobs == attempt.lease.limits.jobs_per_process
+
     def assign(self, attempt: Attempt, backends: list[str]) -> None:
         """Make a blank child one for jobs like `attempt`."""
         self.key = attempt.key
-        _limit(self.pid, attempt)
+        limits = attempt.lease.limits
+        self._cell.limit(attempt.process_limits)
         program = attempt.program.program
         setup = frames.Setup(
-            program.program, program.entry, program.source, backends, str(self.scratch)
+            program.program,
+            program.entry,
+            b"" if attempt.program.artifact else program.source,
+            backends,
+            self._cell.scratch,
+            attempt.runtime,
+            self._artifact(attempt),
+            limits.memory_bytes,
+            limits.output_bytes,
+            limits.processes,
         )
         self._runs.append(frames.encode_frame(setup))
 
+    def _artifact(self, attempt: Attempt) -> str:
+        """Return the path of what runs, as the child sees it: readable until its first job ends."""
+        if attempt.artifact:
+            return attempt.artifact
+        return self._cell.admit(attempt.program.artifact) if attempt.program.artifact else ""
+
     def run(self, attempt: Attempt, now_s: float) -> None:
         """Write a job; `flush` sends it."""
+        self._jobs += 1
         self._sequence += 1
         attempt.sequence = self._sequence
         if not self.sent:
@@ -241,6 +294,7 @@ class Child:
             int.from_bytes(drawn[at : at + size], "big") for at in range(0, len(drawn), size)
         }
         back = [attempt for attempt in self.sent if attempt.sequence in numbers]
+        self._jobs -= len(back)
         for attempt in back:
             self.sent.remove(attempt)
         return back
@@ -268,25 +322,37 @@ class Child:
         """Return whether the process has ended."""
         return bool(select.select([self.exit_descriptor], [], [], 0)[0])
 
+    def admit(self, path: str) -> str:
+        """Let the running job read a file; return where it sees it. Raises `OSError`."""
+        return self._cell.admit(path)
+
+    def over(self) -> None:
+        """A job is over: take back what it was given."""
+        self._cell.clear()
+
     def kill(self) -> None:
         """Kill the process and everything below it; its end is then seen by who waits for it."""
         self.ending = True
-        kill_tree(self.pid)
+        self._cell.kill()
 
     def reap(self) -> int:
         """Wait for the process, which is over, release all, and return its exit status.
 
         Negative: the signal that ended it.
         """
-        status = self._process.wait()
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._process.stdout.close()
-        self._process.stderr.close()
-        self.socket.close()
-        for descriptor in (self._ticket_writer, self._ticket_reader, self.exit_descriptor):
-            os.close(descriptor)
+        status = self._cell.reap()
+        os.close(self.exit_descriptor)
+        self._close()
         return status
+
+    def remove(self) -> bool:
+        """Remove its directory if that is quick; return whether it is removed."""
+        return self._cell.remove()
+
+    def _close(self) -> None:
+        self.socket.close()
+        for descriptor in (self._ticket_writer, self._ticket_reader, *self.pipes):
+            os.close(descriptor)
 
 
 def describe_exit(status: int) -> str:
@@ -296,46 +362,3 @@ def describe_exit(status: int) -> str:
     with suppress(ValueError):
         return f"its process was ended by {signal.Signals(-status).name}"
     return f"its process was ended by signal {-status}"
-
-
-def _environment(scratch: Path) -> dict[str, str]:
-    """Return all that a child may see of the environment: no token, no name of its owner."""
-    return {
-        "HOME": str(scratch),
-        "LANG": "C.UTF-8",
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "TMPDIR": str(scratch),
-    }
-
-
-def _limit(pid: int, attempt: Attempt) -> None:
-    """Set the kernel's limits of a blank child."""
-    limits = attempt.lease.limits
-    wanted = {
-        resource.RLIMIT_DATA: limits.memory_bytes,
-        resource.RLIMIT_FSIZE: limits.output_bytes,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: FILES_MAX,
-    }
-    if os.geteuid() != 0:
-        # The kernel counts all of a user's processes, and takes root's for unlimited. This is a
-        # second wall: the first is counting, which names the limit that was broken.
-        wanted[resource.RLIMIT_NPROC] = _own_tasks() + limits.processes + PROCESSES_SLACK
-    with suppress(ProcessLookupError):
-        for name, value in wanted.items():
-            _, hard = resource.prlimit(pid, name)
-            most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.prlimit(pid, name, (most, most))
-
-
-def _own_tasks() -> int:
-    user = os.geteuid()
-    return sum(1 for task in _task_directories() if task.stat().st_uid == user)
-
-
-def _task_directories() -> Iterable[os.DirEntry[str]]:
-    with os.scandir("/proc") as entries:
-        for entry in entries:
-            if entry.name.isdigit():
-                with suppress(OSError), os.scandir(f"{entry.path}/task") as tasks:
-                    yield from tasks

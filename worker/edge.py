@@ -52,6 +52,10 @@ if TYPE_CHECKING:
             """Run a model from a file; return the outputs and the backend that ran it."""
             ...
 
+        def open(self, path: str) -> BinaryIO:
+            """Return a content, by the path that `blob.path` answered, as a file to read."""
+            ...
+
 
 KEY_SIZE_MAX_BYTES = 256
 """Longest KV key. Source: the API's limits."""
@@ -208,6 +212,11 @@ def bind(session: Session | None) -> None:
     _session = session
 
 
+def running() -> Session:
+    """Return the running job's session. For runtimes."""
+    return _current()
+
+
 def _current() -> Session:
     if _session is None:
         raise RuntimeError("edge works only while a job runs, in the process that runs it")
@@ -257,7 +266,7 @@ def _leaving(value: Any) -> Any:
         return {"blob": value.id}
     if isinstance(value, bytes | bytearray | memoryview):
         return {"blob": put_blob(bytes(value)).id}
-    if type(value).__module__ == "numpy":  # arrays and scalars, as `infer` returns them
+    if hasattr(value, "tolist") and hasattr(value, "dtype"):  # arrays and scalars, as of `infer`
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is not JSON")
 
@@ -510,10 +519,13 @@ class Blob:
 
     def open(self) -> BinaryIO:
         """Return the content as a file to read."""
-        return open(self.path(), "rb")
+        return _current().transport.open(self.path())
 
     def path(self) -> str:
-        """Return the path of a local copy, complete and verified. Do not write to it."""
+        """Return the path of a local copy, complete and verified. Do not write to it.
+
+        At level `wasm` there are no files, and it is a name for `open` alone.
+        """
         session = _current()
         path = session.paths.get(self.id)
         if path is None:

@@ -14,14 +14,13 @@ import msgspec
 from storage.codec import dump_message, load_message
 from storage.errors import CodecError
 from worker.protocol import ErrorCode, Write
+from worker.runtimes.requests import INTEGER_MAX, mistake, within
 
 FRAME_SIZE_MAX_BYTES: Final = 16 * 1024 * 1024
 """Largest frame. Source: twice the largest answer of `edge.http`."""
 
 TICKET_BYTES: Final = 8
 """Size of a ticket: a job's sequence number. Source: one pipe write is atomic up to 4096 bytes."""
-
-INTEGER_MAX: Final = 2**63
 
 
 class FrameError(Exception):
@@ -36,6 +35,15 @@ class Setup(msgspec.Struct, frozen=True, array_like=True, tag=1):
     source: bytes
     backends: list[str]
     scratch: str
+    """Where to work, as it sees it."""
+    runtime: str
+    """Which of `python_child.PROGRAMS`, or `python` for native Python."""
+    artifact: str
+    """Path of what runs where that is not the source: a compiled module, a model."""
+    memory_bytes: int
+    output_bytes: int
+    processes: int
+    """Limits, for a child that sets the kernel's by itself before foreign code is there."""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -90,7 +98,7 @@ class Progressed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=4):
-    """A call that needs an answer, arguments as `ARGUMENTS` says."""
+    """A call that needs an answer, arguments as `runtimes.requests` says."""
 
     number: int
     operation: str
@@ -99,39 +107,6 @@ class Request(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 ToChild: TypeAlias = Setup | Run | Reply
 FromChild: TypeAlias = Done | Printed | Progressed | Request
-
-OMITTED: Final = frozenset({"if_version"})
-"""Arguments that need not be there, so that nodes which do not know them are not sent them."""
-_OPTIONAL_TEXT = (str, type(None))
-_OPTIONAL_NUMBER = (int, float, type(None))
-ARGUMENTS: Final[dict[str, dict[str, type | tuple[type, ...]]]] = {
-    "kv.open": {"name": str},
-    "kv.get": {"space": int, "key": str},
-    "kv.list": {"space": int, "prefix": str, "cursor": _OPTIONAL_TEXT},
-    "kv.put": {
-        "space": int,
-        "key": str,
-        "value": bytes,
-        "ttl_s": _OPTIONAL_NUMBER,
-        "if_version": str,
-    },
-    "kv.delete": {"space": int, "key": str},
-    "kv.increment": {"space": int, "key": str, "by": int},
-    "blob.stat": {"blob": int},
-    "blob.path": {"blob": int},
-    "blob.begin": {"media_type": str, "name": str},
-    "blob.append": {"upload": int, "data": bytes},
-    "blob.finish": {"upload": int},
-    "job.call": {"function": str, "input": bytes},
-    "http": {
-        "method": str,
-        "url": str,
-        "headers": str,
-        "body": bytes,
-        "timeout_s": float,
-    },
-}
-"""Operations that a child may ask for, with the types of their arguments."""
 
 
 class _Frame(msgspec.Struct, frozen=True, array_like=True):
@@ -207,17 +182,11 @@ def _check_done(done: Done) -> None:
 
 
 def _check_request(request: Request) -> None:
-    types = ARGUMENTS.get(request.operation)
-    given = request.arguments.keys()
-    if types is None or not types.keys() - OMITTED <= given <= types.keys():
-        raise FrameError("an unknown request")
     _check_number(request.number)
-    for name, value in request.arguments.items():
-        if not isinstance(value, types[name]):
-            raise FrameError(f"{request.operation}: {name} is of another type")
-        _check_number(value)
+    if wrong := mistake(request.operation, request.arguments):
+        raise FrameError(wrong)
 
 
 def _check_number(value: object) -> None:
-    if isinstance(value, int | float) and not -INTEGER_MAX <= value < INTEGER_MAX:
+    if not within(value):
         raise FrameError("a number is out of bounds")

@@ -81,6 +81,26 @@ class Engine:
         names = [node.name for node in session.get_outputs()]
         return dict(zip(names, session.run(names, feed), strict=True)), str(backend)
 
+    def inputs(self, cid: str, path: str) -> dict[str, tuple[str, list[Any]]]:
+        """Return a model's inputs: name -> numpy's name of the element type, and the shape.
+
+        A dimension that the model leaves open is no integer.
+        """
+        nodes = self._session(cid, path).get_inputs()
+        return {node.name: (NUMBER_TYPES.get(node.type, ""), list(node.shape)) for node in nodes}
+
+    def tensor(
+        self, data: bytes, element: str, model_shape: list[Any], shape: list[int] | None
+    ) -> Any:
+        """Return an array of raw little-endian numbers. Raises `ValueError`."""
+        if not element:
+            raise ValueError("this input is not of numbers")
+        if shape is None:
+            # One open dimension follows from the size.
+            shape = [size if isinstance(size, int) else -1 for size in model_shape]
+        values = numpy.frombuffer(data, numpy.dtype(element).newbyteorder("<"))
+        return values.reshape(shape)
+
     def _session(self, cid: str, path: str) -> onnxruntime.InferenceSession:
         session = self._sessions.get(cid)
         if session is None:

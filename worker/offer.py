@@ -12,9 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from worker import wasm
 from worker.accelerators import measure_accelerators
 from worker.benchmark import measure_speed, processor_name
-from worker.protocol import Offer
+from worker.capabilities import LEVELS
+from worker.protocol import Isolation, Offer
+from worker.sandbox.probe import measure_levels, offered
 
 BACKENDS_FILE: Final = "backends.json"
 """What the last measurement of backends found, in the worker's directory."""
@@ -25,20 +28,29 @@ MEASURE_TIMEOUT_S: Final = 60.0
 SOFTWARE: Final = "peernode-worker/1"
 
 
-def measure_offer(slots: int, directory: Path, labels: Mapping[str, str] | None = None) -> Offer:
+def measure_offer(
+    slots: int,
+    directory: Path,
+    labels: Mapping[str, str] | None = None,
+    least: Isolation | None = None,
+) -> Offer:
     """Return what this machine offers; blocks for up to a second the first time.
 
-    `slots` 0 means one for each core.  `directory` keeps what is costly to measure.
+    `slots` 0 means one for each core.  `directory` keeps what is costly to measure.  `least`: the
+    weakest isolation level that it gives; `None`: none but for strangers' code.
     """
     cores = len(os.sched_getaffinity(0))
+    backends = measure_backends(directory)
+    levels = pairs(offered(measure_levels(directory), least), backends)
     return Offer(
         slots=slots or cores,
         cores=cores,
         memory_bytes=memory_bytes(),
         arch=platform.machine(),
-        runtimes=["python"],
-        isolation=["process"],
-        backends=measure_backends(directory),
+        runtimes=list(levels),
+        isolation=[level for level in LEVELS if any(level in of for of in levels.values())],
+        levels=levels,
+        backends=backends,
         accelerators=measure_accelerators(),
         labels=dict(labels or {}),
         python=platform.python_version(),
@@ -49,6 +61,20 @@ def measure_offer(slots: int, directory: Path, labels: Mapping[str, str] | None 
         speed_rounds_per_s=measure_speed(directory),
         software=SOFTWARE,
     )
+
+
+def pairs(native: list[Isolation], backends: list[str]) -> dict[str, list[Isolation]]:
+    """Return which runtimes this worker runs at which levels, weakest first.
+
+    `native`: those that native code can have here.  Python at level `wasm` comes later, when its
+    interpreter is there: see `worker.interpreter`.
+    """
+    levels: dict[str, list[Isolation]] = {"python": native}
+    if backends and native:
+        levels["onnx"] = native
+    if wasm.installed("wasmtime"):
+        levels["wasm"] = ["wasm"]
+    return levels
 
 
 def memory_bytes() -> int:

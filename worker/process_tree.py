@@ -11,9 +11,10 @@ What holds a tree together nevertheless:
   is below is killed on sight, again and again until a look finds nothing new, and then the root.
   A process group is killed by one atomic call, which no fork can race.
 
-Linux only (`/proc`, `prctl`).  What it leaves out: namespaces and control groups, which would need
-privileges or another isolation level, and children of an agent that is itself killed: the child
-dies with its agent (`PR_SET_PDEATHSIG`), what the child started does not.
+Linux only (`/proc`, `prctl`).  What it leaves out: namespaces, which level `sandbox` has, where one
+signal does all this (`worker.sandbox`); control groups, which need privileges; and children of an
+agent that is itself killed: the child dies with its agent (`PR_SET_PDEATHSIG`), what the child
+started does not.
 """
 
 import ctypes

@@ -22,6 +22,7 @@ from worker.egress_addresses import parse_networks
 from worker.link import LinkRefused
 from worker.offer import measure_offer
 from worker.process_tree import become_subreaper
+from worker.wasm import interpreter_path, user_cache
 from worker.websocket_link import check_address, open_websocket_link
 
 
@@ -45,6 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
         help="private networks that `edge.http` may reach",
     )
     parser.add_argument(
+        "--isolation",
+        choices=("process", "sandbox", "wasm"),
+        help="weakest level it gives; unless said, none but for strangers' code",
+    )
+    parser.add_argument(
         "--die-with-parent",
         action="store_true",
         help="end when the standard input ends: the parent holds its other end",
@@ -56,10 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--url: {unusable}")
     token = _read_token(given.token_path)
     labels = dict(label.split("=", 1) for label in given.label if "=" in label)
-    offer = measure_offer(given.slots, given.directory, labels)
+    offer = measure_offer(given.slots, given.directory, labels, given.isolation)
     become_subreaper()
     config = Config(
-        directory=given.directory, adopts_orphans=True, egress_networks=given.egress_networks
+        directory=given.directory,
+        adopts_orphans=True,
+        egress_networks=given.egress_networks,
+        interpreter=interpreter_path(user_cache()),
     )
 
     refusals: list[LinkRefused] = []

@@ -35,6 +35,9 @@ BATCH_LENGTH_MAX: Final = 1024
 CHUNK_SIZE_MAX_BYTES: Final = 1024 * 1024
 """Most blob bytes in one call or reply. Source: the UnixFS chunk size."""
 
+SOURCE_SENT_MAX_BYTES: Final = 1024 * 1024
+"""Largest source in a `Program`. Source: a quarter of `MESSAGE_SIZE_MAX_BYTES`."""
+
 Isolation = Literal["wasm", "sandbox", "process"]
 Runtime = Literal["python", "wasm", "onnx", "exec"]
 ErrorCode = Literal[
@@ -54,6 +57,7 @@ ErrorCode = Literal[
 
 Word = Annotated[str, msgspec.Meta(max_length=256)]
 Words = Annotated[list[Word], msgspec.Meta(max_length=64)]
+Levels = Annotated[list[Isolation], msgspec.Meta(max_length=8)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 60)]
 """What an offer is made of. Source: guess; ten times what a machine says, and sums stay small."""
 
@@ -86,8 +90,10 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     arch: Word
     """As `uname -m` has it: `x86_64`, `aarch64`, ..."""
     runtimes: Words
-    isolation: Words
+    isolation: Levels
     """Levels this worker can give, of `wasm`, `sandbox`, `process`."""
+    levels: Annotated[dict[Word, Levels], msgspec.Meta(max_length=64)] = {}
+    """The levels of each runtime; empty: every runtime at every level of `isolation`."""
     backends: Words = []
     """ONNX execution providers, best first; empty where inference is not installed."""
     accelerators: Annotated[list[Accelerator], msgspec.Meta(max_length=64)] = []
@@ -117,6 +123,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     result_bytes: int = 1 << 20
     """Largest inline result; the child turns a larger one into a blob."""
     processes: int = 64
+    jobs_per_process: int | None = None
+    """After so many jobs a process is replaced; 1: a fresh one for each job."""
 
 
 # --- worker to node -------------------------------------------------------------------------
@@ -275,8 +283,12 @@ class Program(Message, frozen=True, tag=31):
     entry: str
     """Name of the handler in the source."""
     source: bytes
+    """Empty when it is larger than `SOURCE_SENT_MAX_BYTES`: `program.read` has it."""
     egress: list[str]
     """Hosts that `edge.http` may reach, as `host` or `host:port`."""
+    cid: str = ""
+    """Content address of a source that is not sent along, and its size."""
+    size_bytes: int = 0
 
 
 class Lease(Message, frozen=True, tag=32):
@@ -352,6 +364,7 @@ OPERATIONS: Final = {
     "kv.increment": "{space, key, by} -> {value: int}; applied now",
     "blob.stat": "{blob} -> {cid: str, size_bytes, media_type, name}",
     "blob.read": "{blob, offset, length <= CHUNK_SIZE_MAX_BYTES} -> bytes",
+    "program.read": "{offset, length <= CHUNK_SIZE_MAX_BYTES} -> bytes of the job's program",
     "blob.begin": "{media_type, name} -> {upload: int}",
     "blob.append": "{upload, data: bytes} -> {}",
     "blob.finish": "{upload} -> {blob: int, cid: str, size_bytes}; kept only if the job keeps it",

@@ -17,7 +17,8 @@ def open_scratch(directory: Path) -> Iterator[Path]:
     for old in parent.iterdir():
         if old == path or not Path("/proc", old.name).exists():
             remove_tree(old)
-    path.mkdir(mode=0o700)
+    path.mkdir()
+    path.chmod(0o711)  # who passes through inside a sandbox is nobody
     try:
         yield path
     finally:

@@ -21,8 +21,8 @@ import math
 import os
 import signal
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,10 +31,14 @@ import trio
 
 from storage.clock import Clock
 from worker import frames
-from worker.child import Attempt, Child, describe_exit
+from worker.child import Attempt, Child, describe_exit, start_python
 from worker.process_tree import kill_orphans, process_table
-from worker.protocol import STARTED_DELAY_S, ErrorCode, Usage
+from worker.protocol import STARTED_DELAY_S, ErrorCode, Isolation, Usage
 from worker.reports import Outcome, Reports
+from worker.sandbox.cell import Sandbox, Start
+from worker.sandbox.errors import SandboxBroken
+from worker.sandbox.native import NativeSandbox
+from worker.sandbox.plain import PlainSandbox
 from worker.scratch import remove_tree
 from worker.tree_limits import TreeLimits
 
@@ -75,6 +79,8 @@ class Config:
     slots: int
     scratch: Path
     """An existing directory; each child gets one of its own in it."""
+    levels: tuple[Isolation, ...] = ("process",)
+    """Isolation levels that are offered, most usual first."""
     backends: tuple[str, ...] = ()
     adopts_orphans: bool = False
     """This process is a worker and nothing else: children that it did not start are orphans of
@@ -104,6 +110,24 @@ class Supervisor:
             rows = process_table().values()
             self._foreign = [process.pid for process in rows if process.parent == here]
         self._trees = TreeLimits()
+        self._sandboxes: dict[Isolation, Sandbox] = {
+            "process": PlainSandbox(),
+            "sandbox": NativeSandbox(config.scratch),
+            "wasm": PlainSandbox(),  # the walls are the virtual machine's
+        }
+        self._kinds = {start_python(level): None for level in config.levels[:1]}
+        """How children are started that jobs asked for, or will at first."""
+        self._broken: dict[Isolation, str] = {}
+        """Levels that could not be given, and why: until a job tries again, and fails of it."""
+
+    @contextmanager
+    def knowing(self, pid: int) -> Iterator[None]:
+        """Leave a child of this process that is not ours alone, for as long as the block runs."""
+        self._foreign.append(pid)
+        try:
+            yield
+        finally:
+            self._foreign.remove(pid)
 
     # --- what the agent asks ------------------------------------------------------------------
 
@@ -118,12 +142,20 @@ class Supervisor:
         while self._waiting:
             child = self._place(self._waiting[0], now_s)
             if child is None:
-                break
+                why = self._broken.pop(self._waiting[0].lease.isolation, None)
+                if why is None:
+                    break
+                attempt = self._waiting.popleft()
+                attempt.started_at_s = now_s
+                self._fail(attempt, "setup_failed", why)
+                continue
             child.run(self._waiting.popleft(), now_s)
             touched[child] = None
         for child in touched:
             if child.flush():
                 self._push_later(child)
+        if any(child.is_spent(child.sent[-1]) for child in touched if child.sent):
+            self._start_spares()  # while these run
 
     def take_back(self, attempt: Attempt) -> bool:
         """Take `attempt` out if it has not begun; return whether it had not."""
@@ -161,10 +193,17 @@ class Supervisor:
         self._waiting.clear()
         return back
 
+    def close(self) -> None:
+        """Start no child any more."""
+        for sandbox in self._sandboxes.values():
+            sandbox.close()
+
     # --- placing ------------------------------------------------------------------------------
 
     def _place(self, attempt: Attempt, now_s: float) -> Child | None:
         """Return the child that shall run `attempt` now, or `None`."""
+        start = start_python(attempt.lease.isolation)
+        self._kinds[start] = None
         busy = 0
         ahead: Child | None = None
         warm: Child | None = None
@@ -178,16 +217,16 @@ class Supervisor:
                     ahead is None or len(child.sent) < len(ahead.sent)
                 ):
                     ahead = child
-            elif child.key == attempt.key:
+            elif child.takes(attempt):
                 warm = child
-            elif child.key is None:
+            elif child.key is None and child.start == start:
                 spare = child
         if busy >= self._config.slots:
             return ahead
         if warm is not None:
             return warm
         if spare is None:
-            spare = self._start_child()
+            spare = self._start_child(start)
         if spare is not None:
             spare.assign(attempt, list(self._config.backends))
         return spare
@@ -195,7 +234,7 @@ class Supervisor:
     def _takes_ahead(self, child: Child, attempt: Attempt, now_s: float) -> bool:
         program = attempt.program
         return (
-            child.key == attempt.key
+            child.takes(attempt)
             and child.ready
             and program.run_s < AHEAD_RUN_MAX_S
             and not program.prints_raw
@@ -204,20 +243,31 @@ class Supervisor:
             and now_s - child.sent[0].started_at_s < STARTED_DELAY_S
         )
 
-    def _start_child(self) -> Child | None:
+    def _start_child(self, start: Start) -> Child | None:
         """Start a blank child; `None` when the machine has no room, to be tried again later."""
         self._started += 1
-        scratch = self._config.scratch / str(self._started)
+        directory = self._config.scratch / str(self._started)
         try:
-            scratch.mkdir(mode=0o700)
-            child = Child(scratch)
+            child = Child(start, self._sandboxes[start.level], directory)
+        except SandboxBroken as error:
+            self._broken[start.level] = str(error)
+            return None
         except OSError:
-            remove_tree(scratch)
+            remove_tree(directory)
             return None
         child.idle_at_s = trio.current_time()
         self._children.append(child)
         self._nursery.start_soon(self._serve, child)
         return child
+
+    def _start_spares(self) -> list[Child]:
+        """Have a spare of each kind; return the living children beside those just started."""
+        living = [child for child in self._children if not (child.ending or child.closed)]
+        spares = {child.start for child in living if child.key is None}
+        for start in self._kinds:
+            if start not in spares and start.level not in self._broken:
+                self._start_child(start)
+        return living
 
     def _requeue(self, attempts: list[Attempt]) -> None:
         """Put attempts back where they were: before all that wait."""
@@ -292,6 +342,8 @@ class Supervisor:
     def _kill_orphans(self) -> None:
         """Kill what children left that have ended; the next tick looks whether it is gone."""
         ours = [child.pid for child in self._children]
+        for sandbox in self._sandboxes.values():
+            ours += sandbox.pids
         self._orphans = kill_orphans(ours + self._foreign)
 
     # --- what children say ----------------------------------------------------------------------
@@ -337,6 +389,7 @@ class Supervisor:
             if child.running is not attempt:  # that was over its limit
                 return
         child.sent.popleft()
+        child.over()
         child.ready = True
         now_s = trio.current_time()
         if child.sent:
@@ -348,7 +401,7 @@ class Supervisor:
             program.run_s = done.wall_s
         else:
             program.run_s += AVERAGE_WEIGHT * (done.wall_s - program.run_s)
-        if done.dirty:
+        if done.dirty or child.is_spent(attempt):
             self._end(child)
         usage = Usage(
             self._started_ms(done.wall_s),
@@ -387,7 +440,11 @@ class Supervisor:
     async def _answer(self, child: Child, attempt: Attempt, request: frames.Request) -> None:
         reply = await self._reports.answer(attempt, request)
         child.requests -= 1
-        if not child.ending and child.running is attempt and child.reply(reply):
+        if child.ending or child.running is not attempt:
+            return
+        if request.operation == "blob.path" and not reply.problem:
+            reply = _admit(child, reply)
+        if child.reply(reply):
             self._push_later(child)
 
     def _check_output(self, child: Child) -> None:
@@ -462,10 +519,8 @@ class Supervisor:
         return heartbeat_s is not None and now_s - attempt.heartbeat_at_s > heartbeat_s
 
     def _tend(self, now_s: float) -> None:
-        """Keep one spare, and end children that nobody needs."""
-        living = [child for child in self._children if not (child.ending or child.closed)]
-        if all(child.key is not None for child in living):
-            self._start_child()
+        """Keep a spare of each kind, and end children that nobody needs."""
+        living = self._start_spares()
         idle = sorted(
             (child for child in living if child.key is not None and not child.sent),
             key=lambda child: child.idle_at_s,
@@ -482,6 +537,8 @@ class Supervisor:
         try:
             async with trio.open_nursery() as nursery:
                 child.nursery = nursery
+                if child.unsent:  # written before there was anybody to wait for its socket
+                    self._push_later(child)
                 nursery.start_soon(self._read_socket, child)
                 nursery.start_soon(self._read_pipe, child, 1)
                 nursery.start_soon(self._read_pipe, child, 2)
@@ -493,7 +550,8 @@ class Supervisor:
                 child.kill()
             self._over(child)
         self.pump()
-        await trio.to_thread.run_sync(remove_tree, child.scratch)
+        if not child.remove():
+            await trio.to_thread.run_sync(remove_tree, child.directory)
 
     async def _read_socket(self, child: Child) -> None:
         while True:
@@ -543,6 +601,15 @@ class Supervisor:
         child.pushing = False
 
 
+def _admit(child: Child, reply: frames.Reply) -> frames.Reply:
+    """Return an answer that names a file as one whose file the child can read."""
+    try:
+        path = child.admit(reply.answer["path"])
+    except OSError:
+        return frames.Reply(reply.number, "worker_disk_full", None)
+    return frames.Reply(reply.number, "", {**reply.answer, "path": path})
+
+
 @asynccontextmanager
 async def open_supervisor(
     config: Config, reports: Reports, clock: Clock
@@ -551,5 +618,8 @@ async def open_supervisor(
     async with trio.open_nursery() as nursery:
         supervisor = Supervisor(config, reports, clock, nursery)
         nursery.start_soon(supervisor.run)
-        yield supervisor
-        nursery.cancel_scope.cancel()
+        try:
+            yield supervisor
+        finally:
+            nursery.cancel_scope.cancel()
+            supervisor.close()

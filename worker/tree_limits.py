@@ -78,7 +78,7 @@ def _hold(child: Child, attempt: Attempt, tree: list[Process]) -> list[Broken]:
     attempt.cpu_s = max(attempt.cpu_s, sum(process.cpu_s for process in tree))
     if len(child.known) > limits.processes:
         return [(child, "process_limit", f"it has more than {limits.processes} processes")]
-    if rss_bytes > limits.memory_bytes:
+    if rss_bytes > attempt.process_limits.memory_bytes:
         message = f"it and what it started use more than {limits.memory_bytes} bytes"
         return [(child, "memory_limit", message)]
     return []

@@ -25,6 +25,7 @@ from peernode.classes.function_bodies import (
 )
 from peernode.classes.project import WAIT_CHANGE
 from peernode.problems import Problem
+from peernode.program_checks import PROGRAM_SIZE_MAX_BYTES, check_level, check_program
 from peernode.python_source import (
     APART_FROM_BYTES,
     SOURCE_SIZE_MAX_BYTES,
@@ -48,7 +49,7 @@ SOURCE_INLINE_MAX_BYTES: Final = 64 * 1024
 """Largest source that rides in the function's record. Source: the design's federation rule."""
 VERSIONS_MAX: Final = 100
 """Most versions of a function. Source: what fits a record beside 64 KiB of source."""
-RUNTIMES_AVAILABLE: Final = frozenset({"python"})
+RUNTIMES_AVAILABLE: Final = frozenset({"python", "wasm", "onnx"})
 """What workers of this build can run."""
 
 
@@ -71,21 +72,24 @@ async def _code(node: "Node", call: Call, body: Create | Set, runtime: str, entr
             field="runtime",
             hint=f"available: {', '.join(sorted(RUNTIMES_AVAILABLE))}",
         )
+    size_max_bytes = SOURCE_SIZE_MAX_BYTES if runtime == "python" else PROGRAM_SIZE_MAX_BYTES
     if body.source is not None:
         code = body.source.encode("utf-8", "surrogatepass")
     else:
         assert body.blob is not None
         blob = access.readable_blob(node, call.actor, body.blob)
         row = node.content.row(blob)
-        if row is None or row.size_bytes > SOURCE_SIZE_MAX_BYTES:
+        if row is None or row.size_bytes > size_max_bytes:
             raise Problem(
                 "too_large",
                 "blob: too large for a source",
                 field="blob",
-                limit=SOURCE_SIZE_MAX_BYTES,
+                limit=size_max_bytes,
             )
         code = await node.content.read_piece(row.cid, 0, row.size_bytes)
-    if len(code) < APART_FROM_BYTES:
+    if runtime != "python":
+        check_program(runtime, code)
+    elif len(code) < APART_FROM_BYTES:
         check_python(code, entry)
     else:
         await node.content.offload(check_python_apart, code, entry)
@@ -123,6 +127,7 @@ async def _create(node: "Node", call: Call) -> Answer:
         access.find(node, call, Class.PROJECT, "get")
         access.require(call.actor, "create", target)
     name, entry_name = names.check(body.name), body.entry or "handler"
+    check_level(body.runtime, body.isolation)
     code = await _code(node, call, body, body.runtime, entry_name)
     schema = _schema(body)
     new, now_ms = node.ids.next(), node.clock.wall_ms()
@@ -181,6 +186,7 @@ async def _set(node: "Node", call: Call) -> Answer:
     entry = access.find(node, call, Class.FUNCTION, "set")
     require_match(call, entry.revision)
     newest: Version = entry.attributes.versions[-1]
+    check_level(newest.runtime, body.isolation)
     new_code = body.source is not None or body.blob is not None
     code = b""
     if new_code:

@@ -25,7 +25,7 @@ from peernode.timestamps import rfc3339
 from peernode.workers import WorkerRow
 from storage import ids
 from worker import events
-from worker.protocol import Offer
+from worker.protocol import Isolation, Offer
 
 if TYPE_CHECKING:
     from peernode.node import Node
@@ -79,7 +79,8 @@ class OfferView(View, frozen=True, kw_only=True):
     """Of one core, in rounds of a small fixed workload; 0: not measured."""
     accelerators: list[AcceleratorView]
     runtimes: list[str]
-    isolation: list[str]
+    isolation: list[Isolation]
+    levels: dict[str, list[Isolation]]
     backends: list[str]
     python: str
     pythons: list[str]

@@ -31,6 +31,8 @@ from worker.egress_addresses import Network
 from worker.link import Link, LinkBroken, LinkClosed, LinkRefused
 from worker.offer import measure_offer
 from worker.process_tree import become_subreaper
+from worker.protocol import Isolation
+from worker.wasm import interpreter_path, user_cache
 from worker.websocket_link import WrongCertificate, open_websocket_link
 
 PIN_HINT = (
@@ -166,21 +168,27 @@ def link_factory(
     return connect
 
 
-def attach(
-    url: str,
-    credentials: Credentials,
-    slots: int,
-    directory: Path,
-    labels: dict[str, str],
-    egress_networks: tuple[Network, ...] = (),
-) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a machine lends, and how."""
+
+    slots: int
+    directory: Path
+    labels: dict[str, str]
+    isolation: Isolation | None
+    """Weakest level it gives; `None`: none but for strangers' code."""
+    egress_networks: tuple[Network, ...]
+    """Networks that `edge.http` may reach beside public addresses."""
+
+
+def attach(url: str, credentials: Credentials, lent: Settings) -> int:
     """Be a worker of the node until told to stop; return the exit code."""
     clock = SystemClock()
 
     def reached() -> None:
         if credentials.pin:
             try:
-                keep_pin(directory, credentials.worker, credentials.pin)
+                keep_pin(lent.directory, credentials.worker, credentials.pin)
             except ConfigurationError as error:
                 warn(f"{error}: the next attach needs the token again")
 
@@ -188,9 +196,17 @@ def attach(
         print(f"warning: {text}", file=sys.stderr)
 
     connect = link_factory(url, credentials, clock, reached=reached, warn=warn)
-    offer = measure_offer(slots, directory, labels)
+    offer = measure_offer(lent.slots, lent.directory, lent.labels, lent.isolation)
+    if not offer.isolation:
+        print("note: this machine can give none of the isolation levels asked for", file=sys.stderr)
+        print("hint: `peernode doctor` says what is missing", file=sys.stderr)
     become_subreaper()
-    config = Config(directory=directory, adopts_orphans=True, egress_networks=egress_networks)
+    config = Config(
+        directory=lent.directory,
+        adopts_orphans=True,
+        egress_networks=lent.egress_networks,
+        interpreter=interpreter_path(user_cache()),
+    )
     refusals: list[LinkRefused] = []
 
     async def run() -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +12,18 @@ from typing import Any, Literal
 
 from peernode.cli import options
 from peernode.client import Client, ClientError, Unauthenticated, settings
+from worker.capabilities import LEVELS
+from worker.sandbox.probe import measure_levels
+from worker.wasm import interpreter_path, trusted, user_cache
 
 DISK_FREE_MIN_BYTES = 1 << 30
 """Below this a node should not be started. Source: guess, a model and some pictures."""
 
+MEANINGS = {
+    "process": "for your own functions only: limits, no walls",
+    "sandbox": "native functions of strangers are kept in",
+    "wasm": "functions of strangers run in a virtual machine",
+}
 INFERENCE_PACKAGES = ("numpy", "onnxruntime", "PIL")
 
 
@@ -34,7 +43,7 @@ class Finding:
 
 def examine(data: Path | None, url: str | None, environment: Mapping[str, str]) -> list[Finding]:
     """Return what every check found, in order."""
-    findings = [python(), inference(), configuration(environment)]
+    findings = [python(), inference(), *isolation(data), configuration(environment)]
     if data is not None:
         findings += data_directory(data)
     return [*findings, *node(data, url)]
@@ -60,6 +69,34 @@ def inference() -> Finding:
         hint = "pip install 'peernode[inference]'"
         return Finding("note", "inference", f"not installed: {', '.join(missing)}", hint)
     return Finding("ok", "inference", "numpy, onnxruntime and pillow are here")
+
+
+def isolation(data: Path | None) -> Iterator[Finding]:
+    """Yield each isolation level that functions can have here, and what is missing where not."""
+    with tempfile.TemporaryDirectory() as made:
+        # A node's own directory, if it has one, so that what is found there counts.
+        place = data / "worker" if data is not None and data.is_dir() else Path(made)
+        levels = measure_levels(place)
+    for level, missing in sorted(levels.items(), key=lambda item: LEVELS.index(item[0])):
+        if missing:
+            hint = "untrusted functions wait here; `--isolation process` runs your own"
+            yield Finding("note", f"isolation {level}", missing, hint)
+        else:
+            yield Finding("ok", f"isolation {level}", MEANINGS[level])
+    yield _wasm()
+
+
+def _wasm() -> Finding:
+    path = interpreter_path(user_cache())
+    if path is None:
+        hint = "pip install 'peernode[wasm]'"
+        return Finding("note", "isolation wasm", "not installed: wasmtime, componentize-py", hint)
+    if not trusted(path):
+        hint = "a worker builds it in the background; `python -m worker.wasm` builds it now"
+        return Finding(
+            "note", "isolation wasm", "modules run; Python for it is not built yet", hint
+        )
+    return Finding("ok", "isolation wasm", MEANINGS["wasm"])
 
 
 def configuration(environment: Mapping[str, str]) -> Finding:

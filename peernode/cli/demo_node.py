@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from peernode.client import ClientError
+from worker.sandbox.probe import measure_levels
 
 START_TIMEOUT_S = 30.0
 """Source: guess, ten times what a slow machine takes."""
@@ -45,6 +46,8 @@ def open_node(
         "--egress-networks",
         "127.0.0.1/32",  # where the example's cloud is
         *(["--p2p", p2p] if p2p else []),
+        # What the demo runs is ours: where a machine has no sandbox it does without.
+        *(["--isolation", "process"] if measure_levels(directory)["sandbox"] else []),
     ]
     with (directory / f"{name}.log").open("ab") as log:
         # A session of its own: Ctrl-C is ours to hear, and the node is stopped by us.

@@ -9,6 +9,9 @@ from peernode.cli import options, output
 
 app = typer.Typer(help="Functions: deploy, list, roll back.", no_args_is_help=True)
 
+HEAD_BYTES = 4096
+"""How much of a file is looked at. Source: a module begins with 8 bytes that tell it."""
+
 Name = Annotated[str, typer.Argument(help="Function, as PROJECT/NAME.")]
 JsonText = Annotated[str | None, typer.Option(metavar="JSON|@FILE")]
 
@@ -46,8 +49,19 @@ def deploy(
     }
     stated = {key: value for key, value in attributes.items() if value is not None}
     with options.client(url) as client:
+        if source is not None and _is_binary(source):
+            blob, source = str(client.put_blob(source, project=project)["id"]), None
         made = client.deploy(project, function, source, blob=blob, runtime=runtime, **stated)
         output.show(made.attributes, as_json, ("id", "name", "version", "runtime"))
+
+
+def _is_binary(source: Path) -> bool:
+    """Return whether a file is a module or model that no JSON text can hold."""
+    try:
+        with source.open("rb") as file:
+            return b"\0" in file.read(HEAD_BYTES)
+    except OSError:
+        return False  # said better by who reads it next
 
 
 @app.command("ls")

@@ -26,6 +26,10 @@ def up(
     workers: Annotated[
         str | None, typer.Option(metavar="N|auto", help="Slots of the local worker [auto].")
     ] = None,
+    isolation: Annotated[
+        str | None,
+        typer.Option(metavar="auto|wasm|sandbox|process", help="Weakest level of any job [auto]."),
+    ] = None,
     tls: Annotated[str | None, typer.Option(metavar="CERT,KEY", help="PEM files.")] = None,
     behind_proxy: Annotated[
         bool, typer.Option("--behind-proxy", help="A proxy in front ends TLS.")
@@ -49,6 +53,7 @@ def up(
         "announce": announce,
         "signup": signup,
         "workers": workers,
+        "isolation": isolation,
         "tls": tls,
         "behind_proxy": behind_proxy or None,
         "egress_networks": egress_networks,

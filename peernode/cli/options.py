@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from peernode.client import Client
+    from worker.protocol import Isolation
 
 Url = Annotated[
     str | None,
@@ -117,6 +118,18 @@ def json_object(text: str | None, option: str) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise typer.BadParameter(f"{option}: not a JSON object")
     return value
+
+
+def level(text: str | None) -> "Isolation | None":
+    """Return the isolation level of that name; `None` stays so."""
+    from worker.capabilities import LEVELS
+
+    for known in LEVELS:
+        if text == known:
+            return known
+    if text is not None:
+        raise typer.BadParameter(f"--isolation: {text!r} is none of {', '.join(LEVELS)}")
+    return None
 
 
 def pairs(texts: list[str] | None, option: str) -> dict[str, str]:

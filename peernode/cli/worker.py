@@ -47,6 +47,13 @@ def attach(
     ] = "",
     slots: Annotated[int, typer.Option(min=0, help="Jobs at once; 0: one a core.")] = 0,
     label: Labels = None,
+    isolation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="wasm|sandbox|process",
+            help="Weakest level it gives [sandbox]; process: for your own functions only.",
+        ),
+    ] = None,
     directory: Annotated[
         Path | None, typer.Option(help="For key, scratch and cache [~/.cache/peernode/worker].")
     ] = None,
@@ -69,7 +76,14 @@ def attach(
         networks = parse_networks(egress_networks)
     except ValueError as error:
         raise typer.BadParameter(f"--egress-networks: {error}") from None
-    raise typer.Exit(process.attach(where, credentials, slots, place, labels, networks))
+    lent = process.Settings(
+        slots=slots,
+        directory=place,
+        labels=labels,
+        isolation=options.level(isolation),
+        egress_networks=networks,
+    )
+    raise typer.Exit(process.attach(where, credentials, lent))
 
 
 def _worker_of(token: str, directory: Path) -> tuple[int, str]:

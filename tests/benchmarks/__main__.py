@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.benchmarks.daemon import end_with_parent
 
-ALL = ("store", "jobs", "api", "memory", "mesh", "sync", "nodes", "peers")
+ALL = ("store", "jobs", "wasm", "api", "memory", "mesh", "sync", "nodes", "sandbox", "peers")
 
 
 def main() -> int:

@@ -19,6 +19,8 @@ from typing import Any, Self
 import httpx
 import psutil
 
+from tests.worker.levels import missing_sandbox
+
 READY_MAX_S = 60.0
 STOP_MAX_S = 30.0
 PR_SET_PDEATHSIG = 1
@@ -57,7 +59,8 @@ class Daemon:
         self.command = [sys.executable, "-m", "peernode", "up", "--data", str(data)]
         self.command += ["--http", http, "--signup", "open", "--workers", str(workers)]
         self.command += arguments
-        self._environment = {**os.environ, **CHEAP_PASSWORDS, **(environment or {})}
+        level = {"PEERNODE_ISOLATION": "process"} if missing_sandbox() else {}
+        self._environment = {**os.environ, **CHEAP_PASSWORDS, **level, **(environment or {})}
         self._verify = verify
         self._clients: list[httpx.Client] = []
 

@@ -20,7 +20,9 @@ from tests.blackbox.test_jobs import events
 
 pytestmark = pytest.mark.slow
 
-QUICK = {"PEERNODE_LEASE_S": "1", "PEERNODE_RECONNECT_S": "1"}
+OWN = {"PEERNODE_ISOLATION": "process"}
+"""Functions here look at files of the test."""
+QUICK = {"PEERNODE_LEASE_S": "1", "PEERNODE_RECONNECT_S": "1", **OWN}
 """Has a node miss a silent worker after a second."""
 TMPFS_BYTES = 48 << 20
 GATED = """
@@ -118,6 +120,7 @@ def test_what_a_worker_says_too_late_is_refused(daemon, tmp_path):
         made = expect(operator.post("/worker", json={}), 201)
         command = [sys.executable, "-m", "peernode", "worker", "attach", daemon.url]
         command += ["--token", made["token"], "--slots", "1", "--directory", str(tmp_path / "two")]
+        command += ["--isolation", "process"]
         second = subprocess.Popen(command, preexec_fn=end_with_parent)
         try:
             ended = lab.person.ended(job)
@@ -163,7 +166,7 @@ def test_a_node_that_is_told_to_stop_lets_jobs_end(daemon, tmp_path):
 
 
 def test_a_job_that_does_not_end_in_time_runs_again_after_a_restart(tmp_path):
-    environment = {"PEERNODE_DRAIN_S": "0.2"}
+    environment = {"PEERNODE_DRAIN_S": "0.2", **OWN}
     with Daemon(tmp_path / "data", workers=1, environment=environment) as daemon:
         lab = Lab(daemon)
         gate = tmp_path / "gate"

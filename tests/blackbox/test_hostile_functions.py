@@ -107,7 +107,8 @@ def test_memory_has_a_limit(hostile, body):
         "import os\nwhile True: os.fork()",
         "import threading, time\nfor _ in range(20):\n    import os\n    if os.fork() == 0:\n"
         "        os.setsid()\n        time.sleep(600)\ntime.sleep(600)",
-        "import subprocess\nsubprocess.run(['bash', '-c', ':(){ :|:& };:; sleep 600'])",
+        "import os, time\nwhile True:\n    if os.fork() == 0:\n        os.setsid()\n"
+        "        if os.fork(): os._exit(0)\n",
     ],
 )
 def test_processes_have_a_limit(hostile, body):
@@ -189,7 +190,7 @@ def test_an_error_is_told_whatever_it_is(hostile, body, wanted):
     "body",
     [
         "import os\nos._exit(7)",
-        "import os\nos.kill(os.getpid(), 9)",
+        "import os, signal\nsignal.raise_signal(signal.SIGSEGV)\nos._exit(1)",
         "import os\nos.abort()",
         "import ctypes\nctypes.string_at(0)",
         "import os\nos.close(0)\nos.closerange(3, 1024)\nos._exit(0)",
@@ -278,10 +279,7 @@ def test_what_a_function_leaves_behind_is_gone(hostile):
     assert run.job["state"] == "succeeded", run.job["error"]
     look = Run(
         hostile,
-        "import os\nnames = [open(f'/proc/{p}/cmdline').read() for p in os.listdir('/proc')"
-        " if p.isdigit() and p != str(os.getpid())"
-        " and os.path.exists(f'/proc/{p}/cmdline')]\n"
-        "return {'environment': dict(os.environ), 'files': os.listdir('.')}",
+        "import os\nreturn {'environment': dict(os.environ), 'files': os.listdir('.')}",
     )
     assert look.job["state"] == "succeeded", look.job["error"]
     assert "LEFT" not in look.job["result"]["environment"]

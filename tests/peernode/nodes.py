@@ -35,7 +35,9 @@ PATIENCE_S = 3600.0
 PASSWORD = "correct horse battery"
 ECHO = "def handler(input):\n    return input\n"
 SECRETS = Secrets(b"s" * 32, b"p" * 32, "pno1." + "0" * 48)
-CONFIG = Config(workers=0, signup="open", password_memory_bytes=8192, password_passes=1)
+CONFIG = Config(
+    workers=0, signup="open", isolation="process", password_memory_bytes=8192, password_passes=1
+)
 
 
 async def settle() -> None:
@@ -254,10 +256,17 @@ class Lab:
         body = {"function": function or self.echo, "input": input, **fields}
         return cast("str", (await self.ada.post("/job", body, 202))["id"])
 
-    async def worker(self, *, slots: int = 1, attach: bool = True, **fields: Any) -> "Worker":
+    async def worker(
+        self,
+        *,
+        slots: int = 1,
+        levels: Sequence[protocol.Isolation] = ("process",),
+        attach: bool = True,
+        **fields: Any,
+    ) -> "Worker":
         """Return a scripted worker of this node, attached unless told otherwise."""
         made = await self.operator.post("/worker", fields, 201)
-        worker = Worker(self.node, self.nursery, int(made["id"]), slots)
+        worker = Worker(self.node, self.nursery, int(made["id"]), slots, levels)
         if attach:
             await worker.attach()
         return worker
@@ -312,10 +321,17 @@ OFFER = protocol.Offer(
 class Worker:
     """A worker that says what a test has it say, and remembers what it is told."""
 
-    def __init__(self, node: Node, nursery: trio.Nursery, id: int, slots: int = 1) -> None:
+    def __init__(
+        self,
+        node: Node,
+        nursery: trio.Nursery,
+        id: int,
+        slots: int = 1,
+        levels: Sequence[protocol.Isolation] = ("process",),
+    ) -> None:
         self.node = node
         self.id = id
-        self.offer = msgspec.structs.replace(OFFER, slots=slots)
+        self.offer = msgspec.structs.replace(OFFER, slots=slots, isolation=list(levels))
         self.heard: list[protocol.Message] = []
         self.ended: list[str] = []
         """Why its links ended, oldest first."""

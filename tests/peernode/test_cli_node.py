@@ -7,10 +7,13 @@ import sys
 
 import httpx
 import pytest
+import wasmtime
 
 from peernode.cli import demo_node
 from peernode.cli.app import run
 from tests.blackbox.daemon import Daemon
+from tests.worker.levels import missing_sandbox
+from tests.worker.wasm_programs import ECHO
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +63,10 @@ def test_a_day(peernode, directory, tmp_path):
     assert (done["state"], done["result"]) == ("succeeded", {"answer": 1})
     source.write_text("def handler(:")
     peernode("fn", "deploy", "lab/answer", source, code=1)
+    binary = tmp_path / "echo.wasm"
+    binary.write_bytes(wasmtime.wat2wasm(ECHO))
+    peernode("fn", "deploy", "lab/module", binary, "--runtime", "wasm")
+    assert peernode("run", "lab/module", "--input", "[1]", "--wait") == "[1]\n"
 
     assert "seen" in peernode("job", "logs", done["id"])
     assert done["id"] in peernode("job", "ls", "--state", "succeeded", "--project", "lab")
@@ -114,6 +121,10 @@ def test_the_operators_day(peernode, directory):
     findings = {item["subject"]: item for item in peernode("doctor", "--data", data, "--json")}
     assert findings["node"]["verdict"] == "ok"
     assert findings["workers"]["verdict"] == "ok", findings["workers"]
+    assert findings["isolation process"]["verdict"] == "ok"
+    assert findings["isolation wasm"]["verdict"] in ("ok", "note")
+    sandbox = findings["isolation sandbox"]
+    assert sandbox["verdict"] == ("note" if missing_sandbox() else "ok"), sandbox
 
 
 def test_another_machines_worker_comes_and_comes_back(peernode, directory, tmp_path):

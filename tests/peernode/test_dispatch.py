@@ -8,7 +8,7 @@ import trio
 from peernode import job_rows
 from storage import ids
 from storage.store import Table
-from tests.peernode.nodes import START_MS, Lab, reopen, settle
+from tests.peernode.nodes import START_MS, Lab, open_lab, reopen, settle
 from worker import protocol
 
 
@@ -42,6 +42,22 @@ async def test_a_lease_carries_what_the_worker_has_to_know(lab: Lab) -> None:
     assert lease.blobs == {"model": int(blob)}
     assert lease.limits == protocol.Limits(run_s=5.0, memory_bytes=1 << 28)
     assert (lease.isolation, lease.deadline_ms) == ("process", START_MS + 90_000)
+
+
+async def test_no_job_runs_weaker_than_its_node_asks_for() -> None:
+    async with open_lab(isolation="sandbox", jobs_per_process=7) as lab:
+        function = await lab.function("own", isolation="process", limits={"jobs_per_process": 9})
+        job = await lab.job(None, function, isolation="process", limits={"jobs_per_process": 8})
+        weak = await lab.worker()
+        await settle()
+        (reason,) = (await shown(lab, job))["pending_reasons"]
+        assert reason["worker"] == str(weak.id)
+        assert reason["detail"] == "needs isolation sandbox or stronger, has process"
+        strong = await lab.worker(levels=["process", "wasm"])
+        await settle()
+        lease = strong.lease(job)
+        assert (lease.isolation, lease.limits.jobs_per_process) == ("wasm", 7)
+        assert (await shown(lab, job))["isolation"] == "wasm", "as it ran"
 
 
 async def test_a_job_keeps_the_version_it_was_handed_in_for(lab: Lab) -> None:

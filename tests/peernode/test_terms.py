@@ -11,6 +11,7 @@ from peernode.terms import (
     NO_TERMS,
     QUEUE_S_DEFAULT,
     LimitsBody,
+    Policy,
     PrefersBody,
     RequiresBody,
     RetryBody,
@@ -19,8 +20,9 @@ from peernode.terms import (
     resolve,
     to_row,
 )
+from worker.capabilities import LEVELS
 from worker.events import Requires, Retry, Timeouts
-from worker.protocol import Limits
+from worker.protocol import Isolation, Limits
 
 seconds = st.none() | st.floats(0.5, 1000)
 sizes = st.none() | st.integers(16 << 20, 1 << 40)
@@ -34,6 +36,7 @@ limits = st.builds(
     memory_bytes=sizes,
     output_bytes=sizes,
     processes=counts,
+    jobs_per_process=counts,
 )
 requires = st.builds(
     RequiresBody,
@@ -110,8 +113,25 @@ def test_a_callers_terms_win_field_by_field(function: TermsBody, caller: TermsBo
     for name in ("max_attempts", "backoff_s"):
         assert getattr(terms.retry, name) == wins("retry", name, getattr(Retry(), name))
     assert terms.retry.on == frozenset(wins("retry", "on", ["lost"]))
-    assert terms.isolation == first(caller.isolation, function.isolation, "process")
     assert terms.requires.isolation == terms.isolation
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    function=bodies,
+    caller=bodies,
+    level=st.sampled_from(LEVELS),
+    most=st.none() | st.integers(1, 9),
+)
+def test_the_strictest_of_node_function_and_caller_wins(
+    function: TermsBody, caller: TermsBody, level: Isolation, most: int | None
+) -> None:
+    terms = resolve("python", to_row(function), to_row(caller), Policy(level, most))
+    asked = [level, function.isolation, caller.isolation]
+    assert LEVELS.index(terms.isolation) == max(LEVELS.index(one) for one in asked if one)
+    counts = [most, stated(function.limits, "jobs_per_process")]
+    counts.append(stated(caller.limits, "jobs_per_process"))
+    assert terms.limits.jobs_per_process == min((one for one in counts if one), default=None)
 
 
 @settings(max_examples=40, deadline=None)

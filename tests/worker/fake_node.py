@@ -12,9 +12,11 @@ import trio
 from storage import cid as content_id
 from storage.cid import CHUNK_SIZE_BYTES, TreeBuilder
 from storage.clock import SystemClock
+from tests.worker.wasm_programs import interpreter
 from worker.agent import Config, run_agent
 from worker.link import Link, LinkClosed, MemoryLink, open_pair
 from worker.protocol import (
+    SOURCE_SENT_MAX_BYTES,
     VERSION,
     Acked,
     Beat,
@@ -22,6 +24,7 @@ from worker.protocol import (
     Finished,
     Held,
     Hello,
+    Isolation,
     Lease,
     Limits,
     Log,
@@ -31,6 +34,7 @@ from worker.protocol import (
     Progress,
     Reply,
     Returned,
+    Runtime,
     Started,
     Welcome,
 )
@@ -41,14 +45,19 @@ PATIENCE_S = 20.0
 ECHO = "def handler(input):\n    return input\n"
 
 
-def make_offer(slots: int = 1, backends: Sequence[str] = ()) -> Offer:
+def make_offer(slots: int = 1, backends: Sequence[str] = (), level: Isolation = "process") -> Offer:
     return Offer(
         slots=slots,
         cores=2,
         memory_bytes=1 << 32,
         arch="x86_64",
-        runtimes=["python"],
-        isolation=["process"],
+        runtimes=["python", "wasm", "onnx"],
+        isolation=sorted({level, "process", "wasm"}),
+        levels={
+            "python": [level] if level != "wasm" else [],
+            "wasm": ["wasm"],
+            "onnx": [level if level != "wasm" else "process"],
+        },
         backends=list(backends),
     )
 
@@ -72,7 +81,8 @@ class Space:
 class FakeNode:
     """Speaks the protocol as a node does. `acknowledge` and `answers` may be switched off."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: Isolation = "process") -> None:
+        self.level = level
         self.link: Link | None = None
         self.hello: Hello | None = None
         self.hellos = 0
@@ -86,6 +96,9 @@ class FakeNode:
         self.kept_back: list[bytes] = []
         self.calls: list[Call] = []
         self.number = 100
+        self.large: dict[str, bytes] = {}
+        """Sources too large to be sent along, by program."""
+        self.programs: dict[int, str] = {}
         self._programs: dict[str, str] = {}
         self._sent_programs: set[str] = set()
         self._changed = trio.Event()
@@ -102,9 +115,11 @@ class FakeNode:
 
     def lease(
         self,
-        source: str = ECHO,
+        source: str | bytes = ECHO,
         input: Any = None,
         *,
+        runtime: Runtime = "python",
+        isolation: Isolation | None = None,
         limits: Limits | None = None,
         blobs: dict[str, int] | None = None,
         egress: Sequence[str] = (),
@@ -113,11 +128,12 @@ class FakeNode:
     ) -> list[Message]:
         """Return the messages that lease one new job (its number is `self.number`)."""
         messages: list[Message] = []
-        key = f"{source}\0{entry}\0{list(egress)}"
+        code = source.encode() if isinstance(source, str) else source
+        key = f"{code!r}\0{runtime}\0{entry}\0{list(egress)}"
         program = self._programs.setdefault(key, f"{len(self._programs) + 1}.1")
         if program not in self._sent_programs:
             self._sent_programs.add(program)
-            messages.append(Program(program, "python", entry, source.encode(), list(egress)))
+            messages.append(self._program(program, runtime, entry, code, egress))
         lease = {
             "job": self.next_number(),
             "fence": self.number,
@@ -126,13 +142,28 @@ class FakeNode:
             "input": json.dumps(input).encode(),
             "blobs": blobs or {},
             "limits": limits or Limits(),
-            "isolation": "process",
+            "isolation": isolation or self._level(runtime),
             "deadline_ms": None,
         }
         messages.append(Lease(**(lease | fields)))
+        self.programs[self.number] = program
         return messages
 
-    async def run(self, source: str = ECHO, input: Any = None, **fields: Any) -> Finished:
+    def _level(self, runtime: Runtime) -> Isolation:
+        """Return the level of a job that says nothing of it."""
+        if runtime == "wasm":
+            return "wasm"
+        return "process" if runtime == "onnx" and self.level == "wasm" else self.level
+
+    def _program(
+        self, program: str, runtime: Runtime, entry: str, code: bytes, egress: Sequence[str]
+    ) -> Program:
+        if len(code) <= SOURCE_SENT_MAX_BYTES:
+            return Program(program, runtime, entry, code, list(egress))
+        self.large[program] = code
+        return Program(program, runtime, entry, b"", list(egress), cid_of(code), len(code))
+
+    async def run(self, source: str | bytes = ECHO, input: Any = None, **fields: Any) -> Finished:
         """Lease one job and return how it ended."""
         messages = self.lease(source, input, **fields)
         job = self.number
@@ -215,7 +246,10 @@ class FakeNode:
 
     async def answer(self, call: Call) -> None:
         try:
-            answer = getattr(self, "_" + call.operation.replace(".", "_"))(**call.arguments)
+            if call.operation == "program.read":
+                answer: Any = self._program_read(call.job, **call.arguments)
+            else:
+                answer = getattr(self, "_" + call.operation.replace(".", "_"))(**call.arguments)
             await self.say(Reply(call.call, "", answer))
         except KeyError:
             await self.say(Reply(call.call, "not_found", None))
@@ -273,6 +307,9 @@ class FakeNode:
     def _blob_read(self, blob: int, offset: int, length: int) -> bytes:
         return self.blobs[blob][0][offset : offset + length]
 
+    def _program_read(self, job: int, offset: int, length: int) -> bytes:
+        return self.large[self.programs[job]][offset : offset + length]
+
     def _blob_begin(self, media_type: str, name: str) -> dict[str, Any]:
         self.uploads[self.next_number()] = (bytearray(), media_type)
         return {"upload": self.number}
@@ -314,16 +351,23 @@ class Connector:
 
 @asynccontextmanager
 async def open_worker(
-    directory: Path, *, slots: int = 1, backends: Sequence[str] = (), **settings: Any
+    directory: Path,
+    *,
+    slots: int = 1,
+    backends: Sequence[str] = (),
+    level: Isolation = "process",
+    **settings: Any,
 ) -> AsyncIterator[tuple[FakeNode, Connector]]:
-    """Run an agent against a `FakeNode`."""
+    """Run an agent against a `FakeNode`; jobs run at `level` unless their lease says otherwise."""
     async with trio.open_nursery() as nursery:
-        node = FakeNode()
+        node = FakeNode(level)
         connector = Connector(node, nursery)
+        if node.level == "wasm":
+            settings.setdefault("interpreter", interpreter())
         config = Config(directory=directory, **settings)
 
         async def agent() -> None:
-            offer = make_offer(slots, backends)
+            offer = make_offer(slots, backends, level)
             await run_agent(connector, offer, config, clock=SystemClock())
 
         nursery.start_soon(agent)

@@ -13,6 +13,7 @@ import trio
 
 from storage.clock import SystemClock
 from tests.worker.fake_node import ECHO, FakeNode, Space, make_offer, open_worker
+from tests.worker.processes import call_it, gone, named
 from tests.worker.websocket_node import TOKEN, WebSocketNodeEnd, open_websocket_node
 from worker.agent import Config, run_agent
 from worker.link import LinkClosed, LinkRefused, MemoryLink, open_pair
@@ -24,6 +25,7 @@ from worker.protocol import (
     Finished,
     Held,
     Hello,
+    Isolation,
     Kill,
     Lease,
     Limits,
@@ -37,10 +39,13 @@ from worker.protocol import (
 
 pytestmark = pytest.mark.slow
 
-GATE = """
+GATED = "at the gate"
+GATE = f"""
 import edge, os
+ME = os.urandom(8).hex()
 def handler(input):
-    edge.log(str(os.getpid()))
+    edge.log(ME)
+    {call_it(GATED)}
     return edge.kv("gate").get("open")
 """
 """Runs until the node answers."""
@@ -128,15 +133,14 @@ async def test_drain_gives_back_what_waits_and_ends_what_runs(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("stop", [lambda job: Kill(job, job, "x"), lambda job: Refused(job, job)])
-async def test_a_stopped_job_is_dead_and_silent(tmp_path: Path, stop: object) -> None:
-    async with open_worker(tmp_path, adopts_orphans=True) as (node, _):
+async def test_a_stopped_job_is_dead_and_silent(
+    tmp_path: Path, level: Isolation, stop: object
+) -> None:
+    async with open_worker(tmp_path, level=level, adopts_orphans=True) as (node, _):
         job = await lease_gate(node)
-        await node.until(lambda: node.lines(job))
-        descriptor = os.pidfd_open(int(node.lines(job)[0][1]))
+        (pid,) = named(GATED)
         await node.say(stop(job))  # type: ignore[operator]
-        with trio.fail_after(2):
-            await trio.lowlevel.wait_readable(descriptor)
-        os.close(descriptor)
+        await gone(pid)
         await node.run(ECHO)
         assert node.said(Finished, job) == []
 
@@ -337,7 +341,9 @@ async def test_what_a_dead_agent_left_is_removed(tmp_path: Path) -> None:
 class Program:
     """`python -m worker.agent`, its token given through the standard input."""
 
-    def __init__(self, url: str, directory: Path, token: str = TOKEN) -> None:
+    def __init__(
+        self, url: str, directory: Path, token: str = TOKEN, level: Isolation = "process"
+    ) -> None:
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -351,6 +357,8 @@ class Program:
                 "1",
                 "--directory",
                 str(directory),
+                "--isolation",
+                level,
                 "--die-with-parent",
             ],
             stdin=subprocess.PIPE,
@@ -375,47 +383,43 @@ class Program:
 
 
 @pytest.mark.parametrize("end", ["signal", "parent"])
-async def test_the_program_works_and_stops(tmp_path: Path, end: str) -> None:
-    node = FakeNode()
+async def test_the_program_works_and_stops(tmp_path: Path, level: Isolation, end: str) -> None:
+    node = FakeNode(level)
 
     async def handle(stream: WebSocketNodeEnd) -> None:
         await stream.accept()
         await node.serve(stream)
 
     async with open_websocket_node(handle) as url:
-        program = Program(url, tmp_path)
+        program = Program(url, tmp_path, level=level)
         assert program.process.stdin is not None
         await node.until(lambda: node.hello)
         assert node.hello is not None
-        assert node.hello.offer.isolation == ["process"]
-        source = "import os\ndef handler(x):\n    return os.getpid()\n"
-        child = json.loads((await node.run(source)).payload)
+        assert node.hello.offer.isolation[0] == level
+        await node.run(f"def handler(x):\n    {call_it('will stop')}\n")
+        assert named("will stop")
         if end == "signal":
             program.process.send_signal(signal.SIGTERM)
         else:
             program.process.stdin.close()
         assert await program.ended() == 0
-        with pytest.raises(ProcessLookupError):
-            os.kill(child, 0)
+        assert not named("will stop")
 
 
-async def test_children_die_with_an_agent_that_is_killed(tmp_path: Path) -> None:
-    node = FakeNode()
+async def test_children_die_with_an_agent_that_is_killed(tmp_path: Path, level: Isolation) -> None:
+    node = FakeNode(level)
 
     async def handle(stream: WebSocketNodeEnd) -> None:
         await stream.accept()
         await node.serve(stream)
 
     async with open_websocket_node(handle) as url:
-        program = Program(url, tmp_path)
+        program = Program(url, tmp_path, level=level)
         await node.until(lambda: node.hello)
-        job = await lease_gate(node)
-        await node.until(lambda: node.lines(job))
-        descriptor = os.pidfd_open(int(node.lines(job)[0][1]))
+        await lease_gate(node)
+        (pid,) = named(GATED)
         program.process.kill()
-        with trio.fail_after(2):
-            await trio.lowlevel.wait_readable(descriptor)
-        os.close(descriptor)
+        await gone(pid)
         assert await program.ended() == -signal.SIGKILL
 
 

@@ -2,10 +2,19 @@
 
 import pytest
 from hypothesis import given, strategies as st
+from msgspec.structs import replace
 
-from worker.capabilities import LEVELS, gpu_memories_bytes, gpus, match
+from worker.capabilities import (
+    LEVELS,
+    gpu_memories_bytes,
+    gpus,
+    level_given,
+    levels,
+    match,
+    strongest,
+)
 from worker.events import Requires
-from worker.protocol import Accelerator, Offer
+from worker.protocol import Accelerator, Isolation, Offer, Runtime
 
 GIB = 1 << 30
 OFFER = Offer(
@@ -42,6 +51,45 @@ def codes(requires: Requires) -> list[str]:
 
 def test_a_job_that_asks_for_nothing_special_fits() -> None:
     assert match(Requires(), OFFER) == ()
+
+
+PAIRS = replace(
+    OFFER,
+    runtimes=["python", "wasm", "onnx"],
+    isolation=["process", "sandbox", "wasm"],
+    levels={"python": ["process", "wasm"], "wasm": ["wasm"], "onnx": ["process", "sandbox"]},
+)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "least", "runs_at"),
+    [
+        ("python", "process", "process"),
+        ("python", "sandbox", "wasm"),
+        ("python", "wasm", "wasm"),
+        ("wasm", "process", "wasm"),
+        ("onnx", "sandbox", "sandbox"),
+    ],
+)
+def test_a_job_runs_at_the_weakest_level_it_accepts_of_its_runtime(
+    runtime: Runtime, least: Isolation, runs_at: str
+) -> None:
+    requires = Requires(runtime=runtime, isolation=least)
+    assert match(requires, PAIRS) == ()
+    assert level_given(least, levels(PAIRS, runtime)) == runs_at
+
+
+def test_a_level_of_another_runtime_is_none_of_this_one() -> None:
+    (reason,) = match(Requires(runtime="onnx", isolation="wasm"), PAIRS)
+    assert reason.code == "isolation"
+    assert reason.detail == ("needs isolation wasm or stronger, has process, sandbox for onnx")
+
+
+def test_an_offer_without_pairs_means_every_runtime_at_every_level() -> None:
+    assert levels(OFFER, "exec") == ["process", "sandbox"]
+    assert levels(OFFER, "wasm") == []
+    assert level_given("sandbox", levels(OFFER, "python")) == "sandbox"
+    assert level_given("wasm", levels(OFFER, "python")) == "wasm", "it will be refused"
 
 
 def test_a_job_that_asks_for_all_there_is_fits() -> None:
@@ -117,6 +165,16 @@ def test_a_level_is_met_by_itself_and_by_stronger_ones(least: str, given_level: 
     requires = Requires(isolation=least)  # type: ignore[arg-type]
     enough = ["process", "sandbox", "wasm"].index(given_level) >= LEVELS.index(least)
     assert (match(requires, offer) == ()) == enough
+
+
+@pytest.mark.parametrize("least", LEVELS)
+@given(offered=st.lists(st.sampled_from(LEVELS), unique=True))
+def test_the_weakest_level_that_is_strong_enough_is_given(
+    least: Isolation, offered: list[Isolation]
+) -> None:
+    given_level = level_given(least, offered)
+    strong = [level for level in LEVELS if level in offered and strongest([level, least]) == level]
+    assert given_level == (strong[0] if strong else least)
 
 
 def test_gpu_memory_alone_asks_for_one_gpu() -> None:

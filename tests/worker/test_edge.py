@@ -1,4 +1,7 @@
-"""The library `edge`, called by real functions, answered by a node of dictionaries."""
+"""The library `edge`, called by real functions, answered by a node of dictionaries.
+
+The same functions run at every level of isolation: what differs is listed in docs/functions.md.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -10,21 +13,28 @@ from typing import Any
 import httptools
 import pytest
 import trio
-from hypothesis import given, strategies as st
 
 from tests.worker.fake_node import FakeNode, Space, cid_of, open_worker
-from worker import edge
 from worker.egress_addresses import parse_networks
 from worker.protocol import (
     BlobDelete,
     BlobKeep,
     Finished,
+    Isolation,
     KvDelete,
     KvIncrement,
     KvPut,
     Limits,
     Progress,
 )
+
+
+@pytest.fixture(params=["process", "sandbox", "wasm"])
+def level(request: pytest.FixtureRequest) -> Isolation:
+    """Each level of Python functions, one after another."""
+    wanted: Isolation = request.param
+    return wanted
+
 
 HEAD = "import edge, io, json\ndef handler(input):\n"
 
@@ -48,8 +58,8 @@ async def failure(node: FakeNode, *lines: str, **fields: Any) -> Finished:
 
 
 @asynccontextmanager
-async def open_spaces(directory: Path) -> AsyncIterator[FakeNode]:
-    async with open_worker(directory) as (node, _):
+async def open_spaces(directory: Path, level: Isolation) -> AsyncIterator[FakeNode]:
+    async with open_worker(directory, level=level) as (node, _):
         node.spaces["local"] = Space(values={"a": b'{"x":1}', "n": b"5", "b1": b"1", "b2": b"2"})
         node.spaces["shared"] = Space(scope="global")
         node.spaces["exact"] = Space(scope="global", mode="cas")
@@ -61,8 +71,8 @@ async def open_spaces(directory: Path) -> AsyncIterator[FakeNode]:
 
 
 @pytest.mark.slow
-async def test_a_namespace_is_a_mapping(tmp_path: Path) -> None:
-    async with open_spaces(tmp_path) as node:
+async def test_a_namespace_is_a_mapping(tmp_path: Path, level: Isolation) -> None:
+    async with open_spaces(tmp_path, level) as node:
         assert await result(
             node,
             "ns = edge.kv('local')",
@@ -82,8 +92,10 @@ async def test_a_namespace_is_a_mapping(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_writes_wait_for_success_and_are_seen_by_the_job_itself(tmp_path: Path) -> None:
-    async with open_spaces(tmp_path) as node:
+async def test_writes_wait_for_success_and_are_seen_by_the_job_itself(
+    tmp_path: Path, level: Isolation
+) -> None:
+    async with open_spaces(tmp_path, level) as node:
         finished = await node.run(
             function(
                 "ns = edge.kv('local')",
@@ -126,15 +138,15 @@ async def test_writes_wait_for_success_and_are_seen_by_the_job_itself(tmp_path: 
 
 
 @pytest.mark.slow
-async def test_a_failed_job_writes_nothing(tmp_path: Path) -> None:
-    async with open_spaces(tmp_path) as node:
+async def test_a_failed_job_writes_nothing(tmp_path: Path, level: Isolation) -> None:
+    async with open_spaces(tmp_path, level) as node:
         await failure(node, "edge.kv('local')['a'] = 1", "raise ValueError")
         assert await result(node, "return edge.kv('local')['a']") == {"x": 1}
 
 
 @pytest.mark.slow
-async def test_now_does_not_wait(tmp_path: Path) -> None:
-    async with open_spaces(tmp_path) as node:
+async def test_now_does_not_wait(tmp_path: Path, level: Isolation) -> None:
+    async with open_spaces(tmp_path, level) as node:
         finished = await node.run(
             function(
                 "now = edge.kv('exact').now",
@@ -186,14 +198,16 @@ async def test_keys_of_another_node_are_read_and_written_now_at_a_version(tmp_pa
         ("edge.http('GET', 'http://example.org/', json=1, data=b'2')", "not both"),
     ],
 )
-async def test_mistakes_have_clear_names(tmp_path: Path, line: str, message: str) -> None:
-    async with open_spaces(tmp_path) as node:
+async def test_mistakes_have_clear_names(
+    tmp_path: Path, level: Isolation, line: str, message: str
+) -> None:
+    async with open_spaces(tmp_path, level) as node:
         assert message in (await failure(node, line)).payload.decode()
 
 
 @pytest.mark.slow
-async def test_writes_have_a_limit(tmp_path: Path) -> None:
-    async with open_spaces(tmp_path) as node:
+async def test_writes_have_a_limit(tmp_path: Path, level: Isolation) -> None:
+    async with open_spaces(tmp_path, level) as node:
         finished = await node.run(function("for n in range(10_001): edge.kv('local')[str(n)] = n"))
         assert finished.error_code == "output_limit"
 
@@ -204,8 +218,8 @@ LARGE = bytes(range(256)) * 4096 * 2 + b"end"
 
 
 @pytest.mark.slow
-async def test_blobs_arrive_from_the_input_and_by_id(tmp_path: Path) -> None:
-    async with open_worker(tmp_path) as (node, _):
+async def test_blobs_arrive_from_the_input_and_by_id(tmp_path: Path, level: Isolation) -> None:
+    async with open_worker(tmp_path, level=level) as (node, _):
         node.blobs[7] = (LARGE, "image/png")
         node.blobs[8] = (b"", "text/plain")
         assert await result(
@@ -236,8 +250,8 @@ async def test_blobs_arrive_from_the_input_and_by_id(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_named_inputs_join_the_input(tmp_path: Path) -> None:
-    async with open_worker(tmp_path) as (node, _):
+async def test_named_inputs_join_the_input(tmp_path: Path, level: Isolation) -> None:
+    async with open_worker(tmp_path, level=level) as (node, _):
         node.blobs[7] = (b"seven", "text/plain")
         lines = ("return sorted(input), edge.inputs['image'].bytes().decode()",)
         blobs = {"image": 7}
@@ -247,8 +261,8 @@ async def test_named_inputs_join_the_input(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_contents_are_fetched_once(tmp_path: Path) -> None:
-    async with open_worker(tmp_path) as (node, _):
+async def test_contents_are_fetched_once(tmp_path: Path, level: Isolation) -> None:
+    async with open_worker(tmp_path, level=level) as (node, _):
         node.blobs[7] = (LARGE, "image/png")
         for _ in range(3):
             assert await result(node, "return len(edge.blob(7).bytes())") == len(LARGE)
@@ -257,8 +271,10 @@ async def test_contents_are_fetched_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_content_that_is_not_what_its_cid_says_is_refused(tmp_path: Path) -> None:
-    async with open_worker(tmp_path) as (node, _):
+async def test_content_that_is_not_what_its_cid_says_is_refused(
+    tmp_path: Path, level: Isolation
+) -> None:
+    async with open_worker(tmp_path, level=level) as (node, _):
         node.blobs[7] = (LARGE, "image/png")
         node._blob_read = lambda blob, offset, length: b"x" * length  # type: ignore[method-assign]
         finished = await failure(node, "edge.blob(7).bytes()")
@@ -267,8 +283,10 @@ async def test_content_that_is_not_what_its_cid_says_is_refused(tmp_path: Path) 
 
 
 @pytest.mark.slow
-async def test_stored_blobs_are_kept_when_the_job_succeeds(tmp_path: Path) -> None:
-    async with open_worker(tmp_path) as (node, _):
+async def test_stored_blobs_are_kept_when_the_job_succeeds(
+    tmp_path: Path, level: Isolation
+) -> None:
+    async with open_worker(tmp_path, level=level) as (node, _):
         node.blobs[7] = (LARGE, "image/png")
         finished = await node.run(
             function(
@@ -290,15 +308,17 @@ async def test_stored_blobs_are_kept_when_the_job_succeeds(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-async def test_bytes_as_the_result_become_a_blob(tmp_path: Path) -> None:
-    async with open_worker(tmp_path) as (node, _):
+async def test_bytes_as_the_result_become_a_blob(tmp_path: Path, level: Isolation) -> None:
+    async with open_worker(tmp_path, level=level) as (node, _):
         value = await result(node, "return b'raw'")
         assert node.blobs[int(value["blob"])][0] == b"raw"
 
 
 @pytest.mark.slow
-async def test_an_upload_begins_again_when_the_link_breaks(tmp_path: Path) -> None:
-    async with open_worker(tmp_path) as (node, connector):
+async def test_an_upload_begins_again_when_the_link_breaks(
+    tmp_path: Path, level: Isolation
+) -> None:
+    async with open_worker(tmp_path, level=level) as (node, connector):
         node.answers = False
         await node.say(*node.lease(function("return edge.put_blob(bytes(3 << 20))")))
         job = node.number
@@ -318,8 +338,8 @@ async def test_an_upload_begins_again_when_the_link_breaks(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-async def test_a_job_knows_itself(tmp_path: Path) -> None:
-    async with open_worker(tmp_path) as (node, _):
+async def test_a_job_knows_itself(tmp_path: Path, level: Isolation) -> None:
+    async with open_worker(tmp_path, level=level) as (node, _):
         assert await result(
             node,
             "return [edge.job.id, edge.job.attempt, edge.job.deadline.isoformat()]",
@@ -330,8 +350,8 @@ async def test_a_job_knows_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_progress_is_thinned_and_its_last_is_kept(tmp_path: Path) -> None:
-    async with open_worker(tmp_path) as (node, _):
+async def test_progress_is_thinned_and_its_last_is_kept(tmp_path: Path, level: Isolation) -> None:
+    async with open_worker(tmp_path, level=level) as (node, _):
         await result(node, "for n in range(10_001): edge.progress(n / 10_000, f'at {n}')")
         reports = node.said(Progress, node.number)
         assert len(reports) < 100
@@ -339,16 +359,18 @@ async def test_progress_is_thinned_and_its_last_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_a_child_job_is_handed_in(tmp_path: Path) -> None:
-    async with open_worker(tmp_path) as (node, _):
+async def test_a_child_job_is_handed_in(tmp_path: Path, level: Isolation) -> None:
+    async with open_worker(tmp_path, level=level) as (node, _):
         job = await result(node, "return edge.call('other', {'n': 1})")
         assert job == str(node.number)
         assert node.calls[-1].arguments == {"function": "other", "input": b'{"n":1}'}
 
 
 @pytest.mark.slow
-async def test_threads_of_a_function_may_call_too(tmp_path: Path) -> None:
-    async with open_spaces(tmp_path) as node:
+async def test_threads_of_a_function_may_call_too(tmp_path: Path, level: Isolation) -> None:
+    if level == "wasm":
+        pytest.skip("there are no threads")
+    async with open_spaces(tmp_path, level) as node:
         assert await result(
             node,
             "from concurrent.futures import ThreadPoolExecutor",
@@ -399,10 +421,12 @@ OK = b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\nX-Made-By: us\r\nConnection: clos
 
 
 @pytest.mark.slow
-async def test_http_reaches_listed_hosts_through_the_agent(tmp_path: Path) -> None:
+async def test_http_reaches_listed_hosts_through_the_agent(
+    tmp_path: Path, level: Isolation
+) -> None:
     async with (
         open_server(OK) as (port, asked),
-        open_worker(tmp_path, egress_networks=LOOPBACK) as (node, _),
+        open_worker(tmp_path, level=level, egress_networks=LOOPBACK) as (node, _),
     ):
         value = await result(
             node,
@@ -427,11 +451,11 @@ async def test_http_reaches_no_private_address_though_it_is_listed(tmp_path: Pat
 
 
 @pytest.mark.slow
-async def test_http_does_not_follow_redirects(tmp_path: Path) -> None:
+async def test_http_does_not_follow_redirects(tmp_path: Path, level: Isolation) -> None:
     moved = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
     async with (
         open_server(moved) as (port, _),
-        open_worker(tmp_path, egress_networks=LOOPBACK) as (node, _),
+        open_worker(tmp_path, level=level, egress_networks=LOOPBACK) as (node, _),
     ):
         lines = f"return edge.http('GET', 'http://127.0.0.1:{port}/').status"
         assert await result(node, lines, egress=["127.0.0.1"]) == 302
@@ -460,23 +484,23 @@ async def test_http_does_not_follow_redirects(tmp_path: Path) -> None:
     ],
 )
 async def test_http_that_is_not_allowed_or_fails(
-    tmp_path: Path, line: str, egress: list[str], problem: str
+    tmp_path: Path, level: Isolation, line: str, egress: list[str], problem: str
 ) -> None:
     async with (
         open_server(OK) as (port, _),
-        open_worker(tmp_path, egress_networks=LOOPBACK) as (node, _),
+        open_worker(tmp_path, level=level, egress_networks=LOOPBACK) as (node, _),
     ):
         finished = await failure(node, line.format(port=port), egress=egress)
         assert finished.payload.decode().endswith(f": {problem}")
 
 
 @pytest.mark.slow
-async def test_http_bounds_time_and_size(tmp_path: Path) -> None:
+async def test_http_bounds_time_and_size(tmp_path: Path, level: Isolation) -> None:
     endless = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n"
     async with (
         open_server(endless) as (slow, _),
         open_server(endless + bytes(9 << 20)) as (large, _),
-        open_worker(tmp_path, egress_networks=LOOPBACK) as (node, _),
+        open_worker(tmp_path, level=level, egress_networks=LOOPBACK) as (node, _),
     ):
         allowed = ["127.0.0.1"]
         line = f"edge.http('GET', 'http://127.0.0.1:{slow}/', timeout_s=0.2)"
@@ -507,9 +531,9 @@ def make_model() -> bytes:
 
 
 @pytest.mark.slow
-async def test_a_model_runs_on_the_workers_backend(tmp_path: Path) -> None:
+async def test_a_model_runs_on_the_workers_backend(tmp_path: Path, level: Isolation) -> None:
     pytest.importorskip("onnxruntime")
-    async with open_worker(tmp_path, backends=["CPUExecutionProvider"]) as (node, _):
+    async with open_worker(tmp_path, level=level, backends=["CPUExecutionProvider"]) as (node, _):
         node.blobs[7] = (make_model(), "application/onnx")
         finished = await node.run(
             function(
@@ -525,10 +549,10 @@ async def test_a_model_runs_on_the_workers_backend(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_strict_inference_refuses_a_fallback(tmp_path: Path) -> None:
+async def test_strict_inference_refuses_a_fallback(tmp_path: Path, level: Isolation) -> None:
     pytest.importorskip("onnxruntime")
     best = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    async with open_worker(tmp_path, backends=best) as (node, _):
+    async with open_worker(tmp_path, level=level, backends=best) as (node, _):
         node.blobs[7] = (make_model(), "application/onnx")
         limits = Limits(memory_bytes=4 << 30)
         strict = function("return edge.infer(input, {'x': [1]}, strict=True)")
@@ -541,40 +565,3 @@ async def test_strict_inference_refuses_a_fallback(tmp_path: Path) -> None:
         finished = await node.run(wrong, {"blob": "7"}, limits=limits)
         assert finished.error_code == "function_error"
         assert b"the model has no input ['w']: it has ['x']" in finished.payload
-
-
-# --- values ------------------------------------------------------------------------------------
-
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=20,
-)
-
-
-@given(VALUES)
-def test_what_is_encoded_is_decoded(value: Any) -> None:
-    assert edge.decode(edge.encode(value)) == value
-
-
-@given(st.integers(1, 64), st.text(alphabet='[]{}"\\a'))
-def test_depth_counts_brackets_outside_of_strings(levels: int, text: str) -> None:
-    value: Any = text
-    for _ in range(levels):
-        value = [value]
-    if levels <= edge.DEPTH_MAX:
-        edge.encode(value)
-    else:
-        with pytest.raises(ValueError, match="deeper than 32 levels"):
-            edge.encode(value)
-
-
-def test_outside_of_a_job_nothing_works() -> None:
-    with pytest.raises(RuntimeError, match="only while a job runs"):
-        edge.kv("x")
-    with pytest.raises(RuntimeError, match="only while a job runs"):
-        _ = edge.job

@@ -21,8 +21,15 @@ def test_an_offer_says_what_this_machine_is(tmp_path: Path) -> None:
     assert offer.slots == offer.cores == len(os.sched_getaffinity(0))
     assert offer.memory_bytes == memory_bytes() > 1 << 28
     assert offer.arch == platform.machine()
-    assert offer.runtimes == ["python"]
-    assert offer.isolation == ["process"]
+    assert "python" in offer.runtimes
+    assert ("wasm" in offer.runtimes) == (find_spec("wasmtime") is not None)
+    native = offer.levels["python"]
+    assert native in ([], ["sandbox"]), "nothing weaker, unless it is asked for"
+    assert offer.levels.get("onnx", native) == native
+    assert offer.levels.get("wasm", ["wasm"]) == ["wasm"]
+    assert set(offer.levels) == set(offer.runtimes)
+    assert set(offer.isolation) == {one for levels in offer.levels.values() for one in levels}
+    assert measure_offer(0, tmp_path, least="process").levels["python"][0] == "process"
     assert offer.labels == {"room": "lab"}
     assert offer.accelerators == measure_accelerators()
     assert offer.speed_rounds_per_s > 0

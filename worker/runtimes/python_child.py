@@ -1,4 +1,4 @@
-"""The process that runs native Python functions: started by the agent, one program for life.
+"""The process that runs functions: started by the agent, one program for life.
 
 Run as `python -I python_child.py SOCKET TICKETS`, two file descriptors:
 
@@ -9,12 +9,14 @@ Run as `python -I python_child.py SOCKET TICKETS`, two file descriptors:
 
 It first waits blank, without a program: starting an interpreter is most of a cold call, and so
 can be done before anybody asks.  Then it gets a program (`SETUP`), loads it when its first job
-runs, and calls the handler for one job after another.  What a job leaves behind (threads,
+runs, and calls the handler for one job after another.  A native Python program is called by
+`handling`; what runs those of other runtimes stands in the files that `PROGRAMS` names, each with
+a `load`, and is loaded by its path when a program wants it.  What a job leaves behind (threads,
 processes, a working directory that cannot be emptied) is reported with its outcome, and the agent
 then ends this process.
 
-It imports as little as possible, and nothing of the platform but `edge` by its path; that is why
-it is one long file, and speaks CBOR by itself.  Foreign code
+It imports as little as possible, and of the platform only `edge` and `handling`, by their paths;
+that is why it is one long file, and speaks CBOR by itself.  Foreign code
 runs in this very process and can break anything here; what must hold is held by the agent.
 """
 
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import _thread
 import collections
+import contextlib
 import ctypes
 import errno
 import importlib.util
@@ -37,7 +40,7 @@ import cbor2
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, BinaryIO
 
     from typing_extensions import Buffer
 
@@ -57,14 +60,18 @@ TICKET_BYTES = 8
 READ_BYTES = 65536
 OUTPUT_SIZE_MAX_BYTES = 64 * 1024
 """Most output in one frame. Source: a pipe's capacity."""
-ERROR_SIZE_MAX_CHARACTERS = 4096
-"""Longest error message. Source: guess."""
-TRACEBACK_SIZE_MAX_CHARACTERS = 32 * 1024
-"""Longest traceback: its beginning and its end. Source: guess."""
 FAULTS_MAX = 2048
 """Page faults in a job from which its peak memory is looked up. Source: 8 MiB of pages."""
 TICK_NS = 50_000_000
 """Longer than any kernel's tick. Source: 10 ms, the slowest, with room."""
+
+PROGRAMS = {
+    "wasm": "wasm_module.py",
+    "wasm-python": "wasm_python.py",
+    "onnx": "onnx_model.py",
+}
+"""Runtime, as `SETUP` names it -> the file here whose `load(runtime)` returns what runs its jobs:
+an object with the method `outcome` of `handling.Function`."""
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -130,6 +137,10 @@ class Channel:
         outputs, backend = self.engine().run(cid, path, inputs, strict)
         return outputs, backend
 
+    def open(self, path: str) -> BinaryIO:
+        """Open a local copy of a content."""
+        return open(path, "rb")
+
     def close(self) -> None:
         """Let go of the agent: what a forked process does first."""
         os.close(self._descriptor)
@@ -175,27 +186,50 @@ class Stream(io.RawIOBase):
 class Runtime:
     """The main loop."""
 
-    def __init__(self, socket: int, tickets: int) -> None:
-        self._channel = Channel(socket)
-        self._channel.engine = self._engine
+    def __init__(
+        self,
+        socket: int,
+        tickets: int,
+        harden: Callable[[int, int, int], None] | None = None,
+        proc: tuple[int, int] | None = None,
+    ) -> None:
+        """`harden` is called before foreign code is there: with bytes of memory and of output, and
+        a number of processes.
+
+        `proc` are descriptors of this process's `status` and `clear_refs`, where `/proc` is not.
+        """
+        self.channel = Channel(socket)
+        self._harden = harden
+        self._proc = proc
+        self.full = (errno.EFBIG, errno.ENOSPC) if harden else (errno.EFBIG,)
+        """What errors say that the job wrote too much: elsewhere the disk is others' too."""
+        self.channel.engine = self.engine
         self._tickets = tickets
-        self._edge = load_beside("edge", os.path.join("..", "edge.py"))
-        self._program: tuple[str, str, bytes] = ("", "", b"")
+        self.edge = load_edge()
+        self.handling = load_beside("edge_handling", "handling.py")
+        self.beside = load_beside
+        self.runtime = "python"
+        self.program: tuple[str, str, bytes] = ("", "", b"")
+        """Name, entry and source."""
+        self.artifact = ""
+        """The path of what runs, where that is not the source: a model, a compiled module."""
+        self.memory_bytes = 0
         self._backends: list[str] = []
         self._scratch = ""
         self._mark: tuple[int, int, int, int] | None = None
         """What the scratch directory's status is as long as it is empty."""
-        self._handler: Callable[[Any], Any] | None = None
+        self._function: Any = None
         self._inference: Any = None
         self._streams: list[io.TextIOWrapper] = []
-        self._usage = resource.getrusage(resource.RUSAGE_SELF)
         self._children_cpu_s = 0.0
-        self._peak_bytes = peak_memory_bytes()
         self._open_streams()
-        os.register_at_fork(after_in_child=self._forked)
 
     def run(self) -> None:
-        """Run jobs until the agent is gone."""
+        """Be the process that runs jobs, until the agent is gone."""
+        self._usage = resource.getrusage(resource.RUSAGE_SELF)
+        self._peak_bytes = peak_memory_bytes(self._proc)
+        os.register_at_fork(after_in_child=self._forked)
+        sys.stdout, sys.stderr = self._streams
         while True:
             ticket = os.read(self._tickets, TICKET_BYTES)
             if len(ticket) != TICKET_BYTES:
@@ -205,27 +239,34 @@ class Runtime:
     def _take(self, sequence: int) -> list[Any]:
         """Return the job of that number, dropping those whose tickets were taken back."""
         while True:
-            frame = self._channel.next_frame()
+            frame = self.channel.next_frame()
             if frame[0] == SETUP:
-                _, name, entry, source, self._backends, self._scratch = frame
-                self._program = (name, entry, source)
+                _, name, entry, source, self._backends, self._scratch, *what = frame
+                self.runtime, self.artifact, *limits = what
+                self.memory_bytes = limits[0]
+                self.program = (name, entry, source)
+                if self._harden is not None:
+                    self._harden(*limits)
                 os.chdir(self._scratch)
             elif frame[0] == RUN and frame[1] == sequence:
                 return frame
 
     def _run(self, frame: list[Any]) -> None:
         _, sequence, job, attempt, deadline_ms, text, blobs, result_max, output_max = frame
-        edge = self._edge
-        session = edge.Session(self._channel, (job, attempt, deadline_ms), output_max)
+        edge = self.edge
+        session = edge.Session(self.channel, (job, attempt, deadline_ms), output_max)
         edge.bind(session)
         begin_s = time.perf_counter()
         code, payload, trace = self._outcome(session, text, blobs, result_max, output_max)
         dirty = code in ("memory_limit", "exited", "setup_failed")
+        if self._function is not None and self._function.fresh:
+            dirty = False
         try:
             for stream in self._streams:
                 stream.flush()
         except ValueError:  # the function closed it
             self._open_streams()
+            sys.stdout, sys.stderr = self._streams
         session.close()
         edge.bind(None)
         wall_s = time.perf_counter() - begin_s
@@ -234,82 +275,35 @@ class Runtime:
         writes = session.writes if code is None else []
         outcome = [DONE, sequence, code, payload, trace]
         outcome += [wall_s, cpu_s, peak_bytes, session.backend, writes, dirty]
-        self._channel.write(outcome)
+        self.channel.write(outcome)
         while dirty:  # this process is ended now, and must begin no other job
-            self._channel.next_frame()
+            self.channel.next_frame()
 
     def _outcome(
         self, session: Any, text: bytes, blobs: dict[str, int], result_max: int, output_max: int
     ) -> tuple[str | None, bytes, str]:
-        """Call the handler; return the error code or `None`, the payload and the traceback."""
-        edge = self._edge
-        try:
-            if self._handler is None:
-                self._handler = self._load()
-        except (SystemExit, MemoryError) as error:
-            return self._failure(error)
-        except BaseException as error:  # noqa: BLE001  (a program may raise anything)
-            return ("setup_failed", *describe(error, self._program))
-        try:
-            value = edge.decode(text)
-            if blobs:
-                value = self._named_inputs(session, value, blobs)
-            result = self._handler(value)
-        except BaseException as error:  # noqa: BLE001  (a function may raise anything)
-            return self._failure(error)
-        try:
-            if isinstance(result, bytes | bytearray | memoryview):
-                payload: bytes = edge.encode(edge.put_blob(result))
-            else:
-                payload = edge.encode(result)
-            if len(payload) > output_max:
-                return "output_limit", b"the result is over output_bytes", ""
-            if len(payload) > result_max:
-                payload = edge.encode(edge.put_blob(payload, "application/json"))
-            return None, payload, ""
-        except (TypeError, ValueError, RecursionError) as error:
-            message, trace = describe(error, self._program)
-            return "result_invalid", b"the result is not JSON: " + message, trace
-        except BaseException as error:  # noqa: BLE001  (a result may bring its own code)
-            return self._failure(error)
+        """Run a job; return the error code or `None`, the payload and the traceback."""
+        if self._function is None:
+            try:
+                self._function = self._open()
+            except self.handling.Ended as error:
+                return error.code, str(error).encode(), error.trace
+            except BaseException as error:  # noqa: BLE001  (a program may be anything)
+                return ("setup_failed", *self.handling.describe(error, self.program))
+        outcome: tuple[str | None, bytes, str] = self._function.outcome(
+            session, text, blobs, result_max, output_max
+        )
+        return outcome
 
-    def _failure(self, error: BaseException) -> tuple[str, bytes, str]:
-        code = "function_error"
-        if isinstance(error, SystemExit):
-            code = "exited"
-        elif isinstance(error, MemoryError):
-            # Its frames hold the memory that describing it would need.
-            error.__traceback__ = None
-            return "memory_limit", b"the function ran out of memory_bytes", ""
-        elif isinstance(error, self._edge.OutputLimit):
-            code = "output_limit"
-        elif isinstance(error, self._edge.BackendUnavailable):
-            code = "backend_unavailable"
-        elif isinstance(error, OSError) and error.errno == errno.EFBIG:
-            code = "output_limit"
-        return (code, *describe(error, self._program))
+    def _open(self) -> Any:
+        """Return what runs the program's jobs, by its runtime."""
+        file = PROGRAMS.get(self.runtime)
+        if file is None:
+            return self.handling.Function(self.edge, self.program, full=self.full)
+        return load_beside(self.runtime, file).load(self)
 
-    def _load(self) -> Callable[[Any], Any]:
-        """Run the program's source and return its handler."""
-        name, entry, source = self._program
-        module = types.ModuleType("function")
-        module.__file__ = f"<function {name}>"
-        sys.modules["function"] = module
-        code = compile(source, module.__file__, "exec", dont_inherit=True)
-        exec(code, module.__dict__)  # noqa: S102  (running it is what this process is for)
-        handler = getattr(module, entry, None)
-        if not callable(handler):
-            raise LookupError(f"the program has no function {entry!r}")
-        return handler  # type: ignore[no-any-return]
-
-    def _named_inputs(self, session: Any, value: Any, blobs: dict[str, int]) -> Any:
-        """Add named blobs to `edge.inputs`, and to the input where it is an object or null."""
-        session.inputs = {name: self._edge.Blob(str(number)) for name, number in blobs.items()}
-        if value is None:
-            return dict(session.inputs)
-        return {**session.inputs, **value} if isinstance(value, dict) else value
-
-    def _engine(self) -> Any:
+    def engine(self) -> Any:
+        """Return what runs models in this process."""
         if self._inference is None:
             module = load_beside("edge_inference", os.path.join("..", "inference.py"))
             self._inference = module.Engine(self._backends)
@@ -322,7 +316,7 @@ class Runtime:
         cpu_s = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime
         if wall_s > 0.005 or usage.ru_minflt - before.ru_minflt > FAULTS_MAX:
             # Looked up only where it can have changed; the peak is then reset for the next job.
-            self._peak_bytes = peak_memory_bytes()
+            self._peak_bytes = peak_memory_bytes(self._proc)
             below = resource.getrusage(resource.RUSAGE_CHILDREN)
             children_cpu_s = below.ru_utime + below.ru_stime
             cpu_s += children_cpu_s - self._children_cpu_s
@@ -363,51 +357,23 @@ class Runtime:
     def _open_streams(self) -> None:
         self._streams = [
             io.TextIOWrapper(
-                io.BufferedWriter(Stream(self._channel, number), OUTPUT_SIZE_MAX_BYTES),
+                io.BufferedWriter(Stream(self.channel, number), OUTPUT_SIZE_MAX_BYTES),
                 encoding="utf-8",
                 errors="backslashreplace",
                 line_buffering=True,
             )
             for number in (STDOUT, STDERR)
         ]
-        sys.stdout, sys.stderr = self._streams
 
     def _forked(self) -> None:
         """A process forked by the function: it prints to the pipes and has no agent."""
-        self._edge.bind(None)
-        self._channel.close()
+        self.edge.bind(None)
+        self.channel.close()
         os.close(self._tickets)
         self._tickets = -1
         for name, number in (("stdout", STDOUT), ("stderr", STDERR)):
             file = os.fdopen(number, "w", 1, "utf-8", "backslashreplace", closefd=False)
             setattr(sys, name, file)
-
-
-def describe(error: BaseException, program: tuple[str, str, bytes]) -> tuple[bytes, str]:
-    """Return an exception's message and traceback as bounded text, whatever it is."""
-    try:
-        import linecache
-        import traceback
-
-        name, _, source = program
-        file = f"<function {name}>"
-        lines = source.decode("utf-8", "replace").splitlines(keepends=True)
-        linecache.cache[file] = (len(source), None, lines, file)
-        # The first frames are this file's.
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-            trace = trace.tb_next
-        whole = "".join(traceback.format_exception(type(error), error, trace))
-        if len(whole) > TRACEBACK_SIZE_MAX_CHARACTERS:
-            half = TRACEBACK_SIZE_MAX_CHARACTERS // 2
-            whole = whole[:half] + "\n...\n" + whole[-half:]
-        message = f"{type(error).__name__}: {error}"[:ERROR_SIZE_MAX_CHARACTERS]
-        return (
-            message.encode("utf-8", "backslashreplace"),
-            whole.encode("utf-8", "backslashreplace").decode(),
-        )
-    except BaseException:  # noqa: BLE001  (describing it runs the function's code again)
-        return b"an exception that cannot be described", ""
 
 
 def load_beside(name: str, path: str) -> types.ModuleType:
@@ -422,13 +388,25 @@ def load_beside(name: str, path: str) -> types.ModuleType:
     return module
 
 
-def peak_memory_bytes() -> int:
-    """Return this process's peak resident memory since the last call, and begin anew."""
+def load_edge() -> types.ModuleType:
+    """Return what function code imports as `edge`."""
+    return sys.modules.get("edge") or load_beside("edge", os.path.join("..", "edge.py"))
+
+
+def peak_memory_bytes(proc: tuple[int, int] | None) -> int:
+    """Return this process's peak resident memory since the last call, and begin anew.
+
+    `proc`: descriptors of its `status` and `clear_refs`, if they are open.
+    """
     try:
-        with open("/proc/self/status", "rb") as file:
-            status = file.read()
-        with open("/proc/self/clear_refs", "wb") as file:
-            file.write(b"5")
+        if proc is not None:
+            status = os.pread(proc[0], READ_BYTES, 0)
+            os.write(proc[1], b"5")
+        else:
+            with open("/proc/self/status", "rb") as file:
+                status = file.read()
+            with open("/proc/self/clear_refs", "wb") as file:
+                file.write(b"5")
         line = status[status.index(b"VmHWM:") :].split(b"\n", 1)[0]
         return int(line.split()[1]) * 1024
     except (OSError, ValueError):
@@ -463,6 +441,9 @@ def main() -> None:
     library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if os.getppid() != int(sys.argv[3]):  # the agent ended before the first call took effect
         os._exit(0)
+    for name in os.environ.pop("EDGE_PRELOAD", "").split():
+        with contextlib.suppress(ImportError):  # whoever needs it says so
+            importlib.import_module(name)
     runtime = Runtime(int(sys.argv[1]), int(sys.argv[2]))
     del sys.argv[1:]
     try:
