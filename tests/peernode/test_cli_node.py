@@ -110,7 +110,6 @@ def test_the_operators_day(peernode, directory):
     peernode("status", "--data", data)
     made = peernode("worker", "create", "--name", "bench", "--data", data, "--json")
     assert made["id"] in peernode("worker", "ls", "--data", data)
-<<<<<<< HEAD
     of = (made["id"], "--data", data)
     assert peernode("worker", "cordon", *of, "--json")["cordoned"]
     assert "drain_until" in peernode("worker", "drain", *of, "--deadline-s", 5, "--wait")
@@ -120,13 +119,11 @@ def test_the_operators_day(peernode, directory):
     peernode("worker", "show", *of, code=1)
     local = peernode("status", "--data", data, "--json")["workers"][0]["id"]
     assert "name" in peernode("worker", "show", local, "--data", data)
-=======
     ends_s = time.monotonic() + 20  # its own worker looks at the machine before it attaches
     while all(worker["state"] != "attached" for worker in status["workers"]):
         assert time.monotonic() < ends_s
         time.sleep(0.02)
         status = peernode("status", "--data", data, "--json")
->>>>>>> wt-wasm-sandbox
     findings = {item["subject"]: item for item in peernode("doctor", "--data", data, "--json")}
     assert findings["node"]["verdict"] == "ok"
     assert findings["workers"]["verdict"] == "ok", findings["workers"]
