@@ -7,7 +7,7 @@ this is skipped.
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,9 +79,15 @@ def attached(command: list[str], url: str, directory: Path, token: str = "") -> 
 
 
 @contextmanager
-def world(tmp_path: Path, **more: Any) -> Iterator[tuple[Daemon, Person, Callable[[str], str]]]:
-    """Yield a node without workers, a user, and what deploys a source."""
-    with Daemon(tmp_path / "data", workers=0, **more) as node:
+def world(
+    tmp_path: Path, arguments: Sequence[str] = (), **more: Any
+) -> Iterator[tuple[Daemon, Person, Callable[[str], str]]]:
+    """Yield a node without workers, a user, and what deploys a source.
+
+    The worker has no walls around functions, and the node asks for none.
+    """
+    arguments = [*arguments, "--isolation", "process"]
+    with Daemon(tmp_path / "data", workers=0, arguments=arguments, **more) as node:
         person = node.sign_up("ada")
         project = person.project("p")
         names = iter("abcdefgh")

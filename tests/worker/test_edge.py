@@ -160,8 +160,10 @@ async def test_now_does_not_wait(tmp_path: Path, level: Isolation) -> None:
 
 
 @pytest.mark.slow
-async def test_keys_of_another_node_are_read_and_written_now_at_a_version(tmp_path: Path) -> None:
-    async with open_spaces(tmp_path) as node:
+async def test_keys_of_another_node_are_read_and_written_now_at_a_version(
+    tmp_path: Path, level: Isolation
+) -> None:
+    async with open_spaces(tmp_path, level) as node:
         finished = await node.run(
             function(
                 "far = edge.kv('far')",
