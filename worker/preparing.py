@@ -81,8 +81,12 @@ class Preparing:
         self._packages = Packages(scratch / PACKAGES_NAME, in_use)
 
     def take(self, attempt: Attempt, nursery: trio.Nursery, knowing: Knowing) -> bool:
-        """Take an attempt whose program is not ready; return whether that is so."""
+        """Take an attempt whose program is not ready, or never can be; return whether that is so."""
         program = attempt.program
+        if program.program.wheels and attempt.runtime != "python":
+            # Behind the walls of WebAssembly they would be on this side.
+            self._refuse(attempt, "wheels are for native Python, at level process or sandbox")
+            return True
         if self._is_ready(program):
             return False
         if program in self._waiting:
@@ -158,8 +162,6 @@ class Preparing:
     async def _install(self, program: LoadedProgram, attempt: Attempt, knowing: Knowing) -> str:
         """Return the directory with the packages that a program brings."""
         said = program.program
-        if attempt.runtime != "python":
-            raise PreparingError("wheels are for native Python, at level process or sandbox")
         check_wheels(said.wheels)
         assert self._packages is not None
 

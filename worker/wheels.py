@@ -235,6 +235,7 @@ def unpack(wheels: Iterable[tuple[str, str]], target: Path) -> None:
     Raises `WheelError` and `OSError`; then nothing is there.
     """
     part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of one that was killed
     try:
         part.mkdir(mode=0o755)
         with ExitStack() as files:

@@ -53,9 +53,9 @@ def deploy(
 ) -> Operation[Object]:
     """Create a function, or give the one of that name a new version."""
     project_id = yield from resolve_project(project)
+    found = yield from everything("function", {"project": project_id, "name": name})
     if settings.get("wheels"):
         settings = {**settings, "wheels": (yield from _stored(project_id, settings["wheels"]))}
-    found = yield from everything("function", {"project": project_id, "name": name})
     if not found:
         body = {"project": project_id, "name": name, "runtime": runtime, **code, **settings}
         try:

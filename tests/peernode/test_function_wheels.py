@@ -5,8 +5,12 @@ from typing import Any
 import pytest
 import trio.testing
 
-from peernode.classes.function_wheels import WHEELS_MAX
-from storage.cid import Cid
+from peernode.classes.function_versions import with_wheels
+from peernode.classes.function_wheels import WHEELS_MAX, Brought
+from peernode.problems import Problem
+from peernode.registry import FunctionAttributes, Version
+from peernode.wheel_rows import Wheel
+from storage.cid import Cid, raw_leaf
 from storage.places import Class
 from tests.peernode.foreign_mesh import open_mesh
 from tests.peernode.nodes import Caller, Lab, settle, sign_up
@@ -135,18 +139,27 @@ async def test_a_job_waits_for_a_worker_that_can_load_its_wheels(lab: Lab) -> No
     assert "needs a wheel for cp399-cp399-win_amd64" in reasons[0]["detail"]
 
 
-async def test_a_source_that_leaves_no_room_for_wheels_does_not_ride_along(lab: Lab) -> None:
-    blob = await stored(lab.ada, lab.project)
-    function = (await deployed(lab, "greet", blob))["id"]
-    source = SOURCE + "#" * (64 * 1024 - len(SOURCE) - 1)
-    for number in range(2, 101):
-        body = {"source": source, "entry": "handler"}
-        made = await lab.ada.post(f"/function/{function}", body)
-        assert made["version"] == number
-    ready = lab.node.programs.get(int(function), None)
-    assert ready is not None
-    assert ready.source == source.encode()
-    assert [wheel.name for wheel in ready.wheels] == [NAME]
+def test_a_source_that_leaves_no_room_for_wheels_does_not_ride_along() -> None:
+    source = b"#" * (64 * 1024)
+    cid = bytes(raw_leaf(source))
+    version = Version(
+        version=1,
+        runtime="python",
+        entry="handler",
+        cid=cid,
+        size_bytes=len(source),
+        input_schema=None,
+        created_ms=1,
+    )
+    before = FunctionAttributes(name="f", current=1, versions=[version], source=source)
+    few, many, most = (
+        [Brought(n, Wheel(cid, 9, f"{n:0>150}-1-py3-none-any.whl")) for n in range(count)]
+        for count in (16, 200, 2000)
+    )
+    assert with_wheels(before, few).source == source
+    assert with_wheels(before, many).source is None
+    with pytest.raises(Problem, match="a function's record"):
+        with_wheels(before, most)
 
 
 async def test_wheels_are_at_other_nodes_before_they_are_needed(autojump_clock: Clock) -> None:

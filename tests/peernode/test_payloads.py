@@ -60,13 +60,9 @@ GOOD = [
     (Class.KV_ENTRY, codec.encode([b'{"n": 1.5}', 0])),
 ]
 WRONG = [
-    *(
-        (
-            Class.FUNCTION,
-            function(versions=[version(wheels=[0])], wheels=[replace(WHEEL, **fields)]),
-        )
-        for fields in ({"name": "../x.whl"}, {"cid": b"x"}, {"size_bytes": -1})
-    ),
+    (Class.FUNCTION, function(wheels=[replace(WHEEL, name="../x.whl")])),
+    (Class.FUNCTION, function(wheels=[replace(WHEEL, cid=b"x")])),
+    (Class.FUNCTION, function(wheels=[replace(WHEEL, size_bytes=-1)])),
     (Class.FUNCTION, function(versions=[version(wheels=[1])], wheels=[WHEEL])),
     (Class.FUNCTION, function(versions=[version(wheels=[-1])], wheels=[WHEEL])),
     (Class.FUNCTION, function(versions=[version(wheels=[0] * 17)], wheels=[WHEEL])),

@@ -55,6 +55,13 @@ def test_several_wheels_stand_side_by_side(tmp_path: Path) -> None:
     assert (found / "greeting" / "__init__.py").exists()
 
 
+def test_what_a_killed_unpacking_left_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / "set.part" / "greeting").mkdir(parents=True)
+    (tmp_path / "set.part" / "greeting" / "__init__.py").write_text("half")
+    found = unpacked(tmp_path, make_wheel())
+    assert (found / "greeting/__init__.py").read_bytes() == GREETING["greeting/__init__.py"]
+
+
 def test_two_wheels_that_bring_one_file_are_refused(tmp_path: Path) -> None:
     other = make_wheel(GREETING, home="other-2.dist-info")
     with pytest.raises(WheelError, match="two wheels bring"):
