@@ -81,7 +81,7 @@ class Preparing:
         self._packages = Packages(scratch / PACKAGES_NAME, in_use)
 
     def take(self, attempt: Attempt, nursery: trio.Nursery, knowing: Knowing) -> bool:
-        """Take an attempt whose program is not ready, or never can be; return whether that is so."""
+        """Take an attempt whose program is not ready, or never will be; return whether it is so."""
         program = attempt.program
         if program.program.wheels and attempt.runtime != "python":
             # Behind the walls of WebAssembly they would be on this side.
