@@ -171,6 +171,19 @@ class Content:
             transaction.put(Table.SOURCES, place, b"")
             _refer(transaction, finished)
 
+    def keep_blob(self, transaction: Transaction, function: int, blob: int, cid: bytes) -> bool:
+        """Refer to a blob's content for a function; return whether the blob still has it."""
+        held = transaction.get(Table.BLOBS, ids.key(blob))
+        if held is None or decode_row(held).cid != cid:
+            return False
+        place = ids.key(function) + cid
+        if transaction.get(Table.SOURCES, place) is None:
+            transaction.put(Table.SOURCES, place, b"")
+            # The blob's own references hold the blocks until these are durable.
+            for table, block, amount in self._blobs.release(Cid(cid)).adds:
+                transaction.add(table, block, -amount)
+        return True
+
     def release_sources(self, transaction: Transaction, function: int) -> list[Release]:
         """Give up the sources of a function that this node holds; `sweep` once that is durable."""
         start, stop = ids.key(function), ids.key(function + 1)

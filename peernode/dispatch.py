@@ -222,7 +222,7 @@ class Dispatch:
             link.post(version.message())
         live.leased_ms = self._clock.wall_ms()
         live.note("leased", live.leased_ms, effect.attempt, effect.worker)
-        terms = resolve(version.runtime, version.terms, request.terms, self._policy)
+        terms = self._terms(version, request)
         total_s = terms.timeouts.total_s
         level = live.isolation = _level(version, terms, link)
         link.post(
@@ -239,13 +239,16 @@ class Dispatch:
             )
         )
 
+    def _terms(self, version: FunctionVersion, request: job_rows.Request) -> Terms:
+        return resolve(version.runtime, version.terms, request.terms, self._policy, version.tags)
+
     def _adopt(self, effect: events.Adopt) -> None:
         """A worker came back with a job, maybe after a restart of this node."""
         live = self._jobs[effect.job]
         request = self._jobs.request(effect.job)
         version = request and self._functions(request.function, request.version)
         if request and version:
-            terms = resolve(version.runtime, version.terms, request.terms, self._policy)
+            terms = self._terms(version, request)
             live.isolation = _level(version, terms, self.links[effect.worker])
         self.keep_lease(live)
 

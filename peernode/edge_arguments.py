@@ -65,10 +65,11 @@ class BlobRead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProgramRead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`program.read`: a piece of the job's own program, in bytes."""
+    """`program.read`: a piece of the job's own program or of one of its wheels, in bytes."""
 
     offset: Offset
     length: Length
+    wheel: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class BlobBegin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

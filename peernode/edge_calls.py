@@ -277,7 +277,7 @@ class EdgeCalls:
     async def _program_read(
         self, actor: Actor, request: Request, fence: int, arguments: ProgramRead
     ) -> object:
-        root = self._node.programs.cid(request.function, request.version)
+        root = self._node.programs.cid(request.function, request.version, arguments.wheel)
         return await self._node.content.read_piece(root, arguments.offset, arguments.length)
 
     async def _job_call(

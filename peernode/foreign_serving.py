@@ -249,12 +249,13 @@ class Serving:
                 assert_never(get.kind)
 
     def _is_source(self, get: Get) -> bool:
-        """Tell whether a function's source is asked for, which every member may have."""
+        """Tell whether a function's source or wheel is asked for: every member may have it."""
         entry = self._node.registry.get(Class.FUNCTION, get.id)
         if entry is None:
             return False
         attributes: FunctionAttributes = entry.attributes
-        return any(version.cid == get.name for version in attributes.versions)
+        sources = [version.cid for version in attributes.versions]
+        return get.name in sources or any(wheel.cid == get.name for wheel in attributes.wheels)
 
     def _attributes(self, actor: Actor, blob: int) -> Data | None:
         """Return what a home said of a blob, if `actor` may see it and it is still good."""

@@ -1,4 +1,4 @@
-"""Sources of functions that did not come in here and do not ride in their records.
+"""Sources and wheels of functions that did not come in here and do not ride in their records.
 
 A node that is cut off runs what it knows, so a source is fetched as soon as its function is known,
 kept for as long as some version of a function needs it, and fetched again when a home comes back
@@ -25,6 +25,7 @@ from peernode.foreign_config import Config
 from peernode.foreign_members import Members
 from peernode.problems import Problem
 from peernode.registry import FunctionAttributes, Version
+from peernode.wheel_rows import contents_of
 from storage import ids
 from storage.cid import Cid
 from storage.errors import StorageError
@@ -80,8 +81,9 @@ class ForeignSources:
         attributes: FunctionAttributes = entry.attributes
         wanted = attributes.current if number is None else number
         for version in attributes.versions:
-            if version.version == wanted and not self._is_here(function, attributes, version):
-                await self._fetch(function, version)
+            if version.version == wanted:
+                for cid, size_bytes in self._lacking(function, attributes, version):
+                    await self._fetch(function, cid, size_bytes)
 
     async def run(self) -> None:
         """Fetch ahead until cancelled."""
@@ -116,25 +118,28 @@ class ForeignSources:
             else:
                 self._pending.pop(function, None)
 
-    def _is_here(self, function: int, attributes: FunctionAttributes, version: Version) -> bool:
+    def _lacking(
+        self, function: int, attributes: FunctionAttributes, version: Version
+    ) -> list[tuple[Cid, int]]:
+        """Return CID and size of what a version needs and is not here."""
+        source, *wheels = contents_of(attributes, version)
         rides_along = attributes.source is not None and version is attributes.versions[-1]
-        return (
-            rides_along
-            or self._is_ours(function, version)
-            or self._cache.is_complete(Cid(version.cid))
-        )
+        return [
+            (cid, size_bytes)
+            for cid, size_bytes in (wheels if rides_along else (source, *wheels))
+            if not self._is_ours(function, cid) and not self._cache.is_complete(cid)
+        ]
 
-    def _is_ours(self, function: int, version: Version) -> bool:
-        """Tell whether this node keeps a source because it came in here."""
-        return self._node.store.get(Table.SOURCES, ids.key(function) + version.cid) is not None
+    def _is_ours(self, function: int, cid: Cid) -> bool:
+        """Tell whether this node keeps a source or wheel because it came in here."""
+        return self._node.store.get(Table.SOURCES, ids.key(function) + cid) is not None
 
-    async def _fetch(self, function: int, version: Version) -> None:
-        root = Cid(version.cid)
-        async with self._cache.hold(root, version.size_bytes, lasting=True) as entry:
+    async def _fetch(self, function: int, root: Cid, size_bytes: int) -> None:
+        async with self._cache.hold(root, size_bytes, lasting=True) as entry:
             if entry.is_complete:
                 return
             outcome = await self._driver.fetch(
-                Thing(Kind.BLOB, function, version.cid),
+                Thing(Kind.BLOB, function, bytes(root)),
                 b"",
                 self._members.providers(function),
                 self._config.ask_timeout_s,
@@ -156,9 +161,9 @@ class ForeignSources:
         now: tuple[Cid, ...] = ()
         if entry is not None:
             attributes: FunctionAttributes = entry.attributes
-            lacking = [v for v in attributes.versions if not self._is_here(id, attributes, v)]
-            now = tuple(Cid(v.cid) for v in attributes.versions if not self._is_ours(id, v))
-            if lacking:
+            needed_here = [c for v in attributes.versions for c, _ in contents_of(attributes, v)]
+            now = tuple(c for c in dict.fromkeys(needed_here) if not self._is_ours(id, c))
+            if any(self._lacking(id, attributes, version) for version in attributes.versions):
                 self.prefetch(id)
         before = self._cids.pop(id, ())
         if now:

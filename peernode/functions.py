@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+from peernode.wheel_rows import Wheel
 from storage.cid import Cid, text as cid_text
+from worker import protocol
 from worker.protocol import Program, Runtime
+from worker.wheel_names import parse_name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,10 +33,20 @@ class FunctionVersion:
     cid: bytes
     """Content address of the source."""
     size_bytes: int
+    wheels: tuple[Wheel, ...] = ()
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Which Pythons its wheels are for: what a job needs of its worker."""
+        return tuple(sorted({parse_name(wheel.name).tags for wheel in self.wheels}))
 
     def message(self) -> Program:
         """Return what a worker is sent."""
         said = (self.program, self.runtime, self.entry, self.source, list(self.egress))
+        wheels = [
+            protocol.Wheel(cid_text(Cid(wheel.cid)), wheel.size_bytes, wheel.name)
+            for wheel in self.wheels
+        ]
         if self.source or not self.size_bytes:
-            return Program(*said)
-        return Program(*said, cid_text(Cid(self.cid)), self.size_bytes)
+            return Program(*said, wheels=wheels)
+        return Program(*said, cid_text(Cid(self.cid)), self.size_bytes, wheels)

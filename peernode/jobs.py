@@ -144,7 +144,7 @@ class Jobs:
         quotas.check(self._live.unfinished(project), 1, limit, "jobs_unfinished")
 
     def _submit(self, live: LiveJob, version: FunctionVersion, terms_row: bytes) -> None:
-        terms = resolve(version.runtime, version.terms, terms_row, self._policy)
+        terms = resolve(version.runtime, version.terms, terms_row, self._policy, version.tags)
         self._live.enter(live)
         live.isolation = terms.isolation
         job = events.Job(
@@ -244,6 +244,7 @@ class Jobs:
             version.terms if version else NO_TERMS,
             request.terms,
             self._policy,
+            version.tags if version else (),
         )
         live.isolation = terms.isolation
         restored = events.Job(

@@ -21,10 +21,12 @@ from peernode.registry import (
 from peernode.space_limits import VALUE_SIZE_MAX_BYTES
 from storage import codec
 from storage.certificates import Milliseconds
-from storage.cid import raw_leaf
+from storage.cid import from_bytes as parse_cid, raw_leaf
 from storage.errors import InvalidData, RecordError
 from storage.places import Class
 from storage.records import PAYLOAD_SIZE_MAX_BYTES, Record
+from worker.wheel_names import WheelError, parse_name
+from worker.wheels import SIZE_MAX_BYTES, WHEELS_MAX
 
 SCHEMA: Final = 1
 """Layout of payloads that this program reads."""
@@ -43,7 +45,7 @@ def check_payload(record: Record) -> None:
             _check_entry(record)
         else:
             _check_attributes(record)
-    except (InvalidData, Problem, ValueError, TypeError) as error:
+    except (InvalidData, Problem, WheelError, ValueError, TypeError) as error:
         # msgspec's errors are ValueErrors.
         raise RecordError(f"the payload of a {record.class_name}: {error}") from None
 
@@ -78,7 +80,16 @@ def _check_function(function: FunctionAttributes) -> None:
         raise RecordError("versions are numbered upwards from 1")
     if function.current not in numbers:
         raise RecordError("the current version is none of them")
+    for wheel in function.wheels:
+        parse_name(wheel.name)
+        parse_cid(wheel.cid)
+        if not 0 <= wheel.size_bytes <= SIZE_MAX_BYTES:
+            raise RecordError("a wheel of a size that none has")
     for version in function.versions:
+        if len(version.wheels) > WHEELS_MAX:
+            raise RecordError(f"a version with over {WHEELS_MAX} wheels")
+        if not all(0 <= index < len(function.wheels) for index in version.wheels):
+            raise RecordError("a version brings a wheel that is not there")
         if version.input_schema is not None:
             msgspec.json.decode(version.input_schema, type=msgspec.Raw)
     newest = function.versions[-1]

@@ -7,6 +7,7 @@ from peernode.content import Content
 from peernode.functions import FunctionVersion
 from peernode.problems import Problem
 from peernode.registry import FunctionAttributes, ProjectAttributes, Registry, Version
+from peernode.wheel_rows import wheels_of
 from storage.places import Class
 from worker.protocol import SOURCE_SENT_MAX_BYTES, Runtime
 
@@ -45,12 +46,16 @@ class Programs:
             self._ready.popitem(last=False)
         return ready
 
-    def cid(self, function: int, number: int) -> bytes:
-        """Return the content address of a version's source; raises `Problem`."""
+    def cid(self, function: int, number: int, wheel: int | None = None) -> bytes:
+        """Return the content address of a version's source, or of a wheel; raises `Problem`."""
         version = self.get(function, number)
         if version is None:
             raise Problem("not_found", "the function was deleted")
-        return version.cid
+        if wheel is None:
+            return version.cid
+        if wheel >= len(version.wheels):
+            raise Problem("not_found", f"the version brings no wheel {wheel}")
+        return version.wheels[wheel].cid
 
     def source(self, attributes: FunctionAttributes, version: Version) -> bytes:
         """Return the source or module of a version; raises `BlobError`."""
@@ -77,6 +82,7 @@ class Programs:
             f"{function}.{version.version}",
             version.cid,
             version.size_bytes,
+            tuple(wheels_of(attributes, version)),
         )
 
     def _changed(self, class_: Class, id: int) -> None:

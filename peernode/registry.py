@@ -21,6 +21,7 @@ from peernode.own_records import require_greater, sign_for
 from peernode.permissions import Actor
 from peernode.problems import Problem
 from peernode.transactions import Transaction
+from peernode.wheel_rows import Wheel
 from storage import codec, facts, hlc, ids, merge, places, records
 from storage.authority import Authority
 from storage.facts import Fact, Role
@@ -47,6 +48,8 @@ class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     size_bytes: int
     input_schema: bytes | None
     created_ms: int
+    wheels: list[int] = []
+    """Which of the function's."""
 
 
 class UserAttributes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -73,6 +76,7 @@ class FunctionAttributes(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     versions: list[Version]
     source: bytes | None = None
     """Of the newest version, if it is small enough to ride along."""
+    wheels: list[Wheel] = []
 
 
 class SpaceAttributes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -176,9 +180,7 @@ class Registry:
     def made_by(self, number: int) -> Iterator[Entry]:
         """Yield all objects whose home is the node of this number."""
         for view in self._view.values():
-            for entry in view.values():
-                if ids.node_number(entry.id) == number:
-                    yield entry
+            yield from (e for e in view.values() if ids.node_number(e.id) == number)
 
     def owned(self, class_: Class, owner: int) -> list[int]:
         """Return the ids of what a project or user owns of a class, newest first."""
@@ -191,8 +193,7 @@ class Registry:
 
     def user(self, user: int) -> UserChain | None:
         """Return a user's keys, or `None` for an unknown or deleted user."""
-        entry = self._view[Class.USER].get(user)
-        return None if entry is None else self.authority.user(user)
+        return self.authority.user(user) if user in self._view[Class.USER] else None
 
     def role(self, user: int, project: int) -> Role | None:
         """Return what `user` is in `project`."""
@@ -200,9 +201,8 @@ class Registry:
         if place not in self._roles:
             if len(self._roles) >= ROLES_KEPT_MAX:
                 self._roles.clear()
-            found = None
-            if project in self._view[Class.PROJECT]:
-                found = self.authority.role(project, user)
+            known = project in self._view[Class.PROJECT]
+            found = self.authority.role(project, user) if known else None
             self._roles[place] = None if found is None else found[0]
         return self._roles[place]
 

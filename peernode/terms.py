@@ -127,9 +127,15 @@ class Policy:
 
 @lru_cache(maxsize=INTERNED_MAX)
 def resolve(
-    runtime: Runtime, function_terms: bytes, caller_terms: bytes, policy: Policy = Policy()
+    runtime: Runtime,
+    function_terms: bytes,
+    caller_terms: bytes,
+    policy: Policy = Policy(),
+    wheels: tuple[str, ...] = (),
 ) -> Terms:
     """Return the terms of a job from those of its function and its caller (rows of `to_row`).
+
+    `wheels`: the tags of what its program brings.
 
     Where safety is at stake nobody's word is replaced: the strongest isolation and the fewest jobs
     for a process win.
@@ -165,6 +171,7 @@ def resolve(
                 gpu_memory_bytes=requires.gpu_memory_bytes or 0,
                 arch=requires.arch or "",
                 labels=tuple(sorted((requires.labels or {}).items())),
+                wheels=wheels,
             )
         ),
         Retry(**stated_retry),

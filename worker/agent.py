@@ -141,6 +141,7 @@ class Agent:
             refusal: LinkRefused | None = None
             async with open_supervisor(config, self, self._clock) as supervisor:
                 self._supervisor = supervisor
+                self._preparing.open(scratch, supervisor.packages)
                 try:
                     async with trio.open_nursery() as self._nursery:
                         if self._config.reconnects:
@@ -390,8 +391,7 @@ async def run_agent(
 
     Raises `LinkRefused` when the node does not want this worker.
     """
-    agent = Agent(offer, config, clock=clock, rng=rng or random.Random())
-    await agent.run(link_factory)
+    await Agent(offer, config, clock=clock, rng=rng or random.Random()).run(link_factory)
 
 
 if __name__ == "__main__":

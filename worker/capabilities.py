@@ -10,6 +10,7 @@ from typing import Final
 
 from worker.events import Reason, Requires
 from worker.protocol import Isolation, Offer
+from worker.wheel_names import fits
 
 LEVELS: Final[tuple[Isolation, ...]] = ("process", "sandbox", "wasm")
 """Isolation levels, weakest first."""
@@ -55,6 +56,9 @@ def match(requires: Requires, offer: Offer) -> tuple[Reason, ...]:
     else:
         offered = levels(offer, requires.runtime)
         of = f" for {requires.runtime}" if offered != offer.isolation else ""
+        if requires.wheels:  # inside WebAssembly there is no place for them
+            offered = [level for level in offered if level != "wasm"]
+            of = f" for {requires.runtime} with wheels"
     if not any(level in LEVELS[LEVELS.index(requires.isolation) :] for level in offered):
         miss(
             "isolation",
@@ -69,6 +73,9 @@ def match(requires: Requires, offer: Offer) -> tuple[Reason, ...]:
             "memory",
             f"needs {requires.memory_bytes} bytes of memory, has {offer.memory_bytes}",
         )
+    for tags in requires.wheels:
+        if not fits(tags, offer):
+            miss("wheel", f"needs a wheel for {tags}, is {_described(offer)}")
     found.extend(_gpu_misses(requires, offer))
     for name, value in requires.labels:
         if name not in offer.labels:
@@ -104,6 +111,11 @@ def _gpu_misses(requires: Requires, offer: Offer) -> list[Reason]:
         wanted = f"{needed} GPUs with {requires.gpu_memory_bytes} bytes of memory"
         return [Reason(code="gpu_memory", detail=f"needs {wanted}, has {large} of them")]
     return []
+
+
+def _described(offer: Offer) -> str:
+    python = f"Python {offer.python}" if offer.python else "a Python of unknown version"
+    return " ".join(part for part in (python, "on", offer.arch, offer.libc) if part)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -64,6 +64,8 @@ class LoadedProgram:
     """Moving average of run times; infinite until one is known."""
     artifact: str = ""
     """Path of what runs, for programs that were prepared (`worker.preparing`)."""
+    packages: str = ""
+    """Path of the packages it brings, once they are installed (`worker.packages`)."""
     prints_raw: bool = False
     """Its output once came through the pipes, where only time tells whose it is."""
 
@@ -156,6 +158,8 @@ class Child:
         """Processes below it, when last looked for."""
         self.nursery: trio.Nursery | None = None
         """Where tasks that end with it run."""
+        self.packages = ""
+        """Path of the packages that its program brings."""
         self._jobs = 0
         """Jobs given to it, beside those taken back."""
         self._runs: list[bytes] = []
@@ -208,6 +212,7 @@ class Child:
         limits = attempt.lease.limits
         self._cell.limit(attempt.process_limits)
         program = attempt.program.program
+        self.packages = attempt.program.packages
         setup = frames.Setup(
             program.program,
             program.entry,
@@ -216,6 +221,7 @@ class Child:
             self._cell.scratch,
             attempt.runtime,
             self._artifact(attempt),
+            self._cell.packages(self.packages) if self.packages else "",
             limits.memory_bytes,
             limits.output_bytes,
             limits.processes,

@@ -45,6 +45,8 @@ class Requires(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     gpu_memory_bytes: int = 0
     arch: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    wheels: tuple[str, ...] = ()
+    """Tags of the wheels of its program: see `worker.wheel_names`."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for needs that would take no room."""

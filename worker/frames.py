@@ -40,6 +40,8 @@ class Setup(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Which of `python_child.PROGRAMS`, or `python` for native Python."""
     artifact: str
     """Path of what runs where that is not the source: a compiled module, a model."""
+    packages: str
+    """Directory with the packages that the program brings, as it sees it; empty: none."""
     memory_bytes: int
     output_bytes: int
     processes: int

@@ -58,6 +58,7 @@ def measure_offer(
         wasm_engine=wasm_engine(),
         processor=processor_name(),
         system=platform.system(),
+        libc=c_library(),
         speed_rounds_per_s=measure_speed(directory),
         software=SOFTWARE,
     )
@@ -117,6 +118,13 @@ def measure_backends(directory: Path) -> list[str]:
         directory.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps([*key, backends]))
     return backends
+
+
+def c_library() -> str:
+    """Return name and version of the GNU C library as `glibc 2.36`, or "" for any other."""
+    with suppress(ValueError, OSError):
+        return os.confstr("CS_GNU_LIBC_VERSION") or ""
+    return ""
 
 
 def wasm_engine() -> str:

@@ -1,6 +1,7 @@
 """What must be done for a program once before its jobs can run: fetched, compiled, written down.
 
-Native Python needs nothing.  A WebAssembly module is compiled to a file (`worker.wasm`), a model is
+Native Python needs nothing, unless it brings wheels: these are fetched and installed
+(`worker.packages`).  A WebAssembly module is compiled to a file (`worker.wasm`), a model is
 a file; sources too large for a message are fetched, checked against their CID.  Jobs
 wait here meanwhile, in their order, and can be taken back; their own time has not begun.  What
 fails fails all that wait, as `setup_failed`, and is tried anew when the next job comes.
@@ -8,12 +9,13 @@ fails fails all that wait, as `setup_failed`, and is tried anew when the next jo
 Compiling is done by a process of its own, with limits; the agent only waits for it.
 """
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -23,9 +25,14 @@ import trio
 from storage import cid as content_id
 from storage.cid import CHUNK_SIZE_BYTES, TreeBuilder
 from worker import wasm
-from worker.blob_cache import BlobCache, CacheError
+from worker.blob_cache import BlobCache, CacheError, is_cid
 from worker.child import Attempt, LoadedProgram
 from worker.gateway import CallError
+from worker.packages import Packages
+from worker.protocol import Wheel
+from worker.sandbox.view import PACKAGES_NAME
+from worker.wheel_names import WheelError, parse_name
+from worker.wheels import SIZE_MAX_BYTES, WHEELS_MAX
 
 APART_TIMEOUT_S: Final = 120.0
 """Longest time of a compiling process by the clock. Source: six times its limit of CPU time."""
@@ -62,16 +69,25 @@ class Preparing:
         self._compile_time_max_s = compile_time_max_s
         self._directory = directory
         self._cache = cache
+        self._packages: Packages | None = None
         self._ask = ask
         self._submit = submit
         self._refuse = refuse
         self._waiting: dict[LoadedProgram, list[Attempt]] = {}
         self._compiles = trio.CapacityLimiter(COMPILES_MAX)
 
+    def open(self, scratch: Path, in_use: Callable[[], Iterable[str]]) -> None:
+        """Install packages in `scratch` from now on; `in_use` returns those that must stay."""
+        self._packages = Packages(scratch / PACKAGES_NAME, in_use)
+
     def take(self, attempt: Attempt, nursery: trio.Nursery, knowing: Knowing) -> bool:
-        """Take an attempt whose program is not ready; return whether that is so."""
+        """Take an attempt whose program is not ready, or never will be; return whether it is so."""
         program = attempt.program
-        if program.program.runtime not in PREPARED or program.artifact:
+        if program.program.wheels and attempt.runtime != "python":
+            # Behind the walls of WebAssembly they would be on this side.
+            self._refuse(attempt, "wheels are for native Python, at level process or sandbox")
+            return True
+        if self._is_ready(program):
             return False
         if program in self._waiting:
             self._waiting[program].append(attempt)
@@ -79,6 +95,12 @@ class Preparing:
             self._waiting[program] = [attempt]
             nursery.start_soon(self._prepare, program, knowing)
         return True
+
+    def _is_ready(self, program: LoadedProgram) -> bool:
+        if program.program.wheels:
+            assert self._packages is not None
+            return bool(program.packages) and self._packages.holds(program.packages)
+        return program.program.runtime not in PREPARED or bool(program.artifact)
 
     def take_back(self, attempt: Attempt) -> bool:
         """Take out an attempt; return whether it waited here."""
@@ -99,11 +121,15 @@ class Preparing:
         why = ""
         try:
             first = self._waiting[program][0]
-            program.artifact = str(await self._artifact(program, first, knowing))
-        except PreparingError as error:
+            if program.program.wheels:
+                program.packages = await self._install(program, first, knowing)
+            else:
+                program.artifact = str(await self._artifact(program, first, knowing))
+        except (PreparingError, WheelError) as error:
             why = str(error)
         except (CacheError, CallError) as error:
-            why = f"its source cannot be had: {error.args[0]}"
+            what = "its wheels" if program.program.wheels else "its source"
+            why = f"{what} cannot be had: {error.args[0]}"
         except OSError as error:
             why = f"it cannot be written down: {error}"
         for attempt in self._waiting.pop(program):
@@ -133,6 +159,33 @@ class Preparing:
         wasm.make_room(self._directory, wasm.COMPILED_MAX)
         return target
 
+    async def _install(self, program: LoadedProgram, attempt: Attempt, knowing: Knowing) -> str:
+        """Return the directory with the packages that a program brings."""
+        said = program.program
+        check_wheels(said.wheels)
+        assert self._packages is not None
+
+        async def unpack(named: Sequence[tuple[str, str]], target: Path) -> str:
+            with tempfile.TemporaryFile() as file:
+                file.write(json.dumps(named).encode())
+                file.seek(0)
+                arguments = (str(target),)
+                return await run_apart(arguments, file.fileno(), knowing, module="worker.wheels")
+
+        files: list[Path] = []
+        try:
+            for index, wheel in enumerate(said.wheels):
+
+                async def read(offset: int, length: int, index: int = index) -> bytes:
+                    arguments = {"offset": offset, "length": length, "wheel": index}
+                    return bytes(await self._ask(attempt, "program.read", arguments))
+
+                files.append(await self._cache.fetch(wheel.cid, wheel.size_bytes, read))
+            return await self._packages.install(said.wheels, files, unpack)
+        finally:
+            for wheel, _ in zip(said.wheels, files, strict=False):
+                self._cache.release(wheel.cid)
+
     async def _compile(self, content: bytes, target: Path, knowing: Knowing) -> str:
         with tempfile.TemporaryFile() as file:
             file.write(content)
@@ -158,12 +211,29 @@ class Preparing:
         return await self._cache.fetch(cid, size_bytes, read)
 
 
+def check_wheels(wheels: Sequence[Wheel]) -> None:
+    """Raise `PreparingError` for wheels that are not fetched."""
+    if len(wheels) > WHEELS_MAX:
+        raise PreparingError(f"over {WHEELS_MAX} wheels")
+    if sum(wheel.size_bytes for wheel in wheels) > SIZE_MAX_BYTES:
+        raise PreparingError(f"its wheels have over {SIZE_MAX_BYTES} bytes")
+    for wheel in wheels:
+        parse_name(wheel.name)
+        if not is_cid(wheel.cid):  # it becomes a file's name
+            raise PreparingError("a wheel has no CID")
+
+
 async def run_apart(
-    arguments: tuple[str, ...], stdin: int, knowing: Knowing, timeout_s: float = APART_TIMEOUT_S
+    arguments: tuple[str, ...],
+    stdin: int,
+    knowing: Knowing,
+    timeout_s: float = APART_TIMEOUT_S,
+    *,
+    module: str = "worker.wasm",
 ) -> str:
-    """Run `worker.wasm` in a process of its own; return why it failed, or nothing."""
+    """Run a module in a process of its own; return why it failed, or nothing."""
     with subprocess.Popen(  # noqa: ASYNC220  (starting takes a millisecond or two)
-        [sys.executable, "-m", "worker.wasm", *arguments, "--die-with-parent"],
+        [sys.executable, "-m", module, *arguments, "--die-with-parent"],
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

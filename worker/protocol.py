@@ -108,6 +108,8 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """Its name, for people."""
     system: Word = ""
     """Operating system, as `uname -s` has it."""
+    libc: Word = ""
+    """C library that compiled wheels meet, as `glibc 2.36`; empty where it is not known."""
     speed_rounds_per_s: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] = 0
     """Of one core, in rounds of `worker.benchmark`; 0: not measured."""
     software: Word = ""
@@ -274,6 +276,15 @@ class Welcome(Message, frozen=True, tag=30):
     beat_interval_s: float
 
 
+class Wheel(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A package that a program brings: a wheel, which `program.read` has."""
+
+    cid: str
+    size_bytes: int
+    name: str
+    """Its file name."""
+
+
 class Program(Message, frozen=True, tag=31):
     """A function version, sent before the first lease that names it."""
 
@@ -289,6 +300,8 @@ class Program(Message, frozen=True, tag=31):
     cid: str = ""
     """Content address of a source that is not sent along, and its size."""
     size_bytes: int = 0
+    wheels: list[Wheel] = []
+    """What is importable beside its source; of a Python program only."""
 
 
 class Lease(Message, frozen=True, tag=32):
@@ -364,7 +377,8 @@ OPERATIONS: Final = {
     "kv.increment": "{space, key, by} -> {value: int}; applied now",
     "blob.stat": "{blob} -> {cid: str, size_bytes, media_type, name}",
     "blob.read": "{blob, offset, length <= CHUNK_SIZE_MAX_BYTES} -> bytes",
-    "program.read": "{offset, length <= CHUNK_SIZE_MAX_BYTES} -> bytes of the job's program",
+    "program.read": "{offset, length <= CHUNK_SIZE_MAX_BYTES, wheel: int or null} -> bytes of the "
+    "job's program, or of the wheel of that index",
     "blob.begin": "{media_type, name} -> {upload: int}",
     "blob.append": "{upload, data: bytes} -> {}",
     "blob.finish": "{upload} -> {blob: int, cid: str, size_bytes}; kept only if the job keeps it",

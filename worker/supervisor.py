@@ -193,6 +193,10 @@ class Supervisor:
         self._waiting.clear()
         return back
 
+    def packages(self) -> list[str]:
+        """Return the directories of packages that living children use."""
+        return [child.packages for child in self._children if child.packages]
+
     def close(self) -> None:
         """Start no child any more."""
         for sandbox in self._sandboxes.values():

@@ -14,7 +14,7 @@ from peernode.calls import (
     Operation,
     Parameter,
 )
-from peernode.classes import job, job_bodies
+from peernode.classes import function_versions, function_wheels, job, job_bodies
 from peernode.classes.function_bodies import (
     CallBody,
     Create,
@@ -39,16 +39,12 @@ from peernode.terms import (
     to_row,
 )
 from peernode.transactions import Transaction
-from storage.blobs import Content, Release
+from storage.blobs import Release
 from storage.places import Class
 
 if TYPE_CHECKING:
     from peernode.node import Node
 
-SOURCE_INLINE_MAX_BYTES: Final = 64 * 1024
-"""Largest source that rides in the function's record. Source: the design's federation rule."""
-VERSIONS_MAX: Final = 100
-"""Most versions of a function. Source: what fits a record beside 64 KiB of source."""
 RUNTIMES_AVAILABLE: Final = frozenset({"python", "wasm", "onnx"})
 """What workers of this build can run."""
 
@@ -128,7 +124,9 @@ async def _create(node: "Node", call: Call) -> Answer:
         access.require(call.actor, "create", target)
     name, entry_name = names.check(body.name), body.entry or "handler"
     check_level(body.runtime, body.isolation)
+    function_wheels.check_level(body.isolation, brings=bool(body.wheels))
     code = await _code(node, call, body, body.runtime, entry_name)
+    wheels = await function_wheels.brought(node, call, project, body.runtime, body)
     schema = _schema(body)
     new, now_ms = node.ids.next(), node.clock.wall_ms()
     claim = idempotency.claim(call.header(b"idempotency-key"), project, "function", call.raw)
@@ -150,8 +148,9 @@ async def _create(node: "Node", call: Call) -> Answer:
                     created_ms=now_ms,
                 )
             ],
-            source=code if len(code) <= SOURCE_INLINE_MAX_BYTES else None,
+            source=function_versions.riding(code),
         )
+        attributes = function_versions.with_wheels(attributes, wheels)
 
         def make(transaction: Transaction) -> int:
             made = idempotency.take(transaction, claim, new, now_ms)
@@ -162,6 +161,7 @@ async def _create(node: "Node", call: Call) -> Answer:
             )
             names.claim(transaction, Class.FUNCTION, project, name, new)
             node.content.keep_source(transaction, new, content)
+            function_wheels.keep(node, transaction, new, wheels)
             place = place_of(Class.FUNCTION, new, Class.PROJECT, project)
             node.registry.put(transaction, call.actor, place, attributes)
             return new
@@ -187,16 +187,19 @@ async def _set(node: "Node", call: Call) -> Answer:
     require_match(call, entry.revision)
     newest: Version = entry.attributes.versions[-1]
     check_level(newest.runtime, body.isolation)
+    isolation = body.isolation or from_row(entry.attributes.terms).isolation
+    function_wheels.check_level(isolation, brings=function_wheels.brings(newest, body))
     new_code = body.source is not None or body.blob is not None
-    code = b""
+    code, wheels = b"", None
     if new_code:
         code = await _code(node, call, body, newest.runtime, body.entry or newest.entry)
-    elif body.entry is not None or body.input_schema is not None:
-        raise Problem(
-            "invalid_field",
-            "entry and input_schema belong to a version: send the source too",
-            field="entry" if body.entry is not None else "input_schema",
-        )
+        if body.wheels is not None:
+            wheels = await function_wheels.brought(node, call, entry.project, newest.runtime, body)
+    for field in () if new_code else ("entry", "input_schema", "wheels"):
+        if getattr(body, field) is not None:
+            raise Problem(
+                "invalid_field", f"{field} belongs to a version: send the source too", field=field
+            )
     schema = _schema(body)
     async with node.content.upload() as upload:
         content = None
@@ -216,45 +219,14 @@ async def _set(node: "Node", call: Call) -> Answer:
             )
             if content is not None:
                 node.content.keep_source(transaction, current.id, content)
-                attributes = _with_version(node, attributes, body, content, code, schema)
+                function_wheels.keep(node, transaction, current.id, wheels or ())
+                version = (body, content, code, schema, node.clock.wall_ms())
+                attributes = function_versions.with_version(attributes, *version)
+                attributes = function_versions.with_wheels(attributes, wheels)
             node.registry.put(transaction, call.actor, current.place, attributes)
 
         await node.transactions.run(change)
     return Answer(value=_shown(node, call))
-
-
-def _with_version(
-    node: "Node",
-    attributes: FunctionAttributes,
-    body: Set,
-    content: Content,
-    code: bytes,
-    schema: bytes | None,
-) -> FunctionAttributes:
-    """Return a function's attributes with one more version, which is current."""
-    newest = attributes.versions[-1]
-    if len(attributes.versions) >= VERSIONS_MAX:
-        raise Problem(
-            "conflict",
-            f"a function has at most {VERSIONS_MAX} versions",
-            hint="deploy under another name",
-            limit=VERSIONS_MAX,
-        )
-    version = Version(
-        version=newest.version + 1,
-        runtime=newest.runtime,
-        entry=body.entry or newest.entry,
-        cid=bytes(content.cid),
-        size_bytes=len(code),
-        input_schema=newest.input_schema if body.input_schema is None else schema,
-        created_ms=node.clock.wall_ms(),
-    )
-    return msgspec.structs.replace(
-        attributes,
-        versions=[*attributes.versions, version],
-        current=version.version,
-        source=code if len(code) <= SOURCE_INLINE_MAX_BYTES else None,
-    )
 
 
 async def _delete(node: "Node", call: Call) -> Answer:

@@ -19,6 +19,7 @@ from peernode.terms import (
     from_row,
 )
 from peernode.timestamps import rfc3339
+from peernode.wheel_rows import wheels_of
 from storage import cid, ids
 from worker.protocol import Isolation
 
@@ -40,6 +41,7 @@ class Create(Body, frozen=True, kw_only=True):
     runtime: Runtime
     source: str | None = None
     blob: str | None = None
+    wheels: list[str] | None = None
     entry: str | None = None
     description: Description = ""
     requires: RequiresBody | None = None
@@ -55,6 +57,7 @@ class Set(Body, frozen=True, kw_only=True):
 
     source: str | None = None
     blob: str | None = None
+    wheels: list[str] | None = None
     entry: str | None = None
     description: Description | None = None
     requires: RequiresBody | None = None
@@ -84,6 +87,14 @@ class CallBody(Body, frozen=True, kw_only=True):
     isolation: Isolation | None = None
 
 
+class WheelView(View, frozen=True, kw_only=True):
+    """A package that a version brings."""
+
+    name: str
+    cid: str
+    size_bytes: int
+
+
 class VersionView(View, frozen=True, kw_only=True):
     """One version."""
 
@@ -92,6 +103,7 @@ class VersionView(View, frozen=True, kw_only=True):
     size_bytes: int
     runtime: str
     entry: str
+    wheels: list[WheelView]
     created_at: str
 
 
@@ -132,7 +144,7 @@ def view(node: "Node", entry: Entry, *, with_source: bool) -> FunctionView:
         name=attributes.name,
         description=attributes.description,
         version=attributes.current,
-        versions=[_version(v) for v in attributes.versions],
+        versions=[_version(attributes, v) for v in attributes.versions],
         runtime=current.runtime,
         entry=current.entry,
         source=source,
@@ -145,12 +157,18 @@ def view(node: "Node", entry: Entry, *, with_source: bool) -> FunctionView:
     )
 
 
-def _version(version: Version) -> VersionView:
+def _version(attributes: FunctionAttributes, version: Version) -> VersionView:
     return VersionView(
         version=version.version,
         cid=cid.text(cid.Cid(version.cid)),
         size_bytes=version.size_bytes,
         runtime=version.runtime,
         entry=version.entry,
+        wheels=[
+            WheelView(
+                name=wheel.name, cid=cid.text(cid.Cid(wheel.cid)), size_bytes=wheel.size_bytes
+            )
+            for wheel in wheels_of(attributes, version)
+        ],
         created_at=rfc3339(version.created_ms),
     )

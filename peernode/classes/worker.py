@@ -75,6 +75,7 @@ class OfferView(View, frozen=True, kw_only=True):
     arch: str
     processor: str
     system: str
+    libc: str
     speed_rounds_per_s: int
     """Of one core, in rounds of a small fixed workload; 0: not measured."""
     accelerators: list[AcceleratorView]

@@ -24,6 +24,9 @@ def deploy(
     runtime: Annotated[str, typer.Option(help="python, wasm, onnx or exec.")] = "python",
     entry: Annotated[str | None, typer.Option(help="Name of the function to call.")] = None,
     isolation: Annotated[str | None, typer.Option(help="wasm, sandbox or process.")] = None,
+    wheel: Annotated[
+        list[Path] | None, typer.Option(help="Wheel that it imports; may be said several times.")
+    ] = None,
     requires: JsonText = None,
     prefers: JsonText = None,
     limits: JsonText = None,
@@ -41,6 +44,7 @@ def deploy(
     attributes = {
         "entry": entry,
         "isolation": isolation,
+        "wheels": wheel or None,
         "requires": options.json_object(requires, "--requires"),
         "prefers": options.json_object(prefers, "--prefers"),
         "limits": options.json_object(limits, "--limits"),

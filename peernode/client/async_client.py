@@ -174,9 +174,9 @@ class AsyncClient:
         runtime: str = "python",
         **attributes: Any,
     ) -> "AsyncFunction":
-        """Create a function or give it a new version, from text, a `Path`, or a blob's id.
+        """Create a function or give it a new version; code and wheels: a `Path`, or a blob's id.
 
-        `attributes`, the API's: entry, requires, prefers, limits, isolation, retry, input_schema.
+        `attributes`: entry, requires, prefers, limits, isolation, retry, input_schema, wheels.
         """
         code = functions.code_of(source, blob)
         made = await self._wire.run(functions.deploy(project, name, code, runtime, attributes))

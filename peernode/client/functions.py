@@ -1,9 +1,10 @@
 """Deploying functions: a new one, a new version, an old version again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from peernode.client import blobs
 from peernode.client.effects import Object, Operation, send
 from peernode.client.errors import ConfigurationError, ProblemError
 from peernode.client.objects import (
@@ -19,6 +20,8 @@ from peernode.client.objects import (
 
 SOURCE_INLINE_MAX_BYTES = 512 * 1024
 """Larger programs are deployed as a blob. Source: half the JSON body limit, for its escapes."""
+
+WHEEL_MEDIA_TYPE = "application/zip"
 
 
 def code_of(source: str | Path | None, blob: str | None) -> dict[str, str]:
@@ -51,6 +54,8 @@ def deploy(
     """Create a function, or give the one of that name a new version."""
     project_id = yield from resolve_project(project)
     found = yield from everything("function", {"project": project_id, "name": name})
+    if settings.get("wheels"):
+        settings = {**settings, "wheels": (yield from _stored(project_id, settings["wheels"]))}
     if not found:
         body = {"project": project_id, "name": name, "runtime": runtime, **code, **settings}
         try:
@@ -61,6 +66,20 @@ def deploy(
             # Somebody else deployed it between the two calls: ours becomes the next version.
             found = yield from everything("function", {"project": project_id, "name": name})
     return (yield from change("function", only("function", name, found), {**code, **settings}))
+
+
+def _stored(project: str, wheels: Iterable[str | Path]) -> Operation[list[str]]:
+    """Return the blob ids of wheels, of which the files are uploaded."""
+    found = []
+    for wheel in wheels:
+        if isinstance(wheel, Path):
+            with blobs.opened(wheel) as file:
+                upload = blobs.as_upload(file, None)
+                made = yield from blobs.put(upload, project, WHEEL_MEDIA_TYPE, wheel.name)
+            found.append(str(made["id"]))
+        else:
+            found.append(wheel)
+    return found
 
 
 def rollback(function: str, version: int) -> Operation[Object]:

@@ -19,6 +19,7 @@ import pytest
 
 from tests.blackbox.conftest import ECHO
 from tests.blackbox.daemon import PASSWORD, Daemon, Person, expect, refused
+from tests.worker.wheel_files import NAME as WHEEL, make_wheel
 
 pytestmark = pytest.mark.slow
 
@@ -244,6 +245,21 @@ def test_a_function_runs_elsewhere_with_its_home_switched_off(pair: Mesh) -> Non
     pair.a.kill()
     assert run(there, function, "alone") == "alone"
     in_state(pair.b, {"1": "down"})
+    pair.a.start()
+
+
+def test_what_a_function_brings_is_installed_elsewhere(pair: Mesh) -> None:
+    ada = pair.a.sign_up("ada")
+    project = ada.project("away")
+    named = {"project": project, "name": WHEEL}
+    blob = expect(ada.http.post("/blob", params=named, content=make_wheel()), 201)["id"]
+    source = "import greeting\ndef handler(input):\n    return greeting.greet()\n"
+    function = ada.deploy(project, "greet", source, wheels=[blob])
+    there = at(pair.b, pair.a, ada)
+    shown(there, f"/function/{function}")
+    assert run(there, function, None) == "hello"
+    pair.a.kill()
+    assert run(there, function, None) == "hello"
     pair.a.start()
 
 

@@ -153,9 +153,13 @@ async def open_mesh(
     users: Sequence[str] = (),
     config: Config | None = None,
     sources: Sequence[str] = (),
+    wheels: Sequence[tuple[str, bytes]] = (),
     connected: bool = True,
 ) -> AsyncIterator[Mesh]:
-    """Own a mesh of `count` nodes. `users` live at home besides ada; `sources` are functions."""
+    """Own a mesh of `count` nodes. `users` live at home besides ada; `sources` are functions.
+
+    Each of these brings `wheels`, by name.
+    """
     clock = WallClock()
     async with AsyncExitStack() as stack:
         wire = await stack.enter_async_context(open_wire())
@@ -163,8 +167,12 @@ async def open_mesh(
         callers = {"ada": lab.ada, **{name: await sign_up(lab.node, name) for name in users}}
         for number in range(2, count + 1):
             await _grant(lab.node, number)
+        brought = []
+        for name, data in wheels:
+            path = f"/blob?project={lab.project}&name={name}"
+            brought.append((await lab.ada.call("POST", path, 201, content=data))["id"])
         for at, source in enumerate(sources):
-            await lab.function(f"source{at}", source=source)
+            await lab.function(f"source{at}", source=source, wheels=brought)
         nodes, networks, disks = {1: lab.node}, {1: wire.join(peer_of(1))}, {1: lab.disk}
         attach(lab.node, networks[1], config)
         for number in range(2, count + 1):

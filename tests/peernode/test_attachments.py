@@ -103,6 +103,7 @@ async def test_all_that_a_worker_measured_is_shown(lab: Lab) -> None:
         wasm_engine="wasmtime 30.0.0",
         processor="AMD EPYC",
         system="Linux",
+        libc="glibc 2.36",
         speed_rounds_per_s=7500,
     )
     await worker.attach()

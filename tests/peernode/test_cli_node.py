@@ -15,6 +15,7 @@ from peernode.cli.app import run
 from tests.blackbox.daemon import Daemon
 from tests.worker.levels import missing_sandbox
 from tests.worker.wasm_programs import ECHO
+from tests.worker.wheel_files import NAME as WHEEL, make_wheel
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +69,14 @@ def test_a_day(peernode, directory, tmp_path):
     binary.write_bytes(wasmtime.wat2wasm(ECHO))
     peernode("fn", "deploy", "lab/module", binary, "--runtime", "wasm")
     assert peernode("run", "lab/module", "--input", "[1]", "--wait") == "[1]\n"
+
+    wheel, broken = tmp_path / WHEEL, tmp_path / "broken-1.0-py3-none-any.whl"
+    wheel.write_bytes(make_wheel())
+    broken.write_bytes(make_wheel()[:-9])
+    source.write_text("import greeting\ndef handler(input):\n    return greeting.greet()\n")
+    peernode("fn", "deploy", "lab/greet", source, "--wheel", broken, code=1)
+    peernode("fn", "deploy", "lab/greet", source, "--wheel", wheel)
+    assert peernode("run", "lab/greet", "--wait") == '"hello"\n'
 
     assert "seen" in peernode("job", "logs", done["id"])
     assert done["id"] in peernode("job", "ls", "--state", "succeeded", "--project", "lab")

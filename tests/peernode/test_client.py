@@ -217,6 +217,24 @@ async def test_deploying_makes_a_function_or_a_version(hands):
     assert posts[1].json == {"source": "def handler(x): ...", "entry": "handler"}
 
 
+async def test_wheels_are_stored_before_the_function_that_brings_them(hands, tmp_path):
+    wheel = tmp_path / "greeting-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"PK")
+    script = [
+        Answer(value={"items": [], "next": None}),
+        Answer(201, {"id": "7"}),
+        Answer(201, {"id": "4", "version": 1}),
+    ]
+    with scripted(*script) as server:
+        client = hands.open(server.url)
+        source = "def handler(x): ..."
+        await settle(client.deploy("2", "f", source, wheels=[wheel, "8"]))
+        await hands.close(client)
+    stored, made = (request for request in server.received if request.method == "POST")
+    assert (stored.path, stored.query["name"], stored.body) == ("/blob", wheel.name, b"PK")
+    assert made.json["wheels"] == ["7", "8"]
+
+
 async def test_a_result_is_waited_for_in_slices(hands):
     with scripted(Answer(value=JOB), CUT, Answer(value=DONE)) as server:
         client = hands.open(server.url)

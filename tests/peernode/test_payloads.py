@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from peernode.payloads import check_payload
 from peernode.registry import (
@@ -13,6 +14,7 @@ from peernode.registry import (
     Version,
     encode_attributes,
 )
+from peernode.wheel_rows import Wheel
 from storage import codec
 from storage.cid import raw_leaf
 from storage.errors import InvalidData
@@ -21,6 +23,7 @@ from storage.records import Flag
 from tests.storage.builders import place, record
 
 SOURCE = b"def handler(input): return input\n"
+WHEEL = Wheel(bytes(raw_leaf(b"PK")), 2, "a-1-py3-none-any.whl")
 
 
 def version(number: int = 1, **fields: Any) -> Version:
@@ -53,9 +56,16 @@ GOOD = [
     (Class.FUNCTION, function()),
     (Class.FUNCTION, function(versions=[version(1), version(3)], current=3)),
     (Class.FUNCTION, function(source=None)),
+    (Class.FUNCTION, function(versions=[version(wheels=[0])], wheels=[WHEEL])),
     (Class.KV_ENTRY, codec.encode([b'{"n": 1.5}', 0])),
 ]
 WRONG = [
+    (Class.FUNCTION, function(wheels=[replace(WHEEL, name="../x.whl")])),
+    (Class.FUNCTION, function(wheels=[replace(WHEEL, cid=b"x")])),
+    (Class.FUNCTION, function(wheels=[replace(WHEEL, size_bytes=-1)])),
+    (Class.FUNCTION, function(versions=[version(wheels=[1])], wheels=[WHEEL])),
+    (Class.FUNCTION, function(versions=[version(wheels=[-1])], wheels=[WHEEL])),
+    (Class.FUNCTION, function(versions=[version(wheels=[0] * 17)], wheels=[WHEEL])),
     (Class.USER, b""),
     (Class.USER, codec.encode({"display_name": 7})),
     (Class.USER, codec.encode({"nick": "Ada"})),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import trio
 
 from storage import cid as content_id
@@ -37,6 +38,7 @@ from worker.protocol import (
     Runtime,
     Started,
     Welcome,
+    Wheel,
 )
 
 PATIENCE_S = 20.0
@@ -51,6 +53,7 @@ def make_offer(slots: int = 1, backends: Sequence[str] = (), level: Isolation = 
         cores=2,
         memory_bytes=1 << 32,
         arch="x86_64",
+        python="3.11.7",
         runtimes=["python", "wasm", "onnx"],
         isolation=sorted({level, "process", "wasm"}),
         levels={
@@ -98,6 +101,8 @@ class FakeNode:
         self.number = 100
         self.large: dict[str, bytes] = {}
         """Sources too large to be sent along, by program."""
+        self.wheels: dict[str, list[bytes]] = {}
+        """By program."""
         self.programs: dict[int, str] = {}
         self._programs: dict[str, str] = {}
         self._sent_programs: set[str] = set()
@@ -124,16 +129,20 @@ class FakeNode:
         blobs: dict[str, int] | None = None,
         egress: Sequence[str] = (),
         entry: str = "handler",
+        wheels: Sequence[tuple[str, bytes]] = (),
         **fields: Any,
     ) -> list[Message]:
         """Return the messages that lease one new job (its number is `self.number`)."""
         messages: list[Message] = []
         code = source.encode() if isinstance(source, str) else source
-        key = f"{code!r}\0{runtime}\0{entry}\0{list(egress)}"
+        key = f"{code!r}\0{runtime}\0{entry}\0{list(egress)}\0{wheels!r}"
         program = self._programs.setdefault(key, f"{len(self._programs) + 1}.1")
         if program not in self._sent_programs:
             self._sent_programs.add(program)
-            messages.append(self._program(program, runtime, entry, code, egress))
+            sent = self._program(program, runtime, entry, code, egress)
+            self.wheels[program] = [data for _, data in wheels]
+            said = [Wheel(cid_of(data), len(data), name) for name, data in wheels]
+            messages.append(msgspec.structs.replace(sent, wheels=said))
         lease = {
             "job": self.next_number(),
             "fence": self.number,
@@ -307,8 +316,10 @@ class FakeNode:
     def _blob_read(self, blob: int, offset: int, length: int) -> bytes:
         return self.blobs[blob][0][offset : offset + length]
 
-    def _program_read(self, job: int, offset: int, length: int) -> bytes:
-        return self.large[self.programs[job]][offset : offset + length]
+    def _program_read(self, job: int, offset: int, length: int, wheel: int | None = None) -> bytes:
+        program = self.programs[job]
+        whole = self.large[program] if wheel is None else self.wheels[program][wheel]
+        return whole[offset : offset + length]
 
     def _blob_begin(self, media_type: str, name: str) -> dict[str, Any]:
         self.uploads[self.next_number()] = (bytearray(), media_type)

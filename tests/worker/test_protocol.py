@@ -40,6 +40,7 @@ from worker.protocol import (
     Started,
     Usage,
     Welcome,
+    Wheel,
 )
 
 ROOT = Path(__file__).parent.parent.parent
@@ -100,6 +101,7 @@ FROM_WORKER: list[Message] = [
 TO_WORKER: list[Message] = [
     Welcome(1, 7, 10.0),
     Program("3.1", "python", "handler", b"def handler(x): return x\n", ["example.org:443"]),
+    Program("4.1", "python", "f", b"", [], "b", 9, [Wheel("b", 7, "a-1-py3-none-any.whl")]),
     Lease(JOB, FENCE, 1, "3.1", b"null", {"image": 9}, Limits(run_s=1.5), "process", 1 << 41),
     Lease(JOB, FENCE, 2, "3.1", b"[]", {}, Limits(), "sandbox", None),
     Kill(JOB, FENCE, "cancelled"),
@@ -159,7 +161,7 @@ def test_the_page_has_every_message_with_its_number_and_fields_in_order(kind: An
 
 
 @pytest.mark.parametrize(
-    "kind", [Held, Usage, Limits, Offer, Accelerator], ids=lambda kind: kind.__name__
+    "kind", [Held, Usage, Limits, Offer, Accelerator, Wheel], ids=lambda kind: kind.__name__
 )
 def test_the_page_has_every_part(kind: Any) -> None:
     assert f"`{kind.__name__}`" in PAGE

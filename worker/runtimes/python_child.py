@@ -190,11 +190,12 @@ class Runtime:
         self,
         socket: int,
         tickets: int,
-        harden: Callable[[int, int, int], None] | None = None,
+        harden: Callable[[str, int, int, int], str] | None = None,
         proc: tuple[int, int] | None = None,
     ) -> None:
-        """`harden` is called before foreign code is there: with bytes of memory and of output, and
-        a number of processes.
+        """`harden` is called before foreign code is there: with the directory of the program's
+        packages, bytes of memory and of output, and a number of processes.  It returns where the
+        packages are from then on.
 
         `proc` are descriptors of this process's `status` and `clear_refs`, where `/proc` is not.
         """
@@ -242,11 +243,13 @@ class Runtime:
             frame = self.channel.next_frame()
             if frame[0] == SETUP:
                 _, name, entry, source, self._backends, self._scratch, *what = frame
-                self.runtime, self.artifact, *limits = what
+                self.runtime, self.artifact, packages, *limits = what
                 self.memory_bytes = limits[0]
                 self.program = (name, entry, source)
                 if self._harden is not None:
-                    self._harden(*limits)
+                    packages = self._harden(packages, *limits)
+                if packages:
+                    bring(packages)
                 os.chdir(self._scratch)
             elif frame[0] == RUN and frame[1] == sequence:
                 return frame
@@ -391,6 +394,15 @@ def load_beside(name: str, path: str) -> types.ModuleType:
 def load_edge() -> types.ModuleType:
     """Return what function code imports as `edge`."""
     return sys.modules.get("edge") or load_beside("edge", os.path.join("..", "edge.py"))
+
+
+def bring(packages: str) -> None:
+    """Have what lies in a directory importable: behind the standard library, before what the
+    worker has installed. `edge` is imported already, and so stays what it is."""
+    sites = ("site-packages", "dist-packages")
+    found = [at for at, path in enumerate(sys.path) if os.path.basename(path) in sites]
+    sys.path.insert(found[0] if found else len(sys.path), packages)
+    sys.dont_write_bytecode = True  # It is other jobs' too.
 
 
 def peak_memory_bytes(proc: tuple[int, int] | None) -> int:

@@ -55,6 +55,10 @@ class Cell(Protocol):
         """Let it read a file; return the path at which it does. Raises `OSError`."""
         ...
 
+    def packages(self, path: str) -> str:
+        """Return where it sees an installed directory of packages, before it is limited."""
+        ...
+
     def clear(self) -> None:
         """Take back what `admit` gave: the job is over."""
         ...

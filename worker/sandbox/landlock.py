@@ -43,8 +43,8 @@ class Rules:
             if os.path.exists(path)
         ]
 
-    def confine(self, readable: str, writable: str) -> None:
-        """Keep this process to the rules and two directories besides, for ever.
+    def confine(self, readable: Iterable[str], writable: str) -> None:
+        """Keep this process to the rules and these directories besides, for ever.
 
         Leaves descriptors open, for the caller to close with all others.
         """
@@ -54,7 +54,8 @@ class Rules:
             _SCOPED if self._version >= 6 else 0,
             self._version,
         )
-        for path, access in ((readable, _READ), (writable, self._governed & ~_EXECUTE)):
+        wanted = [(path, _READ) for path in readable]
+        for path, access in [*wanted, (writable, self._governed & ~_EXECUTE)]:
             self._places.append((access, os.open(path, os.O_PATH | os.O_CLOEXEC)))
         for access, place in self._places:
             kernel.landlock_allow(ruleset, access, place)

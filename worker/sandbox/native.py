@@ -56,6 +56,10 @@ class NativeCell:
             self._given.append(place)
         return f"{view.GIVEN}/{name}"
 
+    def packages(self, path: str) -> str:
+        """Return the place of one of the directories that all children see at first."""
+        return f"{view.PACKAGES}/{os.path.basename(path)}"
+
     def clear(self) -> None:
         """Remove the links."""
         for place in self._given:
@@ -125,6 +129,7 @@ class NativeSandbox:
     def _open(self, start: Start) -> socket.socket:
         try:
             (self._directory / "root").mkdir(exist_ok=True)
+            (self._directory / view.PACKAGES_NAME).mkdir(exist_ok=True)
         except OSError as error:
             raise SandboxBroken(f"level sandbox: {error}") from error
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

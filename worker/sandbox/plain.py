@@ -42,6 +42,10 @@ class PlainCell:
         """Return `path`: it can read that anyway."""
         return path
 
+    def packages(self, path: str) -> str:
+        """Return `path`: it can read that anyway."""
+        return path
+
     def clear(self) -> None:
         """Do nothing: nothing was given."""
 

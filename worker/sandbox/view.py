@@ -4,7 +4,8 @@ Read-only: the interpreter's libraries and packages, the system's shared librari
 processor's description, this package's own code; the null device and the kernel's random numbers.
 Each stands where it stands on the machine, symbolic links included.  Of the node, its keys, its
 users, `/proc` and `/etc` nothing is there.  Beside these: `JOBS` (what the agent shares, covered up
-again before foreign code runs), `GIVEN` (what the job was given to read) and `SCRATCH`.
+again before foreign code runs), `GIVEN` (what the job was given to read), `PACKAGES` (what its
+program brings) and `SCRATCH`.
 """
 
 import os
@@ -19,6 +20,10 @@ SCRATCH: Final = "/scratch"
 """The job's own directory, a file system in memory of a bounded size."""
 GIVEN: Final = "/given"
 """Contents of blobs that the running job asked for."""
+PACKAGES_NAME: Final = "packages"
+"""In the agent's directory: what programs bring (`worker.packages`), one directory a set."""
+PACKAGES: Final = f"/{PACKAGES_NAME}"
+"""The same, to a blank child; to foreign code, the one set of its own program, or nothing."""
 JOBS: Final = "/jobs"
 """The agent's directory, with one for each child."""
 ROOT_SIZE: Final = "size=1m,nr_inodes=4096,mode=0755"
@@ -56,7 +61,7 @@ class Root:
         self._directory = directory
         self._shown: list[str] = []
         kernel.mount("root", directory, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, ROOT_SIZE)
-        for path in (SCRATCH, GIVEN, JOBS):
+        for path in (SCRATCH, GIVEN, JOBS, PACKAGES):
             os.mkdir(directory + path)
 
     def show(self, path: str, attributes: int) -> None:
@@ -122,5 +127,8 @@ def build_root(directory: str, jobs: str) -> None:
         root.show(path, kernel.ATTRIBUTE_NOSUID | kernel.ATTRIBUTE_NOEXEC)
     quiet = kernel.ATTRIBUTE_NOSUID | kernel.ATTRIBUTE_NODEV | kernel.ATTRIBUTE_NOEXEC
     root.bind(jobs, JOBS, quiet | kernel.ATTRIBUTE_RDONLY)
+    # Compiled packages are mapped to be executed.
+    packages = os.path.join(jobs, PACKAGES_NAME)
+    root.bind(packages, PACKAGES, read_only | kernel.ATTRIBUTE_NODEV)
     root.close()
     kernel.enter_root(directory)

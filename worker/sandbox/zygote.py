@@ -122,8 +122,11 @@ class Walls:
         kernel.mount("none", view.JOBS, "tmpfs", quiet | kernel.MS_RDONLY, "size=4k,mode=0")
         return status, marks
 
-    def harden(self, memory_bytes: int, output_bytes: int, processes: int) -> None:
-        """Close all walls: after this the process may be given foreign code. Raises `OSError`."""
+    def harden(self, packages: str, memory_bytes: int, output_bytes: int, processes: int) -> str:
+        """Close all walls: after this the process may be given foreign code. Raises `OSError`.
+
+        Returns where the packages of `packages` now are; empty: there are none.
+        """
         for name, value in (
             (resource.RLIMIT_DATA, memory_bytes),
             (resource.RLIMIT_FSIZE, output_bytes),
@@ -141,12 +144,18 @@ class Walls:
         size_bytes = min(output_bytes, memory_bytes)
         options = f"size={size_bytes},nr_inodes={FILES_IN_SCRATCH_MAX},mode=0700"
         kernel.mount("scratch", view.SCRATCH, "tmpfs", quiet, options)
-        self._rules.confine(view.GIVEN, view.SCRATCH)
+        if packages:  # over all of them
+            kernel.mount(packages, view.PACKAGES, flags=kernel.MS_BIND)
+        else:
+            kernel.mount("none", view.PACKAGES, "tmpfs", quiet | kernel.MS_RDONLY, "size=4k,mode=0")
+        readable = [view.GIVEN, view.PACKAGES] if packages else [view.GIVEN]
+        self._rules.confine(readable, view.SCRATCH)
         kernel.give_up_privileges()
         kernel.install_filter(self.filter)
         # Whatever else came from the zygote.
         os.closerange(3, CHANNEL_AT)
         os.closerange(MARKS_AT + 1, FILES_OPEN_MAX)
+        return view.PACKAGES if packages else ""
 
     def _map(self, outside: tuple[int, int]) -> None:
         """Say who `NOBODY` of this process's new user namespace is outside of it."""
