@@ -25,7 +25,12 @@ from peernode.classes.function_bodies import (
 )
 from peernode.classes.project import WAIT_CHANGE
 from peernode.problems import Problem
-from peernode.program_checks import PROGRAM_SIZE_MAX_BYTES, check_level, check_program
+from peernode.program_checks import (
+    PROGRAM_SIZE_MAX_BYTES,
+    architecture,
+    check_level,
+    check_program,
+)
 from peernode.python_source import (
     APART_FROM_BYTES,
     SOURCE_SIZE_MAX_BYTES,
@@ -49,8 +54,6 @@ SOURCE_INLINE_MAX_BYTES: Final = 64 * 1024
 """Largest source that rides in the function's record. Source: the design's federation rule."""
 VERSIONS_MAX: Final = 100
 """Most versions of a function. Source: what fits a record beside 64 KiB of source."""
-RUNTIMES_AVAILABLE: Final = frozenset({"python", "wasm", "onnx"})
-"""What workers of this build can run."""
 
 
 def _shown(node: "Node", call: Call) -> FunctionView:
@@ -64,13 +67,6 @@ async def _code(node: "Node", call: Call, body: Create | Set, runtime: str, entr
     if (body.source is None) == (body.blob is None):
         raise Problem(
             "invalid_field", "source: either source or blob, and not both", field="source"
-        )
-    if runtime not in RUNTIMES_AVAILABLE:
-        raise Problem(
-            "runtime_unavailable",
-            f"runtime: no build runs {runtime!r} yet",
-            field="runtime",
-            hint=f"available: {', '.join(sorted(RUNTIMES_AVAILABLE))}",
         )
     size_max_bytes = SOURCE_SIZE_MAX_BYTES if runtime == "python" else PROGRAM_SIZE_MAX_BYTES
     if body.source is not None:
@@ -148,6 +144,7 @@ async def _create(node: "Node", call: Call) -> Answer:
                     size_bytes=len(code),
                     input_schema=schema,
                     created_ms=now_ms,
+                    arch=architecture(body.runtime, code),
                 )
             ],
             source=code if len(code) <= SOURCE_INLINE_MAX_BYTES else None,
@@ -248,6 +245,7 @@ def _with_version(
         size_bytes=len(code),
         input_schema=newest.input_schema if body.input_schema is None else schema,
         created_ms=node.clock.wall_ms(),
+        arch=architecture(newest.runtime, code),
     )
     return msgspec.structs.replace(
         attributes,
@@ -334,7 +332,7 @@ async def _list(node: "Node", call: Call) -> Answer:
     return await listing.page(call, FunctionView, lambda before: _candidates(node, call, before))
 
 
-_PROBLEMS = ("not_found", "forbidden", "invalid_source", "runtime_unavailable", "name_taken")
+_PROBLEMS = ("not_found", "forbidden", "invalid_source", "name_taken")
 
 FUNCTION = ObjectClass(
     name="function",

@@ -92,6 +92,8 @@ class VersionView(View, frozen=True, kw_only=True):
     size_bytes: int
     runtime: str
     entry: str
+    arch: str
+    """The only architecture that runs it; empty: any."""
     created_at: str
 
 
@@ -152,5 +154,6 @@ def _version(version: Version) -> VersionView:
         size_bytes=version.size_bytes,
         runtime=version.runtime,
         entry=version.entry,
+        arch=version.arch,
         created_at=rfc3339(version.created_ms),
     )

@@ -51,12 +51,13 @@ def make_offer(slots: int = 1, backends: Sequence[str] = (), level: Isolation = 
         cores=2,
         memory_bytes=1 << 32,
         arch="x86_64",
-        runtimes=["python", "wasm", "onnx"],
+        runtimes=["python", "wasm", "onnx", "exec"],
         isolation=sorted({level, "process", "wasm"}),
         levels={
             "python": [level] if level != "wasm" else [],
             "wasm": ["wasm"],
             "onnx": [level if level != "wasm" else "process"],
+            "exec": [level if level != "wasm" else "process"],
         },
         backends=list(backends),
     )
@@ -153,7 +154,7 @@ class FakeNode:
         """Return the level of a job that says nothing of it."""
         if runtime == "wasm":
             return "wasm"
-        return "process" if runtime == "onnx" and self.level == "wasm" else self.level
+        return "process" if runtime in ("onnx", "exec") and self.level == "wasm" else self.level
 
     def _program(
         self, program: str, runtime: Runtime, entry: str, code: bytes, egress: Sequence[str]
