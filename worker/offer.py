@@ -87,7 +87,8 @@ def runs_executables() -> bool:
     forbidden = False
     with suppress(OSError, ValueError):  # before Linux 6.3 nothing forbids it
         forbidden = int(Path("/proc/sys/vm/memfd_noexec").read_text()) == MEMORY_EXEC_FORBIDDEN
-    return platform.machine() in elf.MACHINES.values() and not forbidden
+    here = platform.system() == "Linux" and platform.machine() in elf.MACHINES.values()
+    return here and not forbidden
 
 
 def memory_bytes() -> int:

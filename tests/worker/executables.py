@@ -3,11 +3,16 @@
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 
 import pytest
+import trio
+
+from tests.worker.attacks import become
+from tests.worker.fake_node import open_worker
 
 PRELUDE = r"""
 typedef long word;
@@ -76,3 +81,16 @@ def executable(body: str, *options: str) -> bytes:
 
 ECHO = "copy(0);"
 SILENT = ""
+
+
+async def echo(directory: Path, code: bytes) -> str:
+    """Run an executable at level `sandbox`; return its result, or how it failed."""
+    async with open_worker(directory, level="sandbox") as (node, _):
+        finished = await node.run(code, ["echoed"], runtime="exec")
+        return finished.payload.decode()
+
+
+if __name__ == "__main__":
+    made = executable(ECHO)
+    become(int(sys.argv[1]))
+    print(trio.run(echo, Path(sys.argv[2]), made))

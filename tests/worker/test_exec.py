@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,20 @@ async def test_named_blobs_are_files(tmp_path: Path, level: Isolation) -> None:
         assert json.loads(finished.payload) == {"n": 1, "my face": {"blob": "7"}}
         finished = await run(node, ECHO, None, blobs={"gone": 8})
         assert (finished.error_code, b"not_found" in finished.payload) == ("function_error", True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_an_ordinary_users_worker_runs_executables_too(tmp_path: Path) -> None:
+    if missing := missing_sandbox():
+        pytest.skip(missing)
+    tmp_path.chmod(0o777)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    command = [sys.executable, "-m", "tests.worker.executables", "2077", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60
+    )
+    assert json.loads(done.stdout or "null") == ["echoed"], done.stderr
 
 
 async def test_a_large_program_comes_in_pieces(tmp_path: Path, level: Isolation) -> None:
