@@ -54,6 +54,8 @@ async def test_named_blobs_are_files(tmp_path: Path, level: Isolation) -> None:
         assert node.lines(finished.job) == [("stderr", f"{finished.job} 1")]
         finished = await run(node, ECHO, {"n": 1}, blobs={"my face": 7})
         assert json.loads(finished.payload) == {"n": 1, "my face": {"blob": "7"}}
+        finished = await run(node, SILENT, None, blobs={"a=b": 7})
+        assert (finished.error_code, b"'a=b'" in finished.payload) == ("function_error", True)
         finished = await run(node, ECHO, None, blobs={"gone": 8})
         assert (finished.error_code, b"not_found" in finished.payload) == ("function_error", True)
 

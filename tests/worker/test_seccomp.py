@@ -4,7 +4,7 @@ import errno
 import struct
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from worker.sandbox.seccomp import ARCHITECTURES, DENIED, NUMBER_MAX, filter_program
 
@@ -130,6 +130,7 @@ def test_some_depend_on_their_arguments(
 
 
 @MACHINES
+@settings(deadline=None)
 @given(call=st.integers(0, NUMBER_MAX), flags=st.integers(0, 2**32 - 1))
 def test_a_job_that_is_a_program_may_run_what_it_holds_open_and_nothing_else_is_changed(
     machine: str, call: int, flags: int

@@ -99,6 +99,9 @@ class Program:
         environment["PEERNODE_JOB"], attempt, _ = edge.running().job
         environment["PEERNODE_ATTEMPT"] = str(attempt)
         for name, blob in edge.running().inputs.items():
+            if "=" in name or "\0" in name:
+                message = f"inputs: {name!r} cannot be part of a variable's name"
+                raise self._ended("function_error", message)
             environment[INPUT_VARIABLE + name] = blob.path()
         run = Run(self._runtime, self._wake)
         status = run.to_its_end(edge.encode(value), environment)
@@ -200,8 +203,9 @@ class Run:
                 signal.signal(ignored, signal.SIG_DFL)
             arguments = [self._runtime.program[0]]
             os.execve(self._runtime.image, arguments, environment)  # noqa: S606  (by descriptor)
-        except OSError as error:
-            os.write(failing, b"%d" % (error.errno or errno.EIO))
+        except (OSError, ValueError) as error:
+            code = error.errno if isinstance(error, OSError) else None
+            os.write(failing, b"%d" % (code or errno.EINVAL))
         finally:
             os._exit(127)
 
