@@ -8,6 +8,7 @@ import re
 from typing import Final
 
 from peernode.problems import Problem
+from worker import elf
 
 PROGRAM_SIZE_MAX_BYTES: Final = 64 << 20
 """Largest program other than Python. Source: guess; a larger model is a blob for `edge.infer`."""
@@ -28,6 +29,21 @@ def check_program(runtime: str, code: bytes) -> None:
             raise _invalid("a WebAssembly module begins with \\0asm, its text form with (module")
     elif runtime == "onnx" and not _is_model(code):
         raise _invalid("not an ONNX model")
+    else:
+        architecture(runtime, code)
+
+
+def architecture(runtime: str, code: bytes) -> str:
+    """Return the only architecture that runs a program, empty where any does.
+
+    Raises a `Problem` for an executable that none runs.
+    """
+    if runtime != "exec":
+        return ""
+    try:
+        return elf.machine(code)
+    except ValueError as error:
+        raise _invalid(str(error)) from None
 
 
 def check_level(runtime: str, isolation: str | None) -> None:

@@ -7,6 +7,7 @@ from peernode.content import Content
 from peernode.functions import FunctionVersion
 from peernode.problems import Problem
 from peernode.registry import FunctionAttributes, ProjectAttributes, Registry, Version
+from peernode.terms import for_architecture
 from peernode.wheel_rows import wheels_of
 from storage.places import Class
 from worker.protocol import SOURCE_SENT_MAX_BYTES, Runtime
@@ -76,7 +77,7 @@ class Programs:
             cast("Runtime", version.runtime),
             version.entry,
             self.source(attributes, version) if sent else b"",
-            attributes.terms,
+            for_architecture(attributes.terms, version.arch),
             tuple(egress.egress) if egress else (),
             version.input_schema,
             f"{function}.{version.version}",

@@ -11,7 +11,7 @@ What it leaves out: entries of namespaces, of which there may be millions (`peer
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -37,19 +37,19 @@ ROLES_KEPT_MAX: Final = 65536
 """Answers about roles kept. Source: guess; about 10 MB."""
 
 
-class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One version of a function, in its function's record."""
+class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One version of a function and its program. `arch`: all that runs it; empty, left out: any."""
 
     version: int
     runtime: str
     entry: str
     cid: bytes
-    """Of the source or module."""
     size_bytes: int
     input_schema: bytes | None
     created_ms: int
     wheels: list[int] = []
     """Which of the function's."""
+    arch: Annotated[str, msgspec.Meta(max_length=63)] = ""
 
 
 class UserAttributes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

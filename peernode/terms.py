@@ -115,6 +115,15 @@ def from_row(row: bytes) -> TermsBody:
     return _DECODE(row)
 
 
+def for_architecture(row: bytes, arch: str) -> bytes:
+    """Return a function's terms for a program that only one architecture runs (empty: any does)."""
+    if not arch:
+        return row
+    terms = from_row(row)
+    requires = msgspec.structs.replace(terms.requires or RequiresBody(), arch=arch)
+    return to_row(msgspec.structs.replace(terms, requires=requires))
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What a node asks of every job that it runs."""
@@ -138,11 +147,12 @@ def resolve(
     `wheels`: the tags of what its program brings.
 
     Where safety is at stake nobody's word is replaced: the strongest isolation and the fewest jobs
-    for a process win.
+    for a process win.  Nor is that of an executable on its architecture.
     """
     function, caller = from_row(function_terms), from_row(caller_terms)
     limits = _merge(function.limits, caller.limits, LimitsBody)
     requires = _merge(function.requires, caller.requires, RequiresBody)
+    bound = function.requires if runtime == "exec" else None
     retry = _merge(function.retry, caller.retry, RetryBody)
     stated_retry: dict[str, Any] = {
         name: value
@@ -169,7 +179,7 @@ def resolve(
                 memory_bytes=_rounded(requires.memory_bytes or 0),
                 gpu=requires.gpu or 0,
                 gpu_memory_bytes=requires.gpu_memory_bytes or 0,
-                arch=requires.arch or "",
+                arch=(bound or requires).arch or "",
                 labels=tuple(sorted((requires.labels or {}).items())),
                 wheels=wheels,
             )

@@ -108,6 +108,13 @@ class Attempt:
         )
 
     @property
+    def jobs_per_process(self) -> int | None:
+        """Return how many jobs its process may run: an executable's parent has one."""
+        if self.program.program.runtime == "exec":
+            return 1
+        return self.lease.limits.jobs_per_process
+
+    @property
     def runtime(self) -> str:
         """Return what runs it, as `frames.Setup` names it."""
         runtime = self.program.program.runtime
@@ -199,12 +206,12 @@ class Child:
 
     def takes(self, attempt: Attempt) -> bool:
         """Return whether it may run `attempt` too, after what it runs."""
-        most = attempt.lease.limits.jobs_per_process
+        most = attempt.jobs_per_process
         return self.key == attempt.key and (most is None or self._jobs < most)
 
     def is_spent(self, attempt: Attempt) -> bool:
         """Return whether `attempt`, which is over, was the last that it may run."""
-        return self._jobs == attempt.lease.limits.jobs_per_process
+        return self._jobs == attempt.jobs_per_process
 
     def assign(self, attempt: Attempt, backends: list[str]) -> None:
         """Make a blank child one for jobs like `attempt`."""

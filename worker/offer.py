@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from worker import wasm
+from worker import elf, wasm
 from worker.accelerators import measure_accelerators
 from worker.benchmark import measure_speed, processor_name
 from worker.capabilities import LEVELS
@@ -24,6 +24,9 @@ BACKENDS_FILE: Final = "backends.json"
 
 MEASURE_TIMEOUT_S: Final = 60.0
 """Longest time for one measuring program. Source: guess; onnxruntime loads in 0.5 s."""
+
+MEMORY_EXEC_FORBIDDEN: Final = 2
+"""Value of `vm.memfd_noexec` at which no file in memory can be run. Source: Linux 6.3."""
 
 SOFTWARE: Final = "peernode-worker/1"
 
@@ -73,9 +76,20 @@ def pairs(native: list[Isolation], backends: list[str]) -> dict[str, list[Isolat
     levels: dict[str, list[Isolation]] = {"python": native}
     if backends and native:
         levels["onnx"] = native
+    if native and runs_executables():
+        levels["exec"] = native
     if wasm.installed("wasmtime"):
         levels["wasm"] = ["wasm"]
     return levels
+
+
+def runs_executables() -> bool:
+    """Return whether this kernel runs programs of a known machine from memory."""
+    forbidden = False
+    with suppress(OSError, ValueError):  # before Linux 6.3 nothing forbids it
+        forbidden = int(Path("/proc/sys/vm/memfd_noexec").read_text()) == MEMORY_EXEC_FORBIDDEN
+    here = platform.system() == "Linux" and platform.machine() in elf.MACHINES.values()
+    return here and not forbidden
 
 
 def memory_bytes() -> int:

@@ -1,8 +1,8 @@
 """What must be done for a program once before its jobs can run: fetched, compiled, written down.
 
 Native Python needs nothing, unless it brings wheels: these are fetched and installed
-(`worker.packages`).  A WebAssembly module is compiled to a file (`worker.wasm`), a model is
-a file; sources too large for a message are fetched, checked against their CID.  Jobs
+(`worker.packages`).  A WebAssembly module is compiled to a file (`worker.wasm`), a model or an
+executable is a file; sources too large for a message are fetched, checked against their CID.  Jobs
 wait here meanwhile, in their order, and can be taken back; their own time has not begun.  What
 fails fails all that wait, as `setup_failed`, and is tried anew when the next job comes.
 
@@ -40,7 +40,7 @@ MESSAGE_SIZE_MAX_BYTES: Final = 4096
 """Most bytes of what such a process says. Source: guess."""
 COMPILES_MAX: Final = 2
 """Compiling processes at once. Source: guess; each takes a core, at low priority."""
-PREPARED: Final = frozenset({"wasm", "onnx"})
+PREPARED: Final = frozenset({"wasm", "onnx", "exec"})
 """Runtimes whose programs are prepared."""
 
 Ask = Callable[[Attempt, str, dict[str, Any]], Awaitable[Any]]

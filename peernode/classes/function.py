@@ -1,7 +1,7 @@
 """Functions: programs that workers run, in immutable versions."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,7 +25,12 @@ from peernode.classes.function_bodies import (
 )
 from peernode.classes.project import WAIT_CHANGE
 from peernode.problems import Problem
-from peernode.program_checks import PROGRAM_SIZE_MAX_BYTES, check_level, check_program
+from peernode.program_checks import (
+    PROGRAM_SIZE_MAX_BYTES,
+    architecture,
+    check_level,
+    check_program,
+)
 from peernode.python_source import (
     APART_FROM_BYTES,
     SOURCE_SIZE_MAX_BYTES,
@@ -45,9 +50,6 @@ from storage.places import Class
 if TYPE_CHECKING:
     from peernode.node import Node
 
-RUNTIMES_AVAILABLE: Final = frozenset({"python", "wasm", "onnx"})
-"""What workers of this build can run."""
-
 
 def _shown(node: "Node", call: Call) -> FunctionView:
     entry = access.find(node, call, Class.FUNCTION, "get")
@@ -60,13 +62,6 @@ async def _code(node: "Node", call: Call, body: Create | Set, runtime: str, entr
     if (body.source is None) == (body.blob is None):
         raise Problem(
             "invalid_field", "source: either source or blob, and not both", field="source"
-        )
-    if runtime not in RUNTIMES_AVAILABLE:
-        raise Problem(
-            "runtime_unavailable",
-            f"runtime: no build runs {runtime!r} yet",
-            field="runtime",
-            hint=f"available: {', '.join(sorted(RUNTIMES_AVAILABLE))}",
         )
     size_max_bytes = SOURCE_SIZE_MAX_BYTES if runtime == "python" else PROGRAM_SIZE_MAX_BYTES
     if body.source is not None:
@@ -146,6 +141,7 @@ async def _create(node: "Node", call: Call) -> Answer:
                     size_bytes=len(code),
                     input_schema=schema,
                     created_ms=now_ms,
+                    arch=architecture(body.runtime, code),
                 )
             ],
             source=function_versions.riding(code),
@@ -306,7 +302,7 @@ async def _list(node: "Node", call: Call) -> Answer:
     return await listing.page(call, FunctionView, lambda before: _candidates(node, call, before))
 
 
-_PROBLEMS = ("not_found", "forbidden", "invalid_source", "runtime_unavailable", "name_taken")
+_PROBLEMS = ("not_found", "forbidden", "invalid_source", "name_taken")
 
 FUNCTION = ObjectClass(
     name="function",

@@ -104,6 +104,8 @@ class VersionView(View, frozen=True, kw_only=True):
     runtime: str
     entry: str
     wheels: list[WheelView]
+    arch: str
+    """The only architecture that runs it; empty: any."""
     created_at: str
 
 
@@ -170,5 +172,6 @@ def _version(attributes: FunctionAttributes, version: Version) -> VersionView:
             )
             for wheel in wheels_of(attributes, version)
         ],
+        arch=version.arch,
         created_at=rfc3339(version.created_ms),
     )

@@ -8,6 +8,7 @@ import msgspec
 from peernode.classes.function_bodies import Set
 from peernode.classes.function_wheels import Brought
 from peernode.problems import Problem
+from peernode.program_checks import architecture
 from peernode.registry import FunctionAttributes, Version
 from peernode.wheel_rows import merged
 from storage import codec
@@ -52,6 +53,7 @@ def with_version(
         size_bytes=len(code),
         input_schema=newest.input_schema if body.input_schema is None else schema,
         created_ms=created_ms,
+        arch=architecture(newest.runtime, code),
     )
     return msgspec.structs.replace(
         attributes,

@@ -1,4 +1,5 @@
-"""What isolation costs a job at the worker: level `sandbox`, warm and with a fresh process each.
+"""What isolation costs a job at the worker: level `sandbox`, warm and with a fresh process each,
+and static executables.
 
 From a lease in the agent's hands to its outcome, over a link in memory; no node, no disk.  The
 node's side is a loop in the same process and costs some 20 us a job.
@@ -7,10 +8,12 @@ node's side is a loop in the same process and costs some 20 us a job.
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from tests.benchmarks.figures import Runs, emit, percentile, scaled
+from tests.worker.executables import ECHO as ECHO_C, executable
 from tests.worker.fake_node import ECHO, FakeNode, open_worker
 from worker.protocol import Finished, Isolation, Limits
 
@@ -24,12 +27,14 @@ WARM = Limits()
 FRESH = Limits(jobs_per_process=1)
 
 
-async def latencies_ms(node: FakeNode, jobs: int, limits: Limits) -> list[float]:
+async def latencies_ms(
+    node: FakeNode, jobs: int, source: str | bytes = ECHO, **fields: Any
+) -> list[float]:
     """Return how long each of `jobs` took, one after another."""
     found = []
     for _ in range(jobs):
         begin = time.perf_counter()
-        assert (await node.run(ECHO, 1, limits=limits)).error_code is None
+        assert (await node.run(source, 1, **fields)).error_code is None
         found.append((time.perf_counter() - begin) * 1e3)
     return found
 
@@ -68,7 +73,7 @@ async def measure(level: Isolation) -> None:
                 middle, late, rates = [], [], []
                 runs = Runs(RUNS)
                 for _ in runs:
-                    taken = await latencies_ms(node, jobs, limits)
+                    taken = await latencies_ms(node, jobs, limits=limits)
                     middle.append(percentile(taken, 0.5))
                     late.append(percentile(taken, 0.99))
                     rates.append(await rate(node, jobs, limits))
@@ -77,6 +82,9 @@ async def measure(level: Isolation) -> None:
                 emit(f"{level}_{name}_latency_p50", middle, "ms", **shape)
                 emit(f"{level}_{name}_latency_p99", late, "ms", **shape)
                 emit(f"{level}_{name}_rate", rates, "jobs/s", slots=SLOTS, **shape)
+            if level == "sandbox":
+                taken = await latencies_ms(node, jobs, executable(ECHO_C), runtime="exec")
+                emit(f"{level}_executable_latency_p50", [percentile(taken, 0.5)], "ms", jobs=jobs)
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
 """Functions that are not native Python, through the whole of a node."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from tests.blackbox.daemon import expect, refused
+from tests.worker.executables import ECHO as ECHO_C, executable
 from tests.worker.test_edge import make_model
 from tests.worker.wasm_programs import COMPONENT, ECHO, calling, interpreter
 
@@ -89,6 +91,30 @@ def test_a_large_model_reaches_its_worker_in_pieces(lab):
     assert lab.person.run(function, {"x": [3]})["result"] == {"y": [6.0]}
 
 
+def test_a_static_executable_is_a_function_of_its_architecture(lab):
+    function = deploy(lab, "double", "exec", executable(ECHO_C))
+    shown = expect(lab.http.get(f"/function/{function}"))
+    assert (shown["source"], shown["versions"][0]["arch"]) == (None, "x86_64")
+    blob = lab.person.blob(b"content", project=lab.project)["id"]
+    job = lab.person.run(function, {"n": [1]}, inputs={"face": {"blob": blob}})
+    assert job["state"] == "succeeded", job
+    assert job["result"] == {"n": [1], "face": {"blob": blob}}
+    assert job["isolation"] in ("process", "sandbox")
+    job = lab.person.run(function, 1, requires={"arch": "aarch64"})
+    assert job["result"] == 1, "its own architecture counts"
+
+
+def test_an_executable_for_another_machine_waits_and_says_what_for(lab):
+    code = bytearray(executable(ECHO_C))
+    code[18] = 183
+    function = deploy(lab, "elsewhere", "exec", bytes(code))
+    made = expect(lab.http.post(f"/function/{function}/call", json={"input": 1}), 202)
+    shown = expect(lab.http.get(f"/job/{made['id']}"))
+    reasons = [(one["code"], one["detail"]) for one in shown["pending_reasons"]]
+    assert ("arch", "needs architecture aarch64, is x86_64") in reasons
+    expect(lab.http.post(f"/job/{made['id']}/cancel"))
+
+
 @pytest.mark.parametrize(
     ("runtime", "source", "code", "field"),
     [
@@ -97,6 +123,8 @@ def test_a_large_model_reaches_its_worker_in_pieces(lab):
         ("wasm", b"", "invalid_source", "source"),
         ("onnx", "text", "invalid_source", "source"),
         ("onnx", b"\x08\x08", "invalid_source", "source"),
+        ("exec", "#!/bin/sh", "invalid_source", "source"),
+        ("exec", Path("/bin/true").read_bytes(), "invalid_source", "source"),
     ],
 )
 def test_what_has_not_the_form_of_a_program_is_refused(lab, runtime, source, code, field):
@@ -110,13 +138,14 @@ def test_what_has_not_the_form_of_a_program_is_refused(lab, runtime, source, cod
 
 
 def test_a_level_that_a_runtime_never_has_is_refused(lab):
-    body = {"project": lab.project, "name": "no", "runtime": "onnx", "isolation": "wasm"}
-    refused(
-        lab.http.post("/function", json=body | {"source": "x"}),
-        422,
-        "invalid_field",
-        field="isolation",
-    )
+    for runtime in ("onnx", "exec"):
+        body = {"project": lab.project, "name": "no", "runtime": runtime, "isolation": "wasm"}
+        refused(
+            lab.http.post("/function", json=body | {"source": "x"}),
+            422,
+            "invalid_field",
+            field="isolation",
+        )
 
 
 def test_a_worker_says_which_runtimes_it_runs_at_which_levels(lab, operator):
@@ -125,3 +154,4 @@ def test_a_worker_says_which_runtimes_it_runs_at_which_levels(lab, operator):
     levels = local["offer"]["levels"]
     assert levels["wasm"] == ["wasm"]
     assert levels["onnx"] == [level for level in levels["python"] if level != "wasm"]
+    assert levels["exec"] == levels["onnx"]

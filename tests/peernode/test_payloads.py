@@ -57,6 +57,7 @@ GOOD = [
     (Class.FUNCTION, function(versions=[version(1), version(3)], current=3)),
     (Class.FUNCTION, function(source=None)),
     (Class.FUNCTION, function(versions=[version(wheels=[0])], wheels=[WHEEL])),
+    (Class.FUNCTION, function(versions=[version(runtime="exec", arch="x86_64")])),
     (Class.KV_ENTRY, codec.encode([b'{"n": 1.5}', 0])),
 ]
 WRONG = [
@@ -72,6 +73,7 @@ WRONG = [
     (Class.PROJECT, encode_attributes(ProjectAttributes(name="Not a name"))),
     (Class.KV_SPACE, encode_attributes(SpaceAttributes(name=""))),
     (Class.FUNCTION, function(versions=[])),
+    (Class.FUNCTION, function(versions=[version(arch="x" * 64)])),
     (Class.FUNCTION, function(current=2)),
     (Class.FUNCTION, function(versions=[version(2), version(1)])),
     (Class.FUNCTION, function(versions=[version(1), version(1)])),
@@ -117,3 +119,8 @@ def test_a_tombstone_has_nothing_to_check() -> None:
 def test_a_layout_of_a_later_program_is_refused() -> None:
     with pytest.raises(InvalidData, match="layout"):
         check_payload(made(Class.USER, GOOD[0][1], schema=2))
+
+
+def test_a_version_that_any_architecture_runs_is_written_as_before_there_were_others() -> None:
+    assert b"arch" not in function()
+    assert b"arch" in function(versions=[version(arch="x86_64")])

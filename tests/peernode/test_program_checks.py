@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from peernode.problems import Problem
-from peernode.program_checks import check_level, check_program
+from peernode.program_checks import architecture, check_level, check_program
 from tests.worker.test_edge import make_model
+from tests.worker.test_elf import executable_file
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,23 @@ def test_what_is_no_module_does_not(code: bytes) -> None:
     with pytest.raises(Problem, match="WebAssembly") as caught:
         check_program("wasm", code)
     assert caught.value.code == "invalid_source"
+
+
+def test_executables_say_which_architecture_runs_them() -> None:
+    for number, name in ((62, "x86_64"), (183, "aarch64")):
+        code = executable_file(number)
+        check_program("exec", code)
+        assert architecture("exec", code) == name
+        assert architecture("wasm", code) == ""
+
+
+@pytest.mark.parametrize(
+    "code", [b"", b"#!/bin/sh", executable_file(8), executable_file(segments=(1, 3))]
+)
+def test_what_is_no_static_executable_is_refused(code: bytes) -> None:
+    with pytest.raises(Problem) as caught:
+        check_program("exec", code)
+    assert (caught.value.code, caught.value.field) == ("invalid_source", "source")
 
 
 def test_models_pass() -> None:

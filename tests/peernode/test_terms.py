@@ -16,6 +16,7 @@ from peernode.terms import (
     RequiresBody,
     RetryBody,
     TermsBody,
+    for_architecture,
     from_row,
     resolve,
     to_row,
@@ -182,3 +183,15 @@ def test_nothing_stated_is_the_defaults() -> None:
 def test_terms_have_bounds(row: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):
         from_row(row)
+
+
+@given(asked=st.none() | st.sampled_from(["x86_64", "aarch64"]), requires=st.none() | requires)
+def test_an_executable_runs_on_its_own_architecture_whatever_anybody_asks(
+    asked: str | None, requires: RequiresBody | None
+) -> None:
+    stated = to_row(TermsBody(requires=requires))
+    assert for_architecture(stated, "") == stated
+    caller = to_row(TermsBody(requires=RequiresBody(arch=asked)))
+    found = resolve("exec", for_architecture(stated, "aarch64"), caller).requires
+    assert found.arch == "aarch64"
+    assert found.cpu == ((requires and requires.cpu) or 1)

@@ -54,12 +54,13 @@ def make_offer(slots: int = 1, backends: Sequence[str] = (), level: Isolation = 
         memory_bytes=1 << 32,
         arch="x86_64",
         python="3.11.7",
-        runtimes=["python", "wasm", "onnx"],
+        runtimes=["python", "wasm", "onnx", "exec"],
         isolation=sorted({level, "process", "wasm"}),
         levels={
             "python": [level] if level != "wasm" else [],
             "wasm": ["wasm"],
             "onnx": [level if level != "wasm" else "process"],
+            "exec": [level if level != "wasm" else "process"],
         },
         backends=list(backends),
     )
@@ -162,7 +163,7 @@ class FakeNode:
         """Return the level of a job that says nothing of it."""
         if runtime == "wasm":
             return "wasm"
-        return "process" if runtime == "onnx" and self.level == "wasm" else self.level
+        return "process" if runtime in ("onnx", "exec") and self.level == "wasm" else self.level
 
     def _program(
         self, program: str, runtime: Runtime, entry: str, code: bytes, egress: Sequence[str]

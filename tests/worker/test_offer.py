@@ -11,7 +11,14 @@ from msgspec import convert, to_builtins
 
 from worker.accelerators import measure_accelerators
 from worker.benchmark import SPEED_FILE, measure_speed, processor_name, run_round
-from worker.offer import BACKENDS_FILE, measure_backends, measure_offer, memory_bytes, pythons
+from worker.offer import (
+    BACKENDS_FILE,
+    measure_backends,
+    measure_offer,
+    memory_bytes,
+    pythons,
+    runs_executables,
+)
 from worker.protocol import Offer
 
 
@@ -26,6 +33,7 @@ def test_an_offer_says_what_this_machine_is(tmp_path: Path) -> None:
     native = offer.levels["python"]
     assert native in ([], ["sandbox"]), "nothing weaker, unless it is asked for"
     assert offer.levels.get("onnx", native) == native
+    assert offer.levels.get("exec", []) == (native if runs_executables() else [])
     assert offer.levels.get("wasm", ["wasm"]) == ["wasm"]
     assert set(offer.levels) == set(offer.runtimes)
     assert set(offer.isolation) == {one for levels in offer.levels.values() for one in levels}

@@ -4,7 +4,7 @@ import errno
 import struct
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from worker.sandbox.seccomp import ARCHITECTURES, DENIED, NUMBER_MAX, filter_program
 
@@ -14,6 +14,8 @@ MACHINES = pytest.mark.parametrize("machine", ARCHITECTURES)
 CALLS = {  # name -> numbers on x86-64 and arm64
     "clone": (56, 220),
     "clone3": (435, 435),
+    "execve": (59, 221),
+    "execveat": (322, 281),
     "prctl": (157, 167),
     "socketpair": (53, 199),
     "sendto": (44, 206),
@@ -30,7 +32,13 @@ CALLS = {  # name -> numbers on x86-64 and arm64
 }
 
 
-def judge(machine: str, number: int, *arguments: int, architecture: int | None = None) -> int:
+def judge(
+    machine: str,
+    number: int,
+    *arguments: int,
+    architecture: int | None = None,
+    runs_program: bool = False,
+) -> int:
     """Return what the filter says of a call: the five instructions of classic BPF that it uses."""
     data = struct.pack(
         "=IIQ6Q",
@@ -39,7 +47,8 @@ def judge(machine: str, number: int, *arguments: int, architecture: int | None =
         0,
         *[*arguments, 0, 0, 0, 0, 0, 0][:6],
     )
-    rows = list(struct.iter_unpack("=HBBI", filter_program(machine)))
+    program = filter_program(machine, runs_program=runs_program)
+    rows = list(struct.iter_unpack("=HBBI", program))
     at = loaded = 0
     while True:
         code, then, otherwise, value = rows[at]
@@ -118,6 +127,23 @@ def test_some_depend_on_their_arguments(
     assert judge(machine, number(machine, name), *arguments) == verdict
     high = tuple(argument | 1 << 40 for argument in arguments)
     assert judge(machine, number(machine, name), *high) == verdict, "the kernel looks no higher"
+
+
+@MACHINES
+@settings(deadline=None)
+@given(call=st.integers(0, NUMBER_MAX), flags=st.integers(0, 2**32 - 1))
+def test_a_job_that_is_a_program_may_run_what_it_holds_open_and_nothing_else_is_changed(
+    machine: str, call: int, flags: int
+) -> None:
+    execute = number(machine, "execveat")
+    asked = (call, 3, 0, 0, 0, flags)
+    if call != execute:
+        assert judge(machine, *asked, runs_program=True) == judge(machine, *asked)
+    for said in (flags, 0, 0x1000, 0x1100):
+        verdict = judge(machine, execute, 3, 0, 0, 0, said, runs_program=True)
+        assert verdict == (ALLOW if said == 0x1000 else EPERM)
+        assert judge(machine, execute, 3, 0, 0, 0, said) == EPERM
+    assert judge(machine, number(machine, "execve"), runs_program=True) == EPERM
 
 
 def test_no_jump_is_longer_than_an_instruction_can_say() -> None:

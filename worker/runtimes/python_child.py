@@ -69,6 +69,7 @@ PROGRAMS = {
     "wasm": "wasm_module.py",
     "wasm-python": "wasm_python.py",
     "onnx": "onnx_model.py",
+    "exec": "exec_program.py",
 }
 """Runtime, as `SETUP` names it -> the file here whose `load(runtime)` returns what runs its jobs:
 an object with the method `outcome` of `handling.Function`."""
@@ -190,12 +191,12 @@ class Runtime:
         self,
         socket: int,
         tickets: int,
-        harden: Callable[[str, int, int, int], str] | None = None,
+        harden: Callable[[str, int, int, int, int], str] | None = None,
         proc: tuple[int, int] | None = None,
     ) -> None:
         """`harden` is called before foreign code is there: with the directory of the program's
-        packages, bytes of memory and of output, and a number of processes.  It returns where the
-        packages are from then on.
+        packages, the descriptor of the one program that may be run (-1: none), bytes of memory and
+        of output, and a number of processes.  It returns where the packages are from then on.
 
         `proc` are descriptors of this process's `status` and `clear_refs`, where `/proc` is not.
         """
@@ -214,7 +215,10 @@ class Runtime:
         """Name, entry and source."""
         self.artifact = ""
         """The path of what runs, where that is not the source: a model, a compiled module."""
+        self.image, self.unfit = -1, ""
+        """A descriptor of the executable, or why there is none."""
         self.memory_bytes = 0
+        self.output_bytes = 0
         self._backends: list[str] = []
         self._scratch = ""
         self._mark: tuple[int, int, int, int] | None = None
@@ -244,10 +248,13 @@ class Runtime:
             if frame[0] == SETUP:
                 _, name, entry, source, self._backends, self._scratch, *what = frame
                 self.runtime, self.artifact, packages, *limits = what
-                self.memory_bytes = limits[0]
+                self.memory_bytes, self.output_bytes, _ = limits
                 self.program = (name, entry, source)
+                if self.runtime == "exec":
+                    program = load_beside("exec", PROGRAMS["exec"])
+                    self.image, self.unfit = program.open_image(self)
                 if self._harden is not None:
-                    packages = self._harden(packages, *limits)
+                    packages = self._harden(packages, self.image, *limits)
                 if packages:
                     bring(packages)
                 os.chdir(self._scratch)

@@ -12,7 +12,8 @@ A native cell is made of layers, each of which a stranger would have to break:
 * a root of its own (`view`): libraries to read, a scratch directory in memory, what the job was
   given, and nothing of the machine besides;
 * Landlock: the same once more, by another part of the kernel;
-* seccomp: no sockets, no other program, none of the kernel's wilder corners;
+* seccomp: no sockets, none of the kernel's wilder corners, and no other program: a job that is one
+  (`worker.runtimes.exec_program`) is run from an open file in memory, and that is the last;
 * no privileges, also where the agent is root, limits of the kernel's, and one descriptor to speak
   by, whose other end takes what comes for hostile.
 

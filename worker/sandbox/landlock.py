@@ -1,6 +1,7 @@
 """Landlock: which files a job may touch, whatever its mounts show it.
 
-The second wall around files.  Programs can be run nowhere (`EXECUTE` is never given), TCP is denied
+The second wall around files.  Programs can be run nowhere (`EXECUTE` is never given; a job's own
+executable is a file in memory, which has no place that rules could be about), TCP is denied
 and signals and abstract sockets are kept inside, as far as the kernel's Landlock knows these.
 """
 

@@ -1,4 +1,4 @@
-"""Level `sandbox`: native Python functions of strangers, in cells that a zygote forks.
+"""Level `sandbox`: native functions of strangers, in cells that a zygote forks.
 
 The zygote (`worker.sandbox.zygote`) is started with the first child, and anew when it has died.
 Asking it for a child blocks for the time of a fork, about a millisecond: shorter than starting a

@@ -6,7 +6,9 @@ would; a call of another architecture ends the process.  Denied calls are answer
 
 * no sockets of any family; a `socketpair` of the Unix family, which reaches nobody, is allowed
   (`asyncio` needs one), and out-of-band data is not, the buggiest corner of that family;
-* no program is run, no namespace entered, nothing mounted, no other process looked into;
+* no program is run (where the job is a program, by an open descriptor only: what can be opened to
+  be run is Landlock's affair, and nothing can), no namespace entered, nothing mounted, no other
+  process looked into;
 * nothing that holds memory which no limit counts: System V and POSIX message queues, shared memory,
   memory files;
 * no corner of the kernel that exploits like and functions do not need: bpf, io_uring, keys, perf
@@ -37,6 +39,7 @@ _NAMESPACES: Final = 0x7E020080
 _UNIX: Final = 1
 _OUT_OF_BAND: Final = 1
 _PDEATHSIG: Final = 1
+_EMPTY_PATH: Final = 0x1000
 
 DENIED: Final[Mapping[str, tuple[int | None, int | None]]] = {
     "socket": (41, 198),
@@ -46,7 +49,6 @@ DENIED: Final[Mapping[str, tuple[int | None, int | None]]] = {
     "bind": (49, 200),
     "listen": (50, 201),
     "execve": (59, 221),
-    "execveat": (322, 281),
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
@@ -146,6 +148,7 @@ DENIED: Final[Mapping[str, tuple[int | None, int | None]]] = {
 }
 """Calls that are always denied -> their numbers on x86-64 and arm64."""
 
+_EXECVEAT: Final = (322, 281)
 _CLONE: Final = (56, 220)
 _CLONE3: Final = (435, 435)
 _PRCTL: Final = (157, 167)
@@ -161,8 +164,11 @@ _FLAGS: Final = {
 """Calls whose flags can ask for out-of-band data -> their numbers, and which argument that is."""
 
 
-def filter_program(machine: str) -> bytes:
-    """Return the filter for a machine of `ARCHITECTURES`."""
+def filter_program(machine: str, *, runs_program: bool = False) -> bytes:
+    """Return the filter for a machine of `ARCHITECTURES`.
+
+    `runs_program`: a program may be run by its open descriptor.
+    """
     column = list(ARCHITECTURES).index(machine)
     denied = _return(_ERROR | errno.EPERM)
     unknown = _return(_ERROR | errno.ENOSYS)
@@ -175,6 +181,8 @@ def filter_program(machine: str) -> bytes:
             rows += [_skip_unless(_EQUAL, number), denied]
     # Who is told that there is no `clone3` uses `clone`, whose flags can be judged.
     rows += [_skip_unless(_EQUAL, _CLONE3[column]), unknown]
+    by_descriptor = [_skip_if(_EQUAL, _EMPTY_PATH)] if runs_program else []
+    rows += _argument(_EXECVEAT[column], 4, [*by_descriptor, denied])
     rows += _argument(_CLONE[column], 0, [_skip_unless(_ANY_BIT, _NAMESPACES), denied])
     rows += _argument(_SOCKETPAIR[column], 0, [_skip_if(_EQUAL, _UNIX), denied])
     rows += _argument(_PRCTL[column], 0, [_skip_unless(_EQUAL, _PDEATHSIG), denied])

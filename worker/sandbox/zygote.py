@@ -89,6 +89,7 @@ class Walls:
         if kernel.MACHINE not in seccomp.ARCHITECTURES:
             raise OSError(f"there is no table of system calls for {kernel.MACHINE}")
         self.filter = seccomp.filter_program(kernel.MACHINE)
+        self.filter_running = seccomp.filter_program(kernel.MACHINE, runs_program=True)
         self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         root = os.path.join(jobs, "root")
         if os.geteuid() == 0:
@@ -122,10 +123,13 @@ class Walls:
         kernel.mount("none", view.JOBS, "tmpfs", quiet | kernel.MS_RDONLY, "size=4k,mode=0")
         return status, marks
 
-    def harden(self, packages: str, memory_bytes: int, output_bytes: int, processes: int) -> str:
+    def harden(
+        self, packages: str, image: int, memory_bytes: int, output_bytes: int, processes: int
+    ) -> str:
         """Close all walls: after this the process may be given foreign code. Raises `OSError`.
 
-        Returns where the packages of `packages` now are; empty: there are none.
+        `image`: the open program that it will run, and nothing else; -1: it runs none.  Returns
+        where the packages of `packages` now are; empty: there are none.
         """
         for name, value in (
             (resource.RLIMIT_DATA, memory_bytes),
@@ -151,10 +155,13 @@ class Walls:
         readable = [view.GIVEN, view.PACKAGES] if packages else [view.GIVEN]
         self._rules.confine(readable, view.SCRATCH)
         kernel.give_up_privileges()
-        kernel.install_filter(self.filter)
+        kernel.install_filter(self.filter if image < 0 else self.filter_running)
         # Whatever else came from the zygote.
-        os.closerange(3, CHANNEL_AT)
-        os.closerange(MARKS_AT + 1, FILES_OPEN_MAX)
+        begin = 3
+        for kept in sorted({max(image, 2), CHANNEL_AT, TICKETS_AT, STATUS_AT, MARKS_AT}):
+            os.closerange(begin, kept)
+            begin = kept + 1
+        os.closerange(begin, FILES_OPEN_MAX)
         return view.PACKAGES if packages else ""
 
     def _map(self, outside: tuple[int, int]) -> None:
