@@ -96,7 +96,7 @@ class Forbidden(Error, PermissionError):
 
 
 class BackendUnavailable(Error):
-    """Strict inference, and the best backend of this worker did not take the model."""
+    """No backend of this worker took the model, or, if `strict`, its best did not."""
 
 
 class OutputLimit(Error):
