@@ -50,7 +50,7 @@ ErrorCode = Literal[
     "run_timeout",
     "heartbeat_timeout",
     "setup_failed",  # the program could not be started on this worker: its author's fault
-    "backend_unavailable",  # strict inference, and the worker lacks the backend
+    "backend_unavailable",  # no backend took the model, or not the best in strict inference
     "write_refused",  # a buffered KV or blob write could not be applied
 ]
 

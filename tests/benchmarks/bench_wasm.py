@@ -5,6 +5,7 @@ import math
 import statistics
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -114,23 +115,34 @@ async def inference() -> None:
     if not MODEL.exists():
         figures.skip("infer", f"there is no {MODEL.name}")
         return
-    found: dict[str, list[float]] = {"bare": [], "python_process": [], "python_wasm": []}
-    with tempfile.TemporaryDirectory(prefix="peernode-bench-") as name:
-        settings: dict[str, Any] = {"interpreter": interpreter()}
-        backends = ["CPUExecutionProvider"]
-        async with open_worker(Path(name), backends=backends, **settings) as (node, _):
-            node.blobs[1] = (MODEL.read_bytes(), "application/octet-stream")
-            runs = figures.Runs(3)
-            for _ in runs:
-                for kind in found:
-                    level: Any = "wasm" if kind == "python_wasm" else "process"
-                    source = BARE if kind == "bare" else INFER
-                    limits = Limits(memory_bytes=4 << 30)
-                    done = await node.run(source, "1", limits=limits, isolation=level)
-                    assert done.error_code is None, done
-                    found[kind].append(json.loads(done.payload) * 1e3)
+    found: dict[str, list[float]] = {}
+    kinds: dict[str, tuple[str, Any, str]] = {
+        "bare": (BARE, "process", "CPUExecutionProvider"),
+        "python_process": (INFER, "process", "CPUExecutionProvider"),
+        "python_wasm": (INFER, "wasm", "CPUExecutionProvider"),
+        "openvino": (INFER, "process", "OpenVINO"),
+    }
+    if find_spec("openvino") is None:
+        figures.skip("infer_openvino", "openvino is not installed")
+        del kinds["openvino"]
+    runs = figures.Runs(3)
+    for _ in runs:
+        for kind, (source, level, backend) in kinds.items():
+            found.setdefault(kind, []).append(await infer(source, level, backend))
     for kind, times in found.items():
         figures.emit(f"infer_{kind}", times, "ms", model=MODEL.name, busy=runs.busy)
+
+
+async def infer(source: str, level: Any, backend: str) -> float:
+    """Return what a function that runs the model says one run takes, in milliseconds."""
+    limits = Limits(memory_bytes=4 << 30)
+    settings: dict[str, Any] = {"interpreter": interpreter(), "backends": [backend]}
+    with tempfile.TemporaryDirectory(prefix="peernode-bench-") as name:
+        async with open_worker(Path(name), **settings) as (node, _):
+            node.blobs[1] = (MODEL.read_bytes(), "application/octet-stream")
+            done = await node.run(source, "1", limits=limits, isolation=level)
+            assert done.error_code is None, done
+            return float(json.loads(done.payload)) * 1e3
 
 
 def main() -> None:
