@@ -547,6 +547,8 @@ async def test_a_model_runs_on_the_workers_backend(
         )
         assert json.loads(finished.payload) == {"y": {"y": [2.0, 5.0]}, "z": [4.0, 10.0]}
         assert finished.backend == backend
+        asked = [call.operation for call in node.calls]
+        assert asked.count("blob.stat") <= 1, "a second inference asks nothing of the node"
 
 
 @pytest.mark.slow
