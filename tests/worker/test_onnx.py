@@ -89,6 +89,20 @@ async def test_what_is_no_model_is_a_failed_setup(
         assert (await run(node, make_model(), {"x": [1]})).payload == b'{"y":[2.0]}'
 
 
+async def test_a_worker_whose_only_backend_takes_no_model_says_so(
+    tmp_path: Path, level: Isolation
+) -> None:
+    pytest.importorskip("numpy")
+    async with open_worker(tmp_path, backends=["AbacusProvider"], level=level) as (node, _):
+        finished = await run(node, make_model(), {"x": [1]})
+        assert finished.error_code == "backend_unavailable", finished
+        assert finished.payload == b"none of AbacusProvider took the model"
+        node.blobs[7] = (make_model(), "application/onnx")
+        source = "import edge\ndef handler(input):\n    return edge.infer('7', {'x': [1]})\n"
+        finished = await node.run(source, limits=Limits(memory_bytes=4 << 30))
+        assert finished.error_code == "backend_unavailable", finished
+
+
 async def test_a_large_model_is_fetched_once(
     tmp_path: Path, level: Isolation, backend: str
 ) -> None:
