@@ -16,6 +16,7 @@ from peernode.libp2p_address import parse_address, reachable
 from peernode.mesh_invites import ADDRESSES_MAX
 from peernode.terms import Policy
 from storage.errors import InvalidData
+from worker.backends import parse_backends
 from worker.certificate_pin import pin_of_file
 from worker.config import Policy as Placement
 from worker.egress_addresses import parse_networks
@@ -51,6 +52,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     egress_networks: str = ""
     """`NETWORK,...`: private networks, as `10.0.0.0/8`, that functions on the local worker may
     reach where their project lists a host in them."""
+    backends: str = ""
+    """`NAME,...`: what may run models on the local worker, best first; empty: all that is here."""
     isolation: Literal["auto", "wasm", "sandbox", "process"] = "auto"
     """Weakest isolation level of any job: `auto` is `sandbox` where this machine has it, else
     `wasm`; `process` is for a node that runs its operator's own functions only."""
@@ -139,6 +142,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             parse_networks(self.egress_networks)
         except ValueError as error:
             raise ConfigError(f"egress_networks: {error}") from None
+        try:
+            parse_backends(self.backends)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         if self.announce:
             self._check_announce()
         if self.tls and self.tls.count(",") != 1:

@@ -27,6 +27,7 @@ from peernode.node import Node, Seams, open_node
 from peernode.vault import SecretFileError
 from storage.clock import Clock, SystemClock, SystemEntropy
 from storage.errors import StorageError
+from worker.backends import choose_backends, measure_backends, parse_backends
 from worker.sandbox.probe import measure_levels
 
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -59,7 +60,16 @@ def run(config: Config, clock: Clock | None = None) -> int:
 
 
 def settled(config: Config) -> Config:
-    """Return the settings with the isolation level chosen that `auto` means on this machine."""
+    """Return the settings with the isolation level chosen that `auto` means on this machine.
+
+    Raises `ConfigError` for backends that are not here.
+    """
+    if config.backends and config.slots:
+        try:
+            here = measure_backends(config.data / "worker")
+            choose_backends(parse_backends(config.backends), here)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
     if config.isolation != "auto":
         return config
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -87,7 +87,8 @@ class Dispatch:
                 case events.Settle():
                     live = self._jobs[effect.job]
                     now_ms = self._clock.wall_ms()
-                    self._endings.add(ending(effect, live, now_ms, finished, writes))
+                    made = ending(effect, live, now_ms, finished, writes, self._best(effect.worker))
+                    self._endings.add(made)
                 case events.Kill(worker, job, fence, reason):
                     self._post(worker, protocol.Kill(job, fence, reason))
                     self._effects.forget(job, fence)
@@ -207,6 +208,11 @@ class Dispatch:
     def _post(self, worker: int, message: protocol.ToWorker) -> None:
         if (link := self.links.get(worker)) is not None:
             link.post(message)
+
+    def _best(self, worker: int) -> str:
+        """Return the first backend that a worker offers, or ""."""
+        link = self.links.get(worker)
+        return link.offer.backends[0] if link and link.offer and link.offer.backends else ""
 
     def _lease(self, effect: events.Lease) -> None:
         live, link = self._jobs[effect.job], self.links[effect.worker]

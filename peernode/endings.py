@@ -50,8 +50,12 @@ def ending(
     now_ms: int,
     finished: protocol.Finished | None,
     writes: Transaction | None,
+    best_backend: str = "",
 ) -> Ending:
-    """Return how a job ends: as `finished` says if that is what ended it, else as `effect` does."""
+    """Return how a job ends: as `finished` says if that is what ended it, else as `effect` does.
+
+    `best_backend` is the first that the worker offers, which another one may have stood in for.
+    """
     own = finished if finished is not None and finished.job == effect.job else None
     usage = own.usage if own is not None else _NO_USAGE
     if own is not None and effect.state in ("succeeded", "failed"):
@@ -81,6 +85,7 @@ def ending(
         live.isolation,
         None if live.progress is None else list(live.progress),
         [list(change) for change in (*live.history(), last)],
+        best_backend if backend not in ("", best_backend) else "",
     )
     made = Ending(live, effect.worker, effect.fence, outcome)
     if own is not None and writes is not None and effect.state == "succeeded":

@@ -96,6 +96,8 @@ class Outcome(NamedTuple):
     """[fraction, message] as last reported."""
     history: list[list[Any]]
     """Fields of `Change`, oldest first."""
+    backend_fallback_from: str = ""
+    """The worker's best backend where that did not run the model; rows without it are older."""
 
 
 NO_LEASE: Final = b""
@@ -117,6 +119,8 @@ def encode_request(request: Request) -> bytes:
 
 def encode(row: Lease | Outcome) -> bytes:
     """Return the bytes to keep."""
+    if isinstance(row, Outcome) and not row.backend_fallback_from:
+        return _PREFIX + _encode(row[:-1])
     return _PREFIX + _encode(row)
 
 

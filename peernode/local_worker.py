@@ -63,6 +63,8 @@ class LocalWorker:
             "-",
             "--egress-networks",
             self._node.config.egress_networks,
+            "--backends",
+            self._node.config.backends,
             "--die-with-parent",
         ]
         # The token goes through the pipe, where no list of processes shows it; the pipe's end is

@@ -96,7 +96,7 @@ class Forbidden(Error, PermissionError):
 
 
 class BackendUnavailable(Error):
-    """Strict inference, and the best backend of this worker did not take the model."""
+    """No backend of this worker took the model, or, if `strict`, its best did not."""
 
 
 class OutputLimit(Error):
@@ -139,8 +139,8 @@ class Session:
         self.backend = ""
         self.writes: list[list[Any]] = []
         self.uploaded_bytes = 0
-        self.paths: dict[str, str] = {}
-        """Local copies of blobs, which stay as long as the job runs."""
+        self.local: dict[str, dict[str, Any]] = {}
+        """What is known of blobs with a local copy, its path too: it stays while the job runs."""
         self._output_max_bytes = output_max_bytes
         self._written_bytes = 0
         self._overlay: dict[tuple[int, str], tuple[str, Any]] = {}
@@ -527,11 +527,12 @@ class Blob:
         At level `wasm` there are no files, and it is a name for `open` alone.
         """
         session = _current()
-        path = session.paths.get(self.id)
-        if path is None:
-            self._facts = session.ask(f"edge.blob({self.id!r})", "blob.path", blob=int(self.id))
-            path = session.paths[self.id] = str(self._facts["path"])
-        return path
+        facts = session.local.get(self.id)
+        if facts is None:
+            facts = session.ask(f"edge.blob({self.id!r})", "blob.path", blob=int(self.id))
+            session.local[self.id] = facts
+        self._facts = facts
+        return str(facts["path"])
 
     @property
     def cid(self) -> str:

@@ -1,29 +1,20 @@
 """What a worker measures about its machine, for its `Offer`."""
 
-import json
 import os
 import platform
-import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from worker import elf, wasm
 from worker.accelerators import measure_accelerators
+from worker.backends import choose_backends, measure_backends
 from worker.benchmark import measure_speed, processor_name
 from worker.capabilities import LEVELS
 from worker.protocol import Isolation, Offer
 from worker.sandbox.probe import measure_levels, offered
-
-BACKENDS_FILE: Final = "backends.json"
-"""What the last measurement of backends found, in the worker's directory."""
-
-MEASURE_TIMEOUT_S: Final = 60.0
-"""Longest time for one measuring program. Source: guess; onnxruntime loads in 0.5 s."""
 
 MEMORY_EXEC_FORBIDDEN: Final = 2
 """Value of `vm.memfd_noexec` at which no file in memory can be run. Source: Linux 6.3."""
@@ -36,15 +27,17 @@ def measure_offer(
     directory: Path,
     labels: Mapping[str, str] | None = None,
     least: Isolation | None = None,
+    backends: Sequence[str] = (),
 ) -> Offer:
     """Return what this machine offers; blocks for up to a second the first time.
 
     `slots` 0 means one for each core.  `directory` keeps what is costly to measure.  `least`: the
-    weakest isolation level that it gives; `None`: none but for strangers' code.
+    weakest isolation level that it gives; `None`: none but for strangers' code.  `backends`: the
+    only ones it may use, best first; empty: all.  Raises `ValueError` when one is not here.
     """
     cores = len(os.sched_getaffinity(0))
-    backends = measure_backends(directory)
-    levels = pairs(offered(measure_levels(directory), least), backends)
+    chosen = choose_backends(backends, measure_backends(directory))
+    levels = pairs(offered(measure_levels(directory), least), chosen)
     return Offer(
         slots=slots or cores,
         cores=cores,
@@ -53,7 +46,7 @@ def measure_offer(
         runtimes=list(levels),
         isolation=[level for level in LEVELS if any(level in of for of in levels.values())],
         levels=levels,
-        backends=backends,
+        backends=chosen,
         accelerators=measure_accelerators(),
         labels=dict(labels or {}),
         python=platform.python_version(),
@@ -99,39 +92,6 @@ def memory_bytes() -> int:
         with suppress(OSError, ValueError):  # absent, or `max`
             machine = min(machine, int(Path(path).read_text()))
     return machine
-
-
-def measure_backends(directory: Path) -> list[str]:
-    """Return the execution providers of onnxruntime, best first; empty where it is missing.
-
-    Asked of a program of its own, because importing it costs half a second and 50 MB; what it
-    said is kept until another onnxruntime or interpreter is installed.
-    """
-    found = find_spec("onnxruntime")
-    if found is None or found.origin is None:
-        return []
-    key = [sys.version, found.origin, Path(found.origin).stat().st_mtime_ns]
-    path = directory / BACKENDS_FILE
-    with suppress(OSError, ValueError):
-        kept = json.loads(path.read_text())
-        if isinstance(kept, list) and kept[:-1] == key:
-            return [str(name) for name in kept[-1]]
-    program = Path(__file__).parent / "inference.py"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", str(program)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=MEASURE_TIMEOUT_S,
-            check=True,
-        )
-        backends = [str(name) for name in json.loads(done.stdout)]
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return []  # installed, but not able to run here
-    with suppress(OSError):
-        directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([*key, backends]))
-    return backends
 
 
 def c_library() -> str:

@@ -18,10 +18,12 @@ import trio
 
 from storage.clock import SystemClock
 from worker.agent import Config, run_agent
+from worker.backends import parse_backends
 from worker.egress_addresses import parse_networks
 from worker.link import LinkRefused
 from worker.offer import measure_offer
 from worker.process_tree import become_subreaper
+from worker.protocol import Offer
 from worker.wasm import interpreter_path, user_cache
 from worker.websocket_link import check_address, open_websocket_link
 
@@ -51,6 +53,13 @@ def main(arguments: list[str] | None = None) -> int:
         help="weakest level it gives; unless said, none but for strangers' code",
     )
     parser.add_argument(
+        "--backends",
+        type=parse_backends,
+        default=(),
+        metavar="NAME,...",
+        help="what may run models, best first; unless said, all that is here",
+    )
+    parser.add_argument(
         "--die-with-parent",
         action="store_true",
         help="end when the standard input ends: the parent holds its other end",
@@ -61,8 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as unusable:
         parser.error(f"--url: {unusable}")
     token = _read_token(given.token_path)
-    labels = dict(label.split("=", 1) for label in given.label if "=" in label)
-    offer = measure_offer(given.slots, given.directory, labels, given.isolation)
+    offer = _offer(given, parser)
     become_subreaper()
     config = Config(
         directory=given.directory,
@@ -89,6 +97,15 @@ def main(arguments: list[str] | None = None) -> int:
     for error in refusals:
         print(f"refused: {error}", file=sys.stderr)  # noqa: T201
     return 1 if refusals else 0
+
+
+def _offer(given: argparse.Namespace, parser: argparse.ArgumentParser) -> Offer:
+    """Return what this machine offers; ends the program when it is asked for what is not here."""
+    labels = dict(label.split("=", 1) for label in given.label if "=" in label)
+    try:
+        return measure_offer(given.slots, given.directory, labels, given.isolation, given.backends)
+    except ValueError as wrong:
+        parser.error(f"--{wrong}")
 
 
 def _read_token(path: str) -> str:

@@ -50,7 +50,7 @@ ErrorCode = Literal[
     "run_timeout",
     "heartbeat_timeout",
     "setup_failed",  # the program could not be started on this worker: its author's fault
-    "backend_unavailable",  # strict inference, and the worker lacks the backend
+    "backend_unavailable",  # no backend took the model, or not the best in strict inference
     "write_refused",  # a buffered KV or blob write could not be applied
 ]
 
@@ -95,7 +95,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     levels: Annotated[dict[Word, Levels], msgspec.Meta(max_length=64)] = {}
     """The levels of each runtime; empty: every runtime at every level of `isolation`."""
     backends: Words = []
-    """ONNX execution providers, best first; empty where inference is not installed."""
+    """What runs models, best first: see `worker.inference`; empty where none is installed."""
     accelerators: Annotated[list[Accelerator], msgspec.Meta(max_length=64)] = []
     labels: Annotated[dict[Word, Word], msgspec.Meta(max_length=64)] = {}
     python: Word = ""
@@ -239,7 +239,7 @@ class Finished(Message, frozen=True, tag=15):
     traceback: str
     usage: Usage
     backend: str
-    """Execution provider of the last inference, or empty."""
+    """What ran the last model, one of the offer's `backends`, or empty."""
     writes: list[Write]
     """Applied in the transaction that makes the job succeeded; empty when it did not."""
 

@@ -116,6 +116,9 @@ class JobView(ObjectView, rename={"class_name": "class"}, frozen=True, kw_only=T
     progress: ProgressView | None
     worker: str | None
     backend: str | None
+    """What ran the last model; `null`: none ran."""
+    backend_fallback_from: str | None
+    """The worker's best backend, where that did not take the model and `backend` stood in."""
     isolation: str | None
     usage: UsageView | None
     priority: int
@@ -214,6 +217,7 @@ def ended_view(
         progress=progress,
         worker=_optional(outcome.worker),
         backend=outcome.backend or None,
+        backend_fallback_from=outcome.backend_fallback_from or None,
         isolation=outcome.isolation,
         usage=UsageView(
             wall_s=outcome.wall_s, cpu_s=outcome.cpu_s, rss_max_bytes=outcome.rss_max_bytes
@@ -268,6 +272,7 @@ def _live_view(
         progress=progress,
         worker=_optional(snapshot.worker) if snapshot and state != "queued" else None,
         backend=None,
+        backend_fallback_from=None,
         isolation=live.isolation,
         usage=None,
         priority=live.priority,

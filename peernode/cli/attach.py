@@ -179,6 +179,8 @@ class Settings:
     """Weakest level it gives; `None`: none but for strangers' code."""
     egress_networks: tuple[Network, ...]
     """Networks that `edge.http` may reach beside public addresses."""
+    backends: tuple[str, ...] = ()
+    """The only ones that may run models, best first; empty: all that are here."""
 
 
 def attach(url: str, credentials: Credentials, lent: Settings) -> int:
@@ -196,7 +198,13 @@ def attach(url: str, credentials: Credentials, lent: Settings) -> int:
         print(f"warning: {text}", file=sys.stderr)
 
     connect = link_factory(url, credentials, clock, reached=reached, warn=warn)
-    offer = measure_offer(lent.slots, lent.directory, lent.labels, lent.isolation)
+    try:
+        offer = measure_offer(
+            lent.slots, lent.directory, lent.labels, lent.isolation, lent.backends
+        )
+    except ValueError as unusable:
+        print(f"error: --{unusable}", file=sys.stderr)
+        return 2
     if not offer.isolation:
         print("note: this machine can give none of the isolation levels asked for", file=sys.stderr)
         print("hint: `peernode doctor` says what is missing", file=sys.stderr)

@@ -24,6 +24,7 @@ SHOWN = (
     "function_version",
     "worker",
     "backend",
+    "backend_fallback_from",
     "isolation",
     "progress",
     "result",

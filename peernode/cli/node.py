@@ -30,6 +30,10 @@ def up(
         str | None,
         typer.Option(metavar="auto|wasm|sandbox|process", help="Weakest level of any job [auto]."),
     ] = None,
+    backends: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="What may run models here, best first [all]."),
+    ] = None,
     tls: Annotated[str | None, typer.Option(metavar="CERT,KEY", help="PEM files.")] = None,
     behind_proxy: Annotated[
         bool, typer.Option("--behind-proxy", help="A proxy in front ends TLS.")
@@ -54,6 +58,7 @@ def up(
         "signup": signup,
         "workers": workers,
         "isolation": isolation,
+        "backends": backends,
         "tls": tls,
         "behind_proxy": behind_proxy or None,
         "egress_networks": egress_networks,

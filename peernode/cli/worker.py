@@ -61,9 +61,13 @@ def attach(
         str,
         typer.Option(metavar="NETWORK,...", help="Private networks that functions may reach."),
     ] = "",
+    backends: Annotated[
+        str, typer.Option(metavar="NAME,...", help="What may run models, best first [all].")
+    ] = "",
 ) -> None:
     """Lend this machine to a node, in the foreground."""
     from peernode.cli import attach as process
+    from worker.backends import parse_backends
     from worker.egress_addresses import parse_networks
 
     base = os.environ.get("XDG_CACHE_HOME", "")
@@ -76,12 +80,17 @@ def attach(
         networks = parse_networks(egress_networks)
     except ValueError as error:
         raise typer.BadParameter(f"--egress-networks: {error}") from None
+    try:
+        chosen = parse_backends(backends)
+    except ValueError as error:
+        raise typer.BadParameter(f"--{error}") from None
     lent = process.Settings(
         slots=slots,
         directory=place,
         labels=labels,
         isolation=options.level(isolation),
         egress_networks=networks,
+        backends=chosen,
     )
     raise typer.Exit(process.attach(where, credentials, lent))
 

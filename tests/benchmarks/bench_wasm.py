@@ -5,6 +5,7 @@ import math
 import statistics
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,26 @@ def handler(input):
         edge.infer(model, {"input.1": pixels})
     return (time.perf_counter() - begin) / 5
 """
-BARE = """
-import time, edge, numpy, onnxruntime
+PAIRS = """
+import statistics, time, edge, numpy, onnxruntime
 def handler(input):
     pixels = numpy.zeros((1, 3, 512, 512), "float32")
     options = onnxruntime.SessionOptions(); options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(edge.blob(input).path(), options)
-    session.run(None, {"input.1": pixels})
-    begin = time.perf_counter()
-    for _ in range(5):
+    model = edge.blob(input)
+    session = onnxruntime.InferenceSession(model.path(), options)
+    ours, bare = [], []
+    for number in range(16):
+        begin = time.perf_counter()
         session.run(None, {"input.1": pixels})
-    return (time.perf_counter() - begin) / 5
+        middle = time.perf_counter()
+        edge.infer(model, {"input.1": pixels})
+        end = time.perf_counter()
+        if number:
+            bare.append(middle - begin)
+            ours.append(end - middle)
+    added = statistics.median(one - other for one, other in zip(ours, bare))
+    return [statistics.median(bare), statistics.median(ours), added]
 """
 KINDS: dict[str, dict[str, Any]] = {
     "python_process": {"source": ECHO},
@@ -114,23 +123,37 @@ async def inference() -> None:
     if not MODEL.exists():
         figures.skip("infer", f"there is no {MODEL.name}")
         return
-    found: dict[str, list[float]] = {"bare": [], "python_process": [], "python_wasm": []}
-    with tempfile.TemporaryDirectory(prefix="peernode-bench-") as name:
-        settings: dict[str, Any] = {"interpreter": interpreter()}
-        backends = ["CPUExecutionProvider"]
-        async with open_worker(Path(name), backends=backends, **settings) as (node, _):
-            node.blobs[1] = (MODEL.read_bytes(), "application/octet-stream")
-            runs = figures.Runs(3)
-            for _ in runs:
-                for kind in found:
-                    level: Any = "wasm" if kind == "python_wasm" else "process"
-                    source = BARE if kind == "bare" else INFER
-                    limits = Limits(memory_bytes=4 << 30)
-                    done = await node.run(source, "1", limits=limits, isolation=level)
-                    assert done.error_code is None, done
-                    found[kind].append(json.loads(done.payload) * 1e3)
+    kinds: dict[str, tuple[Any, str]] = {
+        "python_wasm": ("wasm", "CPUExecutionProvider"),
+        "openvino": ("process", "OpenVINO"),
+    }
+    if find_spec("openvino") is None:
+        figures.skip("infer_openvino", "openvino is not installed")
+        del kinds["openvino"]
+    names = ("bare", "python_process", "added", *kinds)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    runs = figures.Runs(3)
+    for _ in runs:
+        # By turns in one process: what is added is less than two runs differ on a busy machine.
+        pair = await infer(PAIRS, "process", "CPUExecutionProvider")
+        for name, time_s in zip(names[:3], pair, strict=True):
+            found[name].append(time_s * 1e3)
+        for kind, (level, backend) in kinds.items():
+            found[kind].append(await infer(INFER, level, backend) * 1e3)
     for kind, times in found.items():
         figures.emit(f"infer_{kind}", times, "ms", model=MODEL.name, busy=runs.busy)
+
+
+async def infer(source: str, level: Any, backend: str) -> Any:
+    """Return what a function that runs the model says."""
+    limits = Limits(memory_bytes=4 << 30)
+    settings: dict[str, Any] = {"interpreter": interpreter(), "backends": [backend]}
+    with tempfile.TemporaryDirectory(prefix="peernode-bench-") as name:
+        async with open_worker(Path(name), **settings) as (node, _):
+            node.blobs[1] = (MODEL.read_bytes(), "application/octet-stream")
+            done = await node.run(source, "1", limits=limits, isolation=level)
+            assert done.error_code is None, done
+            return json.loads(done.payload)
 
 
 def main() -> None:

@@ -185,6 +185,28 @@ async def test_an_empty_batch_is_a_beat(lab: Lab) -> None:
     assert worker.ended == []
 
 
+@pytest.mark.parametrize(
+    ("ran", "fallback_from"),
+    [
+        ("CUDAExecutionProvider", None),
+        ("CPUExecutionProvider", "CUDAExecutionProvider"),
+        ("", None),
+    ],
+)
+async def test_a_job_says_which_backend_another_stood_in_for(
+    lab: Lab, ran: str, fallback_from: str | None
+) -> None:
+    worker = await lab.worker()
+    order = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    worker.offer = msgspec.structs.replace(worker.offer, backends=order)
+    await worker.attach()
+    job = await lab.job()
+    await settle()
+    await worker.finish(worker.lease(job), 1, backend=ran)
+    found = await lab.ada.get(f"/job/{job}")
+    assert (found["backend"], found["backend_fallback_from"]) == (ran or None, fallback_from)
+
+
 async def test_a_new_link_takes_over_and_keeps_what_its_worker_holds(lab: Lab) -> None:
     worker = await lab.worker()
     job = await lab.job()

@@ -81,6 +81,12 @@ def test_a_requests_cid_is_that_of_its_row_and_its_row_is_deterministic() -> Non
     assert codec.encode(value) == row
 
 
+def test_a_fallback_is_kept_and_rows_from_before_have_none() -> None:
+    row = job_rows.encode(OUTCOME._replace(backend_fallback_from="CUDAExecutionProvider"))
+    assert job_rows.decode_outcome(row).backend_fallback_from == "CUDAExecutionProvider"
+    assert job_rows.decode_outcome(job_rows.encode(OUTCOME)).backend_fallback_from == ""
+
+
 def test_no_lease_is_a_job_that_waits() -> None:
     assert job_rows.decode_lease(job_rows.NO_LEASE) == Lease()
 

@@ -1,4 +1,6 @@
-"""What tests of the worker share: the isolation levels that this machine has."""
+"""What tests of the worker share: the isolation levels and backends that this machine has."""
+
+from importlib.util import find_spec
 
 import pytest
 
@@ -13,3 +15,12 @@ def level(request: pytest.FixtureRequest) -> Isolation:
     if wanted == "sandbox" and (missing := missing_sandbox()):
         pytest.skip(missing)
     return wanted
+
+
+@pytest.fixture(params=["CPUExecutionProvider", "OpenVINO"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each backend that any machine can have, one after another."""
+    package = {"CPUExecutionProvider": "onnxruntime", "OpenVINO": "openvino"}[request.param]
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    return str(request.param)

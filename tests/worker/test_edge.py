@@ -533,9 +533,10 @@ def make_model() -> bytes:
 
 
 @pytest.mark.slow
-async def test_a_model_runs_on_the_workers_backend(tmp_path: Path, level: Isolation) -> None:
-    pytest.importorskip("onnxruntime")
-    async with open_worker(tmp_path, level=level, backends=["CPUExecutionProvider"]) as (node, _):
+async def test_a_model_runs_on_the_workers_backend(
+    tmp_path: Path, level: Isolation, backend: str
+) -> None:
+    async with open_worker(tmp_path, level=level, backends=[backend]) as (node, _):
         node.blobs[7] = (make_model(), "application/onnx")
         finished = await node.run(
             function(
@@ -547,13 +548,17 @@ async def test_a_model_runs_on_the_workers_backend(tmp_path: Path, level: Isolat
             limits=Limits(memory_bytes=4 << 30),
         )
         assert json.loads(finished.payload) == {"y": {"y": [2.0, 5.0]}, "z": [4.0, 10.0]}
-        assert finished.backend == "CPUExecutionProvider"
+        assert finished.backend == backend
+        asked = [call.operation for call in node.calls]
+        assert asked.count("blob.stat") <= 1, "a second inference asks nothing of the node"
 
 
 @pytest.mark.slow
-async def test_strict_inference_refuses_a_fallback(tmp_path: Path, level: Isolation) -> None:
-    pytest.importorskip("onnxruntime")
-    best = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+@pytest.mark.parametrize("missing", ["CUDAExecutionProvider", "OpenVINO:GPU.7"])
+async def test_strict_inference_refuses_a_fallback(
+    tmp_path: Path, level: Isolation, backend: str, missing: str
+) -> None:
+    best = [missing, backend]
     async with open_worker(tmp_path, level=level, backends=best) as (node, _):
         node.blobs[7] = (make_model(), "application/onnx")
         limits = Limits(memory_bytes=4 << 30)
@@ -562,7 +567,7 @@ async def test_strict_inference_refuses_a_fallback(tmp_path: Path, level: Isolat
         assert finished.error_code == "backend_unavailable"
         lax = function("return edge.infer(input, {'x': [1]})['y']")
         finished = await node.run(lax, {"blob": "7"}, limits=limits)
-        assert (finished.payload, finished.backend) == (b"[2.0]", "CPUExecutionProvider")
+        assert (finished.payload, finished.backend) == (b"[2.0]", backend)
         wrong = function("return edge.infer(input, {'w': [1]})")
         finished = await node.run(wrong, {"blob": "7"}, limits=limits)
         assert finished.error_code == "function_error"

@@ -10,15 +10,9 @@ import pytest
 from msgspec import convert, to_builtins
 
 from worker.accelerators import measure_accelerators
+from worker.backends import BACKENDS_FILE, choose_backends, measure_backends, parse_backends
 from worker.benchmark import SPEED_FILE, measure_speed, processor_name, run_round
-from worker.offer import (
-    BACKENDS_FILE,
-    measure_backends,
-    measure_offer,
-    memory_bytes,
-    pythons,
-    runs_executables,
-)
+from worker.offer import measure_offer, memory_bytes, pythons, runs_executables
 from worker.protocol import Offer
 
 
@@ -51,7 +45,9 @@ def test_backends_are_measured_once(tmp_path: Path) -> None:
     if find_spec("onnxruntime") is None:
         assert backends == []
         return
-    assert backends[-1] == "CPUExecutionProvider"
+    ours = [name for name in backends if name in ("CPUExecutionProvider", "OpenVINO")]
+    assert ours == backends[-len(ours) :], "accelerators come first"
+    assert ours == ["CPUExecutionProvider", "OpenVINO"][: 1 + (find_spec("openvino") is not None)]
     path = tmp_path / BACKENDS_FILE
     kept = json.loads(path.read_text())
     path.write_text(json.dumps([*kept[:-1], ["Remembered"]]))
@@ -60,6 +56,38 @@ def test_backends_are_measured_once(tmp_path: Path) -> None:
     assert measure_backends(tmp_path) == backends
     path.write_text("{")
     assert measure_backends(tmp_path) == backends
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        ("", ["CUDAExecutionProvider", "CPUExecutionProvider", "OpenVINO"]),
+        ("OpenVINO", ["OpenVINO"]),
+        (" OpenVINO, CUDAExecutionProvider,", ["OpenVINO", "CUDAExecutionProvider"]),
+    ],
+)
+def test_an_operator_chooses_among_the_backends_that_are_here(
+    wanted: str, chosen: list[str]
+) -> None:
+    here = ["CUDAExecutionProvider", "CPUExecutionProvider", "OpenVINO"]
+    assert choose_backends(parse_backends(wanted), here) == chosen
+
+
+def test_a_backend_that_is_not_here_is_named_with_those_that_are() -> None:
+    with pytest.raises(ValueError, match=r"backends: OpenVINO:GPU is not here; .*here: OpenVINO$"):
+        choose_backends(["OpenVINO", "OpenVINO:GPU"], ["OpenVINO"])
+    with pytest.raises(ValueError, match=r"pip install 'peernode\[inference\]'"):
+        choose_backends(["OpenVINO"], [])
+    with pytest.raises(ValueError, match="named twice"):
+        parse_backends("OpenVINO,OpenVINO")
+
+
+@pytest.mark.slow
+def test_an_offer_has_no_other_backends_than_the_chosen(tmp_path: Path) -> None:
+    here = measure_backends(tmp_path)
+    assert measure_offer(1, tmp_path, backends=here[-1:]).backends == here[-1:]
+    with pytest.raises(ValueError, match="Abacus"):
+        measure_offer(1, tmp_path, backends=["Abacus"])
 
 
 def test_memory_is_no_more_than_the_machine_has() -> None:

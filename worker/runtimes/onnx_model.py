@@ -25,7 +25,10 @@ def load(runtime: Any) -> Any:
 def _handler(runtime: Any) -> Callable[[Any], Any]:
     edge, engine = runtime.edge, runtime.engine()
     model = runtime.artifact
-    wanted = engine.inputs(model, model)
+    try:
+        wanted = engine.inputs(model, model)
+    except LookupError as error:
+        raise runtime.handling.Ended("backend_unavailable", str(error.args[0])) from None
 
     def tensor(name: str, value: Any) -> Any:
         shape = None
