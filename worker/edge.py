@@ -709,6 +709,16 @@ def http(
     return Response(answer["status"], dict(answer["headers"]), answer["content"])
 
 
+def secret(name: str) -> str:
+    """Return a secret of the project. Raises `NotFound`, also where this node may not have it.
+
+    The platform keeps it out of the job's log, progress and errors; results are the function's.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a secret is text, not a {type(name).__name__}")
+    return str(_current().ask(f"edge.secret({name!r})", "secret.get", name=name)["value"])
+
+
 def progress(fraction: float | None = None, message: str = "") -> None:
     """Say how far the job is (0 to 1); also its sign of life where it has `heartbeat_s`."""
     if fraction is not None:
