@@ -698,7 +698,7 @@ def http(
     else:
         body = data.encode() if isinstance(data, str) else bytes(data or b"")
     answer = _current().ask(
-        f"edge.http({method!r}, {url[:200]!r})",
+        f"edge.http({method!r}, {url!r})",  # whole, as half a secret could not be recognised
         "http",
         method=method.upper(),
         url=url,

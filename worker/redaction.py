@@ -1,8 +1,8 @@
 """Secrets taken out of what leaves the worker: each is `***` in lines, progress and errors.
 
 One `Redaction` belongs to a child process and to all jobs that it runs: what one of them was given,
-a warm process may say in the next.  It knows a value as it is, as JSON and Python write it, and
-each of its lines, as output is cut into lines.
+a warm process may say in the next.  It knows a value as it is, as JSON,
+Python and URLs write it, and each of its lines, as output is cut into lines.
 
 What it leaves out: other encodings (base64, a hash, letter by letter), values and lines of less
 than `LENGTH_MIN` characters, which would be found everywhere, and results, which are the function's
@@ -12,6 +12,7 @@ own.  It is against carelessness: no function can be held from telling what it k
 import json
 import re
 from typing import Final
+from urllib.parse import quote
 
 LENGTH_MIN: Final = 4
 """Shorter values, and lines of values, are not looked for. Source: guess."""
@@ -135,6 +136,8 @@ def _spellings(value: str) -> list[str]:
             json.dumps(line)[1:-1],
             json.dumps(line, ensure_ascii=False)[1:-1],
             repr(line)[1:-1],
+            quote(line),
+            quote(line, safe=""),
         )
     }
     return sorted(spelling for spelling in found if len(spelling) >= LENGTH_MIN)

@@ -394,12 +394,13 @@ async def test_a_secret_is_in_nothing_that_a_job_says(tmp_path: Path, level: Iso
     async with open_secret(tmp_path, level) as node:
         finished = await failure(
             node,
-            "import sys",
+            "import os, sys",
             "token = edge.secret('TOKEN')",
             "edge.log(token, token=token)",
             "sys.stdout.write('half ' + token[:9]); sys.stdout.flush()",
             "print(token[9:])",
             "print(repr(token), file=sys.stderr)",
+            "os.write(2, b'raw ' + token.encode() + bytes([10]))",
             "edge.progress(0.5, 'with ' + token)",
             "raise ValueError(token)",
         )
@@ -408,11 +409,21 @@ async def test_a_secret_is_in_nothing_that_a_job_says(tmp_path: Path, level: Iso
         assert sorted(node.lines(finished.job)) == [
             ("log", '*** {"token": "***"}'),
             ("stderr", "'***'"),
+            ("stderr", "raw ***"),
             ("stdout", "half ***"),
         ]
         assert [progress.message for progress in node.said(Progress)] == ["with ***"]
         said = repr(node.messages)
         assert not any(part in said for part in (SECRET, "3141592653"))
+
+
+@pytest.mark.slow
+async def test_a_secret_in_a_url_is_not_in_the_error(tmp_path: Path, level: Isolation) -> None:
+    async with open_secret(tmp_path, level) as node:
+        url = "'http://example.org/' + 'x' * 175 + edge.secret('TOKEN')"
+        finished = await failure(node, f"edge.http('GET', {url})")
+        assert finished.payload.endswith(b"xx***'): forbidden")
+        assert "3141592653" not in finished.traceback
 
 
 @pytest.mark.slow

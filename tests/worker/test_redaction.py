@@ -1,6 +1,7 @@
 """What a job was given is not in what the worker says of it."""
 
 import json
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -59,9 +60,10 @@ def test_each_line_of_a_value_is_replaced() -> None:
 
 
 @pytest.mark.parametrize("value", ['a"b\\c\nd', "käse☃brot", "tab\there"])
-def test_a_value_is_replaced_as_json_and_python_write_it(value: str) -> None:
+def test_a_value_is_replaced_as_json_python_and_urls_write_it(value: str) -> None:
     made = redaction(value)
-    for written in (value, json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value)):
+    escaped = [json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value), quote(value)]
+    for written in (value, *escaped):
         assert made.text(f"<{written}>").strip("<>\"'") == "***"
 
 
