@@ -40,8 +40,9 @@ ENTRY_OVERHEAD_BYTES: Final = 64
 _PURPOSE: Final = b"peernode/1/secret\0"
 
 SecretName: TypeAlias = Annotated[
-    str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*\Z", max_length=64)
+    str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$(?!\n)", max_length=64)
 ]
+"""In a form that JSON Schema knows too: Python's `$` alone would allow a line end behind it."""
 
 
 class SealedKey(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
