@@ -50,6 +50,12 @@ class KvIncrement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     by: int
 
 
+class SecretGet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`secret.get`: a secret of the project by its name."""
+
+    name: str
+
+
 class BlobId(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`blob.stat`: one blob."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import msgspec
 
-from peernode import access
+from peernode import access, sealed_secrets
 from peernode.calls import Body, Call
 from peernode.classes import kv_bodies as kv
 from peernode.edge_arguments import (
@@ -29,6 +29,7 @@ from peernode.edge_arguments import (
     KvOpen,
     KvPut,
     ProgramRead,
+    SecretGet,
     UploadId,
 )
 from peernode.edge_blobs import EdgeBlobs
@@ -41,7 +42,7 @@ from peernode.space_limits import check_json, check_key, check_ttl, check_value
 from peernode.spaces import Space
 from peernode.transactions import Transaction
 from storage import ids
-from storage.errors import BlobError, BlobTooLarge
+from storage.errors import BlobError, BlobTooLarge, InvalidData
 from storage.places import Class
 from worker import protocol
 
@@ -82,6 +83,7 @@ class EdgeCalls:
             "blob.begin": (BlobBegin, blobs.begin),
             "blob.append": (BlobAppend, blobs.append),
             "blob.finish": (UploadId, blobs.finish),
+            "secret.get": (SecretGet, self._secret_get),
             "job.call": (JobCall, self._job_call),
         }
 
@@ -279,6 +281,27 @@ class EdgeCalls:
     ) -> object:
         root = self._node.programs.cid(request.function, request.version, arguments.wheel)
         return await self._node.content.read_piece(root, arguments.offset, arguments.length)
+
+    async def _secret_get(
+        self, actor: Actor, request: Request, fence: int, arguments: SecretGet
+    ) -> object:
+        entry, name = self._node.registry.get(Class.PROJECT, request.project), arguments.name
+        held = () if entry is None else entry.attributes.secrets
+        found = sealed_secrets.find(held, name)
+        if entry is None or found is None:
+            raise Problem("not_found", f"the project has no secret {name!r}")
+        access.require(actor, "use_secret", access.entry_target(self._node, actor, entry))
+        own = self._node.identity
+        if own.number not in found.nodes:
+            nodes = ", ".join(str(number) for number in found.nodes)
+            raise Problem(
+                "not_found", f"secret {name!r} is for node {nodes}, and this is node {own.number}"
+            )
+        try:
+            value = sealed_secrets.reveal(found, own.mesh, entry.id, own.number, own.keypair)
+        except InvalidData as error:
+            raise Problem("not_found", f"secret {name!r} cannot be opened: {error}") from None
+        return {"value": value}
 
     async def _job_call(
         self, actor: Actor, request: Request, fence: int, arguments: JobCall

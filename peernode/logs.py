@@ -48,13 +48,16 @@ class Log:
         import structlog
 
         watched = sys.stderr.isatty()
+        # Without the values of variables, which structlog would show: passwords are among them.
+        dicts = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         return structlog.wrap_logger(
             structlog.PrintLogger(sys.stderr),
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
-                *([] if watched else [structlog.processors.dict_tracebacks]),
-                structlog.dev.ConsoleRenderer() if watched else structlog.processors.JSONRenderer(),
+                *([] if watched else [structlog.processors.ExceptionRenderer(dicts)]),
+                console if watched else structlog.processors.JSONRenderer(),
             ],
             wrapper_class=structlog.make_filtering_bound_logger(self._level),
         )

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from peernode import names, terms
+from peernode import names, sealed_secrets, terms
 from peernode.problems import Problem
 from peernode.registry import (
     FunctionAttributes,
@@ -66,7 +66,10 @@ def _check_attributes(record: Record) -> None:
     match decode_attributes(record):
         case UserAttributes():
             pass
-        case ProjectAttributes(name=name) | SpaceAttributes(name=name):
+        case ProjectAttributes(name=name, secrets=secrets):
+            names.check(name)
+            sealed_secrets.check(secrets)
+        case SpaceAttributes(name=name):
             names.check(name)
         case FunctionAttributes() as function:
             _check_function(function)

@@ -22,8 +22,9 @@ Rules:
 
 Verbs are the six calls of the grammar (list, create, get, set, delete; methods by their names) and
 parts of them that ask for more: function `read_source`, job `read_content` (input, result, error,
-progress), user `read_private` (all but id, name and public key), project `set_quota`.  The methods
-of kv are verbs about keys (`key_get`), since `get`, `list` and `delete` are the namespace's own.
+progress), user `read_private` (all but id, name and public key), project `set_quota` and
+`use_secret` (its value, which no call of the API answers).  The methods of kv are verbs about keys
+(`key_get`), since `get`, `list` and `delete` are the namespace's own.
 
 A scope is what `storage.certificates` says: `*`, `CLASS` or `CLASS:VERB`, with these verbs.
 
@@ -125,6 +126,9 @@ RIGHTS: Final[Mapping[str, Mapping[str, Right]]] = {
         "delete": Right(role=_OWNER),
         "add_member": Right(role=_ADMIN),
         "remove_member": Right(own_role=_VIEWER, role=_ADMIN),
+        "set_secret": Right(role=_ADMIN),
+        "remove_secret": Right(role=_ADMIN),
+        "use_secret": Right(job=True),
         "usage": Right(role=_VIEWER, operator=True),
     },
     "function": {

@@ -20,6 +20,7 @@ from peernode.listening import Listener
 from peernode.own_records import require_greater, sign_for
 from peernode.permissions import Actor
 from peernode.problems import Problem
+from peernode.sealed_secrets import SealedSecret
 from peernode.transactions import Transaction
 from peernode.wheel_rows import Wheel
 from storage import codec, facts, hlc, ids, merge, places, records
@@ -58,12 +59,15 @@ class UserAttributes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     display_name: str = ""
 
 
-class ProjectAttributes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ProjectAttributes(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
     """Payload of a project's record."""
 
     name: str
     display_name: str = ""
     egress: list[str] = []
+    secrets: list[SealedSecret] = []
 
 
 class FunctionAttributes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -208,8 +212,7 @@ class Registry:
 
     def projects_of(self, user: int) -> list[int]:
         """Return the projects in which `user` has a role, newest first."""
-        view = self._view[Class.PROJECT]
-        return [p for p in reversed(self.authority.projects(user)) if p in view]
+        return [p for p in reversed(self.authority.projects(user)) if self.get(Class.PROJECT, p)]
 
     def members(self, project: int) -> list[tuple[int, Role]]:
         """Return the members of `project` with their roles, owner included, by user id."""
@@ -235,8 +238,7 @@ class Registry:
 
         `born`: the object is made in this transaction, so no fact known yet speaks for it.
         """
-        payload = encode_attributes(attributes)
-        record = self.sign(actor, place, payload, records.NO_FLAGS)
+        record = self.sign(actor, place, encode_attributes(attributes), records.NO_FLAGS)
         return self.write(transaction, record, born=born)
 
     def kill(self, transaction: Transaction, actor: Actor, place: Place) -> None:
@@ -363,9 +365,8 @@ class Registry:
         if winner is None:
             view.pop(place.id, None)
         else:
-            view[place.id] = Entry(
-                place.id, winner.body.place, decode_attributes(winner), winner.body.hlc
-            )
+            attributes = decode_attributes(winner)
+            view[place.id] = Entry(place.id, winner.body.place, attributes, winner.body.hlc)
         self._tell(place.class_, place.id)
 
     def _tell(self, class_: Class, id: int) -> None:

@@ -48,14 +48,15 @@ RECORD_OVERHEAD_MAX_BYTES: Final = certificates.CERTIFICATE_SIZE_MAX_BYTES + 102
 
 PAYLOAD_SIZE_MAX_BYTES: Final = {
     Class.USER: 4 * 1024,
-    Class.PROJECT: 8 * 1024,
+    Class.PROJECT: 80 * 1024,
     Class.FUNCTION: 80 * 1024,
     Class.KV_SPACE: 4 * 1024,
     Class.KV_ENTRY: 65 * 1024,
     Class.BLOB: 4 * 1024,
 }
-"""Largest payload by class. Source: guess, but for functions (64 KiB of source rides along) and
-entries (the HTTP contract's 64 KiB value), each with room for attributes."""
+"""Largest payload by class. Source: guess, but for functions (64 KiB of source rides along),
+projects (48 KiB of sealed secrets, 17 of hosts) and entries (the HTTP contract's 64 KiB value),
+each with room for attributes."""
 
 RECORD_SIZE_MAX_BYTES: Final = max(PAYLOAD_SIZE_MAX_BYTES.values()) + RECORD_OVERHEAD_MAX_BYTES
 """Largest record of any class. Source: formula."""

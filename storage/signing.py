@@ -14,7 +14,7 @@ canonical form, and with them a second valid signature made from a first.
 
 What it leaves out: keeping secrets (the vault's and the data directory's business), and where
 random bytes come from: a seed is an argument.  SHA-256 is the hash throughout: it is what a CID
-uses, and BLAKE3 would be one more dependency.  This is nacl's single home.
+uses, and BLAKE3 would be one more dependency.  What is sealed with these keys is in `sealing`.
 """
 
 import hashlib

@@ -35,7 +35,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "jsonschema": ("peernode/schemas.py",),
     "libp2p": ("peernode/libp2p_*.py",),
     "lmdb": ("storage/lmdb_store.py",),
-    "nacl": ("storage/signing.py", "peernode/vault.py"),
+    "nacl": ("storage/signing.py", "storage/sealing.py", "peernode/vault.py"),
     "numpy": ("worker/inference.py",),
     "onnxruntime": ("worker/inference.py",),
     "openvino": ("worker/inference.py",),

@@ -26,6 +26,7 @@ import trio
 from worker import frames
 from worker.output import Output
 from worker.protocol import Isolation, Lease, Limits, Program
+from worker.redaction import Redaction
 from worker.sandbox.cell import Cell, Descriptors, Sandbox, Start
 
 PROGRAM_PATH: Final = Path(__file__).parent / "runtimes" / "python_child.py"
@@ -163,6 +164,8 @@ class Child:
         """Requests without an answer."""
         self.known: list[int] = []
         """Processes below it, when last looked for."""
+        self.redaction = Redaction()
+        """What must not be seen of what its jobs say: the secrets that any of them was given."""
         self.nursery: trio.Nursery | None = None
         """Where tasks that end with it run."""
         self.packages = ""
@@ -246,6 +249,8 @@ class Child:
         self._jobs += 1
         self._sequence += 1
         attempt.sequence = self._sequence
+        self.redaction.adopt(attempt.output.redaction)  # if it has begun elsewhere before
+        attempt.output.redaction = self.redaction
         if not self.sent:
             attempt.started_at_s = attempt.heartbeat_at_s = now_s
         lease = attempt.lease

@@ -4,6 +4,9 @@ Contents of blobs are served from the worker's cache and `edge.http` is done her
 a `Call` over the link.  A call outlives the link: it is made again on the next one, so a job need
 not notice that the link broke.  Uploads are the exception, as the node forgets a half one: they
 fail with `link_lost`, and `edge` begins them again.
+
+A secret goes from the link to the child's socket and lies nowhere between; what the child says from
+then on is looked through for it (`worker.redaction`).
 """
 
 from collections.abc import Callable
@@ -34,6 +37,16 @@ class Content(msgspec.Struct, frozen=True):
     size_bytes: int
     media_type: str
     name: str | None = None
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """The node's answer to `secret.get`."""
+
+    value: str
+
+    def __repr__(self) -> str:
+        """Say nothing of it."""
+        return "Secret()"
 
 
 class Upload(msgspec.Struct, frozen=True):
@@ -136,6 +149,11 @@ class Gateway:
                 return await self._egress.request(arguments, attempt.program.program.egress)
             case "blob.path":
                 return await self._path(attempt, arguments["blob"])
+            case "secret.get":
+                answer = await self._calls.ask(attempt, operation, arguments)
+                # Before the child has it: from then on it may say it.
+                attempt.output.redaction.add(msgspec.convert(answer, Secret).value)
+                return answer
             case _:
                 return await self._calls.ask(attempt, operation, arguments)
 

@@ -1,10 +1,12 @@
-"""What a job prints: bytes of three streams made into lines, within bounds.
+"""What a job prints: bytes of three streams made into lines, within bounds and without secrets.
 
 Bytes are text as far as they are UTF-8 and replacement characters where not; a longer line is cut
 into several; over the bound of a job the rest is counted and dropped, and one line says so.
 """
 
 from typing import Final
+
+from worker.redaction import Redaction
 
 LINE_SIZE_MAX_BYTES: Final = 8192
 """Longest line. Source: guess, the page of most log viewers."""
@@ -32,6 +34,8 @@ class Output:
     """Lines of one job. `total_bytes` counts everything printed, kept or not."""
 
     def __init__(self) -> None:
+        self.redaction = Redaction()
+        """What is taken out of it."""
         self.total_bytes = 0
         self._kept_bytes = 0
         self._partial = [b"", b"", b""]
@@ -48,9 +52,11 @@ class Output:
         *lines, rest = data.split(b"\n")
         for line in lines:
             self._keep(stream, line, wall_ms)
-        while len(rest) >= LINE_SIZE_MAX_BYTES:
-            self._keep(stream, rest[:LINE_SIZE_MAX_BYTES], wall_ms)
-            rest = rest[LINE_SIZE_MAX_BYTES:]
+        # A value that is to be taken out may have begun, and not have ended yet.
+        while len(rest) >= LINE_SIZE_MAX_BYTES + self.redaction.longest_bytes:
+            cut = self.redaction.cut(rest, LINE_SIZE_MAX_BYTES)
+            self._keep(stream, rest[:cut], wall_ms)
+            rest = rest[cut:]
         self._partial[stream] = rest
 
     def close(self, wall_ms: int) -> None:
@@ -74,6 +80,7 @@ class Output:
         return batches
 
     def _keep(self, stream: int, line: bytes, wall_ms: int) -> None:
+        line = self.redaction.line(line)
         start = 0
         while not self._full:
             part = line[start : start + LINE_SIZE_MAX_BYTES]

@@ -382,6 +382,7 @@ OPERATIONS: Final = {
     "blob.begin": "{media_type, name} -> {upload: int}",
     "blob.append": "{upload, data: bytes} -> {}",
     "blob.finish": "{upload} -> {blob: int, cid: str, size_bytes}; kept only if the job keeps it",
+    "secret.get": "{name} -> {value: str}; not_found; kept in memory only, out of every log",
     "job.call": "{function: str, input: bytes JSON} -> {job: str}; a child job",
 }
 """Operations of `Call`: arguments -> answer."""

@@ -1,12 +1,13 @@
 """What a supervisor reports of its attempts, and to whom: the seam between it and the agent."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from worker import frames
 from worker.child import Attempt
 from worker.output import Line
 from worker.protocol import ErrorCode, Usage, Write
+from worker.redaction import Redaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,13 @@ class Outcome:
     traceback: str = ""
     backend: str = ""
     writes: tuple[Write, ...] = ()
+
+    def redacted(self, redaction: Redaction) -> "Outcome":
+        """Return the same without secrets in what is said of an error. A result stays as it is."""
+        if self.error_code is None or not redaction.longest_bytes:
+            return self
+        message = redaction.text(self.payload.decode("utf-8", "replace"))
+        return replace(self, payload=message.encode(), traceback=redaction.text(self.traceback))
 
 
 class Reports(Protocol):

@@ -312,7 +312,7 @@ class Supervisor:
         if attempt.progress is not None:
             self._reports.progressed(attempt, *attempt.progress)
             attempt.progress = None
-        self._reports.finished(attempt, outcome)
+        self._reports.finished(attempt, outcome.redacted(output.redaction))
 
     def _started_ms(self, wall_s: float) -> int:
         return self._clock.wall_ms() - int(wall_s * 1000)
@@ -422,7 +422,7 @@ class Supervisor:
     def _progressed(self, attempt: Attempt, frame: frames.Progressed) -> None:
         now_s = trio.current_time()
         attempt.heartbeat_at_s = now_s
-        attempt.progress = (frame.fraction, frame.message)
+        attempt.progress = (frame.fraction, attempt.output.redaction.text(frame.message))
         self._send_progress(attempt, now_s)
 
     def _send_progress(self, attempt: Attempt, now_s: float) -> None:

@@ -1,11 +1,11 @@
 """Projects: several users who share functions, data and quota."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
-from peernode import access, idempotency, listing, names, quotas
+from peernode import access, idempotency, listing, names, quotas, sealed_secrets
 from peernode.api import require_match
 from peernode.calls import (
     Answer,
@@ -19,12 +19,14 @@ from peernode.calls import (
     View,
 )
 from peernode.classes.job import KEY
+from peernode.classes.project_bodies import RemoveSecret, SecretView, SetSecret, secret_views
 from peernode.content import METER_BLOB_BYTES, METER_BLOBS
 from peernode.members import grant, revoke
 from peernode.permissions import may_grant
 from peernode.problems import Problem
 from peernode.quotas import Quota
 from peernode.registry import Entry, ProjectAttributes, place_of
+from peernode.sealed_secrets import SealedSecret
 from peernode.timestamps import rfc3339
 from peernode.transactions import Transaction
 from storage import facts, ids
@@ -83,6 +85,7 @@ class ProjectView(ObjectView, rename={"class_name": "class"}, frozen=True, kw_on
     owner: str
     display_name: str
     egress: list[str]
+    secrets: list[SecretView]
     quota: Quota
     members: list[MemberView]
 
@@ -116,6 +119,7 @@ def view(node: "Node", entry: Entry) -> ProjectView:
         owner=str(owner),
         display_name=attributes.display_name,
         egress=attributes.egress,
+        secrets=secret_views(attributes.secrets),
         quota=quota,
         members=members,
     )
@@ -243,6 +247,68 @@ def _check_rank(node: "Node", call: Call, project: int, user: int, role: Role | 
             raise Problem("forbidden", "you may only give and take roles below your own")
 
 
+async def _set_secret(node: "Node", call: Call) -> Answer:
+    body: SetSecret = call.body
+    access.find(node, call, Class.PROJECT, "set_secret")
+    sealed = sealed_secrets.seal(
+        node.identity.mesh,
+        call.object_id,
+        body.name,
+        body.value,
+        _readers(node, body.nodes or [str(node.identity.number)]),
+        node.entropy,
+    )
+
+    def change(secrets: list[SealedSecret]) -> list[SealedSecret]:
+        return sealed_secrets.with_secret(secrets, sealed)
+
+    return await _change_secrets(node, call, "set_secret", change)
+
+
+async def _remove_secret(node: "Node", call: Call) -> Answer:
+    body: RemoveSecret = call.body
+
+    def change(secrets: list[SealedSecret]) -> list[SealedSecret]:
+        if sealed_secrets.find(secrets, body.name) is None:
+            raise Problem("not_found", f"name: there is no secret {body.name!r}", field="name")
+        return sealed_secrets.without(secrets, body.name)
+
+    return await _change_secrets(node, call, "remove_secret", change)
+
+
+async def _change_secrets(
+    node: "Node",
+    call: Call,
+    verb: str,
+    change: Callable[[list[SealedSecret]], list[SealedSecret]],
+) -> Answer:
+    def body(transaction: Transaction) -> None:
+        current = access.find(node, call, Class.PROJECT, verb)
+        require_match(call, view(node, current).revision)
+        secrets = change(current.attributes.secrets)
+        attributes = msgspec.structs.replace(current.attributes, secrets=secrets)
+        node.registry.put(transaction, call.actor, current.place, attributes)
+
+    await node.transactions.run(body)
+    return Answer(value=view(node, access.find(node, call, Class.PROJECT, "get")))
+
+
+def _readers(node: "Node", texts: list[str]) -> dict[int, bytes]:
+    """Return the numbers and keys of members of the mesh, or raise the `Problem`."""
+    found = {}
+    for text in texts:
+        try:
+            member = node.membership.find(text)
+        except Problem as problem:
+            raise Problem(
+                "not_found", problem.detail.replace("node:", "nodes:", 1), field="nodes"
+            ) from None
+        if not node.membership.is_member(member.public_key):
+            raise Problem("conflict", f"nodes: node {member.number} was evicted", field="nodes")
+        found[member.number] = member.public_key
+    return found
+
+
 async def _usage(node: "Node", call: Call) -> Answer:
     entry = access.find(node, call, Class.PROJECT, "usage")
     return Answer(
@@ -325,6 +391,27 @@ PROJECT = ObjectClass(
             body=RemoveMember,
             answer=ProjectView,
             problems=("not_found", "forbidden", "conflict"),
+        ),
+        "set_secret": Operation(
+            handler=_set_secret,
+            summary="Set a secret that only functions read, at the nodes that are named",
+            body=SetSecret,
+            answer=ProjectView,
+            problems=(
+                "not_found",
+                "forbidden",
+                "conflict",
+                "too_large",
+                "invalid_field",
+                "precondition_failed",
+            ),
+        ),
+        "remove_secret": Operation(
+            handler=_remove_secret,
+            summary="Remove a secret",
+            body=RemoveSecret,
+            answer=ProjectView,
+            problems=("not_found", "forbidden", "precondition_failed"),
         ),
         "usage": Operation(
             handler=_usage,

@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
-from peernode.cli import options, output
+from peernode.cli import options, output, secret
 
 app = typer.Typer(help="Projects: users who share functions and data.", no_args_is_help=True)
+app.add_typer(secret.app, name="secret")
 
 Project = Annotated[str, typer.Argument(help="Project, by name or id.")]
 User = Annotated[str, typer.Argument(help="User, by name at this node or id.")]

@@ -12,9 +12,10 @@ from peernode.client.async_wire import AsyncStream, AsyncWire
 from peernode.client.effects import Object, Reply
 from peernode.client.errors import NotFound
 from peernode.client.jobs import JobOptions
+from peernode.client.projects import AsyncProjectCalls
 
 
-class AsyncClient:
+class AsyncClient(AsyncProjectCalls):
     """One node's HTTP API, for requesters and developers, on trio. Safe to share between tasks.
 
     Without arguments: the node and token that `peernode login` remembered, unless `PEERNODE_URL`
@@ -149,14 +150,6 @@ class AsyncClient:
     async def create_project(self, name: str) -> Object:
         """Create a project, with the caller as its owner."""
         return await self.create("project", {"name": name})
-
-    async def add_member(self, project: str, user: str, role: str) -> Object:
-        """Give a user a role: admin, developer, invoker or viewer."""
-        return await self._wire.run(objects.add_member(project, user, role))
-
-    async def remove_member(self, project: str, user: str) -> Object:
-        """Take a user out of a project."""
-        return await self._wire.run(objects.remove_member(project, user))
 
     async def resolve(self, kind: str, reference: str) -> str:
         """Return the id of a project, function, kv or user given by id or name."""

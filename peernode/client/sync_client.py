@@ -9,12 +9,13 @@ from peernode.client import blobs, functions, jobs, kv, objects, proof, settings
 from peernode.client.effects import Object, Reply
 from peernode.client.errors import NotFound
 from peernode.client.jobs import JobOptions
+from peernode.client.projects import ProjectCalls
 from peernode.client.wire import Stream, Wire
 
 _ABSENT: Final = object()
 
 
-class Client:
+class Client(ProjectCalls):
     """One node's HTTP API, for requesters and developers. Safe to share between threads.
 
     Without arguments: the node and token that `peernode login` remembered, unless `PEERNODE_URL`
@@ -149,14 +150,6 @@ class Client:
     def create_project(self, name: str) -> Object:
         """Create a project, with the caller as its owner."""
         return self.create("project", {"name": name})
-
-    def add_member(self, project: str, user: str, role: str) -> Object:
-        """Give a user a role: admin, developer, invoker or viewer."""
-        return self._wire.run(objects.add_member(project, user, role))
-
-    def remove_member(self, project: str, user: str) -> Object:
-        """Take a user out of a project."""
-        return self._wire.run(objects.remove_member(project, user))
 
     def resolve(self, kind: str, reference: str) -> str:
         """Return the id of a project, function, kv or user given by id or name."""

@@ -64,7 +64,8 @@ def test_every_operation_of_the_contract_is_described(anonymous):
         assert {"get", "post", "delete"} <= set(paths[f"/{name}/{{id}}"])
     for call in (  # noqa: SIM905
         "user/login user/delegate user/rotate user/revoke project/add_member project/remove_member "
-        "project/usage function/rollback function/call job/cancel job/retry kv/put kv/get "
+        "project/set_secret project/remove_secret project/usage function/rollback function/call "
+        "job/cancel job/retry kv/put kv/get "
         "kv/delete kv/list kv/increment worker/cordon worker/drain worker/resume"
     ).split():
         name, _, method = call.partition("/")

@@ -1,5 +1,6 @@
 """What the command line says, to whom, and with which exit code."""
 
+import io
 import json
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def page(*items: object) -> Answer:
         ["run", "4", "--input", "{broken"],
         ["run", "4", "--limits", "[]"],
         ["kv", "create", "x"],
+        ["project", "secret", "set", "lab", "TOKEN", "a value is no argument"],
         ["run", "4", "--blob", "x"],
         ["run", "4", "--input", "@/nowhere"],
     ],
@@ -91,6 +93,26 @@ def test_running_prints_the_id_alone(capsys):
         assert run(["run", "4", "--input", '{"x": 1}', "--url", server.url]) == 0
     assert capsys.readouterr().out == "9\n"
     assert server.received[0].json == {"function": "4", "input": {"x": 1}}
+
+
+def test_a_secret_comes_from_stdin_and_is_not_printed(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("s3cret-wörd\n\n".encode())))
+    project = {"id": "4", "name": "lab", "secrets": [{"name": "TOKEN", "nodes": ["2"]}]}
+    with scripted(Answer(value=project)) as server:
+        command = ["project", "secret", "set", "4", "TOKEN", "--node", "2", "--url", server.url]
+        assert run(command) == 0
+    body = {"name": "TOKEN", "value": "s3cret-wörd\n", "nodes": ["2"]}
+    assert server.received[0].json == body
+    shown = capsys.readouterr()
+    assert "TOKEN" in shown.out
+    assert "s3cret" not in shown.out + shown.err
+
+
+def test_secrets_are_listed_by_name_and_node(capsys):
+    project = {"id": "4", "name": "lab", "secrets": [{"name": "TOKEN", "nodes": ["2", "3"]}]}
+    with scripted(Answer(value=project)) as server:
+        assert run(["project", "secret", "ls", "4", "--json", "--url", server.url]) == 0
+    assert json.loads(capsys.readouterr().out) == project["secrets"]
 
 
 def test_running_and_waiting_prints_the_result_alone(capsys, tmp_path):

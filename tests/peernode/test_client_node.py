@@ -208,6 +208,38 @@ def test_members_come_and_go(client):
             other.function("lab/echo")
 
 
+SECRET_SOURCE = """
+import edge
+
+def handler(input):
+    token = edge.secret("TOKEN")
+    print("it is", token)
+    return len(token)
+"""
+
+
+def test_a_secret_is_set_and_used_and_never_shown(client):
+    reader = client.deploy("lab", "reader", SECRET_SOURCE)
+    made = client.set_secret("lab", "TOKEN", "pa55-phrase-of-the-lab")
+    assert made["secrets"] == [{"name": "TOKEN", "nodes": [client.health()["node_id"]]}]
+    job = reader.spawn(None)
+    assert job.result(timeout_s=20) == 22
+    assert "it is ***" in job.logs()
+    assert client.remove_secret("lab", "TOKEN")["secrets"] == []
+    with pytest.raises(JobFailed, match="has no secret 'TOKEN'"):
+        reader.spawn(None).result(timeout_s=20)
+
+
+def test_secrets_come_and_go_on_trio(node):
+    async def main() -> None:
+        async with AsyncClient(*node) as client:
+            made = await client.set_secret("lab", "OTHER", "x", nodes=["1"])
+            assert made["secrets"] == [{"name": "OTHER", "nodes": ["1"]}]
+            assert (await client.remove_secret("lab", "OTHER"))["secrets"] == []
+
+    trio.run(main)
+
+
 def test_lists_are_walked_to_their_end(client, echo):
     handed_in = {echo.spawn({"n": n}).id for n in range(5)}
     assert handed_in <= {job["id"] for job in client.list("job", function=echo.id)}

@@ -139,6 +139,8 @@ async def test_answers_are_as_described(lab: Lab, document: dict[str, Any]) -> N
     await call("POST", f"/project/{project}", {"egress": ["example.org"]})
     await call("POST", f"/project/{project}/add_member", {"user": "bob", "role": "viewer"})
     await call("POST", f"/project/{project}/remove_member", {"user": "bob"})
+    await call("POST", f"/project/{project}/set_secret", {"name": "TOKEN", "value": "x"})
+    await call("POST", f"/project/{project}/remove_secret", {"name": "TOKEN"})
     await call("POST", f"/project/{project}/usage")
     await call("POST", f"/project/{project}", {"quota": {"blob_bytes": 100}}, caller=operator)
     limits = {

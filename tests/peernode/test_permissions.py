@@ -48,6 +48,9 @@ project  set_quota     -    -    -    -    -    -    -    -    -     yes  -   - 
 project  delete        -    -    -    -    -    -    yes  -    -     -    -   -     -
 project  add_member    -    -    -    -    -    yes  yes  -    -     -    -   -     -
 project  remove_member -    -    -    -    -    yes  yes  -    yes   -    -   -     -
+project  set_secret    -    -    -    -    -    yes  yes  -    -     -    -   -     -
+project  remove_secret -    -    -    -    -    yes  yes  -    -     -    -   -     -
+project  use_secret    -    -    -    -    -    -    -    -    -     -    yes -     -
 project  usage         -    -    yes  yes  yes  yes  yes  -    yes   yes  -   -     -
 function list          -    -    yes  yes  yes  yes  yes  -    yes   yes  -   -     -
 function create        -    -    -    -    yes  yes  yes  -    -     -    -   -     -

@@ -95,6 +95,7 @@ class FakeNode:
         self.answers = True
         self.unanswered: list[Call] = []
         self.spaces: dict[str, Space] = {}
+        self.secrets: dict[str, str] = {}
         self.blobs: dict[int, tuple[bytes, str]] = {}
         self.uploads: dict[int, tuple[bytearray, str]] = {}
         self.kept_back: list[bytes] = []
@@ -334,6 +335,9 @@ class FakeNode:
         data, media_type = self.uploads.pop(upload)
         self.blobs[self.next_number()] = (bytes(data), media_type)
         return {"blob": self.number, "cid": cid_of(bytes(data)), "size_bytes": len(data)}
+
+    def _secret_get(self, name: str) -> dict[str, Any]:
+        return {"value": self.secrets[name]}
 
     def _job_call(self, function: str, input: bytes) -> dict[str, Any]:
         return {"job": str(self.next_number())}

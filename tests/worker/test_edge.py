@@ -4,8 +4,8 @@ The same functions run at every level of isolation: what differs is listed in do
 """
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import trio
 
 from tests.worker.fake_node import FakeNode, Space, cid_of, open_worker
 from worker.egress_addresses import parse_networks
+from worker.process_tree import process_table
 from worker.protocol import (
     BlobDelete,
     BlobKeep,
@@ -366,6 +367,106 @@ async def test_a_child_job_is_handed_in(tmp_path: Path, level: Isolation) -> Non
         job = await result(node, "return edge.call('other', {'n': 1})")
         assert job == str(node.number)
         assert node.calls[-1].arguments == {"function": "other", "input": b'{"n":1}'}
+
+
+# --- secrets ------------------------------------------------------------------------------------
+
+SECRET = 'pa"ss/wörd-3141592653'
+
+
+@asynccontextmanager
+async def open_secret(directory: Path, level: Isolation) -> AsyncIterator[FakeNode]:
+    async with open_worker(directory, level=level) as (node, _):
+        node.secrets["TOKEN"] = SECRET
+        yield node
+
+
+@pytest.mark.slow
+async def test_a_secret_is_read_by_its_name(tmp_path: Path, level: Isolation) -> None:
+    async with open_secret(tmp_path, level) as node:
+        assert await result(node, "return edge.secret('TOKEN')") == SECRET, "a result is its own"
+        assert node.calls[-1].arguments == {"name": "TOKEN"}
+        lines = ("try: edge.secret('OTHER')", "except LookupError as error: return error.code")
+        assert await result(node, *lines) == "not_found"
+        assert (await failure(node, "edge.secret(3)")).payload.startswith(b"TypeError: the name")
+
+
+@pytest.mark.slow
+async def test_a_secret_is_in_nothing_that_a_job_says(tmp_path: Path, level: Isolation) -> None:
+    async with open_secret(tmp_path, level) as node:
+        finished = await failure(
+            node,
+            "import os, sys",
+            "token = edge.secret('TOKEN')",
+            "edge.log(token, token=token)",
+            "sys.stdout.write('half ' + token[:9]); sys.stdout.flush()",
+            "print(token[9:])",
+            "print(repr(token), file=sys.stderr)",
+            "os.write(2, b'raw ' + token.encode() + bytes([10]))",
+            "edge.progress(0.5, 'with ' + token)",
+            "raise ValueError(token)",
+        )
+        assert finished.payload == b"ValueError: ***"
+        assert finished.traceback.rstrip().endswith("ValueError: ***")
+        assert sorted(node.lines(finished.job)) == [
+            ("log", '*** {"token": "***"}'),
+            ("stderr", "'***'"),
+            ("stderr", "raw ***"),
+            ("stdout", "half ***"),
+        ]
+        assert [progress.message for progress in node.said(Progress)] == ["with ***"]
+        said = repr(node.messages)
+        assert not any(part in said for part in (SECRET, "3141592653"))
+
+
+@pytest.mark.slow
+async def test_a_secret_in_a_url_is_not_in_the_error(tmp_path: Path, level: Isolation) -> None:
+    async with open_secret(tmp_path, level) as node:
+        url = "'http://example.org/' + 'x' * 175 + edge.secret('TOKEN')"
+        finished = await failure(node, f"edge.http('GET', {url})")
+        assert finished.payload.endswith(b"xx***'): forbidden")
+        assert "3141592653" not in finished.traceback
+
+
+@pytest.mark.slow
+async def test_a_secret_that_a_warm_process_has_kept_is_not_said_by_its_next_job(
+    tmp_path: Path, level: Isolation
+) -> None:
+    source = (
+        "import edge\nkept = []\ndef handler(input):\n    if input:\n"
+        "        kept.append(edge.secret('TOKEN'))\n    print(kept)\n"
+    )
+    async with open_secret(tmp_path, level) as node:
+        await node.run(source, True)
+        finished = await node.run(source, False)
+        shown = "[]" if level == "wasm" else "['***']"
+        assert node.lines(finished.job) == [("stdout", shown)]
+
+
+def visible(directory: Path) -> Iterator[bytes]:
+    """Yield what other processes may see: environments, arguments, the worker's files."""
+    paths = [
+        Path(f"/proc/{pid}/{name}") for pid in process_table() for name in ("environ", "cmdline")
+    ]
+    for path in [*paths, *directory.rglob("*")]:
+        with suppress(OSError):  # it has ended, is somebody else's, or no file
+            yield path.read_bytes()
+
+
+@pytest.mark.slow
+async def test_a_secret_is_in_no_file_argument_or_environment(
+    tmp_path: Path, level: Isolation
+) -> None:
+    async with open_secret(tmp_path, level) as node:
+        messages = node.lease(
+            function("token = edge.secret('TOKEN')", "while True: edge.kv('x').get('k')")
+        )
+        node.spaces["x"] = Space()
+        await node.say(*messages)
+        await node.until(lambda: any(call.operation == "kv.get" for call in node.calls))
+        wanted = SECRET.encode()
+        for data in visible(tmp_path):
+            assert wanted not in data
 
 
 @pytest.mark.slow

@@ -101,6 +101,7 @@ async def test_a_component_handles_text(tmp_path: Path) -> None:
         ("kv_increment_now", ("a", "k", 3), 8),
         ("blob_read", ("7", 1, 3), 345),
         ("blob_read", ("7", 100, 3), None),
+        ("secret", ("TOKEN",), "kept-quiet"),
         ("job", (), {"id": "101", "attempt": 1, "deadline": None}),
         ("call", ("other", "[1]"), 102),
         ("log", ("hello",), None),
@@ -112,6 +113,7 @@ async def test_a_call_is_answered(
     async with open_worker(tmp_path) as (node, _):
         node.spaces["a"] = Space(values={"k": b"5", "k2": b"1"})
         node.blobs[7] = (b"23456", "text/plain")
+        node.secrets["TOKEN"] = '"kept-quiet"'
         finished = await run(node, calling(name, *values))
         assert finished.error_code is None, finished
         assert json.loads(finished.payload) == answer

@@ -36,6 +36,7 @@ ARGUMENTS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "blob.begin": {"media_type": str, "name": str},
     "blob.append": {"upload": int, "data": bytes},
     "blob.finish": {"upload": int},
+    "secret.get": {"name": str},
     "job.call": {"function": str, "input": bytes},
     "http": {
         "method": str,

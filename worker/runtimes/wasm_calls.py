@@ -49,6 +49,7 @@ SIGNATURES = {
     "progress": "ft",
     "log": "t",
     "job": "",
+    "secret": "t",
     "call": "tt",
 }
 """Name -> arguments: text, bytes, an integer of 64 bits, a float."""
@@ -180,6 +181,9 @@ class Calls:
         job, deadline = self._edge.job, self._edge.job.deadline
         found = {"id": job.id, "attempt": job.attempt}
         return self._json({**found, "deadline": deadline and deadline.isoformat()})
+
+    def _secret(self, name: str) -> str:
+        return str(self._edge.secret(name))
 
     def _call(self, function: str, text: str) -> str:
         return str(self._edge.call(function, json.loads(text)))
