@@ -35,9 +35,7 @@ import msgspec
 import trio
 
 from peernode import names
-from peernode.entries import keep_entry
-from peernode.problems import Problem
-from peernode.registry import (
+from peernode.attributes import (
     FunctionAttributes,
     ProjectAttributes,
     SpaceAttributes,
@@ -45,6 +43,8 @@ from peernode.registry import (
     decode_attributes,
     encode_attributes,
 )
+from peernode.entries import keep_entry
+from peernode.problems import Problem
 from peernode.transactions import Transaction
 from storage import certificates, codec, hlc, ids
 from storage.blobs import Release

@@ -32,6 +32,7 @@ from gossip.fetch_messages import (
 )
 from gossip.network import Network, Stream
 from peernode import access, foreign_messages as messages, job_snapshots
+from peernode.attributes import FunctionAttributes
 from peernode.calls import Answer, Call
 from peernode.classes.blob import BLOB
 from peernode.classes.job import JOB
@@ -44,7 +45,6 @@ from peernode.foreign_passes import Passes
 from peernode.job_rows import encode_request
 from peernode.permissions import Actor, Target
 from peernode.problems import Problem, not_found
-from peernode.registry import FunctionAttributes
 from storage import ids
 from storage.cid import Cid, decode_node
 from storage.errors import BlobError, InvalidData

@@ -18,13 +18,13 @@ import trio
 from gossip.fetch_events import Found, Missing, TimedOut, Unreachable as NotReached
 from gossip.fetch_messages import Kind, Thing
 from gossip.network import PeerEvent, PeerUp
+from peernode.attributes import FunctionAttributes, Version
 from peernode.fetch_driver import FetchDriver
 from peernode.foreign_asking import Asking
 from peernode.foreign_cache import Cache
 from peernode.foreign_config import Config
 from peernode.foreign_members import Members
 from peernode.problems import Problem
-from peernode.registry import FunctionAttributes, Version
 from peernode.wheel_rows import contents_of
 from storage import ids
 from storage.cid import Cid

@@ -10,14 +10,14 @@ from typing import Final
 import msgspec
 
 from peernode import names, sealed_secrets, terms
-from peernode.problems import Problem
-from peernode.registry import (
+from peernode.attributes import (
     FunctionAttributes,
     ProjectAttributes,
     SpaceAttributes,
     UserAttributes,
     decode_attributes,
 )
+from peernode.problems import Problem
 from peernode.space_limits import VALUE_SIZE_MAX_BYTES
 from storage import codec
 from storage.certificates import Milliseconds

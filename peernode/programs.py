@@ -3,10 +3,11 @@
 from collections import OrderedDict
 from typing import Final, cast
 
+from peernode.attributes import FunctionAttributes, ProjectAttributes, Version
 from peernode.content import Content
 from peernode.functions import FunctionVersion
 from peernode.problems import Problem
-from peernode.registry import FunctionAttributes, ProjectAttributes, Registry, Version
+from peernode.registry import Registry
 from peernode.terms import for_architecture
 from peernode.wheel_rows import wheels_of
 from storage.places import Class

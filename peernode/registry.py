@@ -11,19 +11,22 @@ What it leaves out: entries of namespaces, of which there may be millions (`peer
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final
 
-import msgspec
-
+from peernode.attributes import (
+    ATTRIBUTES,
+    Attributes,
+    UserAttributes,
+    decode_attributes,
+    encode_attributes,
+)
 from peernode.identity import Identity
 from peernode.listening import Listener
 from peernode.own_records import require_greater, sign_for
 from peernode.permissions import Actor
 from peernode.problems import Problem
-from peernode.sealed_secrets import SealedSecret
 from peernode.transactions import Transaction
-from peernode.wheel_rows import Wheel
-from storage import codec, facts, hlc, ids, merge, places, records
+from storage import facts, hlc, ids, merge, places, records
 from storage.authority import Authority
 from storage.facts import Fact, Role
 from storage.places import Class, Mode, Place
@@ -38,71 +41,6 @@ ROLES_KEPT_MAX: Final = 65536
 """Answers about roles kept. Source: guess; about 10 MB."""
 
 
-class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One version of a function and its program. `arch`: all that runs it; empty, left out: any."""
-
-    version: int
-    runtime: str
-    entry: str
-    cid: bytes
-    size_bytes: int
-    input_schema: bytes | None
-    created_ms: int
-    wheels: list[int] = []
-    """Which of the function's."""
-    arch: Annotated[str, msgspec.Meta(max_length=63)] = ""
-
-
-class UserAttributes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Payload of a user's record."""
-
-    display_name: str = ""
-
-
-class ProjectAttributes(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
-):
-    """Payload of a project's record."""
-
-    name: str
-    display_name: str = ""
-    egress: list[str] = []
-    secrets: list[SealedSecret] = []
-
-
-class FunctionAttributes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Payload of a function's record."""
-
-    name: str
-    description: str = ""
-    terms: bytes = b"{}"
-    current: int
-    versions: list[Version]
-    source: bytes | None = None
-    """Of the newest version, if it is small enough to ride along."""
-    wheels: list[Wheel] = []
-
-
-class SpaceAttributes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Payload of a global namespace's record."""
-
-    name: str
-    display_name: str = ""
-    function: int = 0
-    """The function it belongs to, within its project; 0: none."""
-
-
-Attributes = UserAttributes | ProjectAttributes | FunctionAttributes | SpaceAttributes
-A = TypeVar("A", bound=Attributes)
-
-_ATTRIBUTES: Final[dict[Class, type[Attributes]]] = {
-    Class.USER: UserAttributes,
-    Class.PROJECT: ProjectAttributes,
-    Class.FUNCTION: FunctionAttributes,
-    Class.KV_SPACE: SpaceAttributes,
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An object as the view shows it."""
@@ -110,7 +48,7 @@ class Entry:
     id: int
     place: Place
     attributes: Any
-    """One of the structs above, by class."""
+    """One of the structs of `peernode.attributes`, by class."""
     written_at: int
     """Hybrid timestamp of its last version."""
 
@@ -134,7 +72,7 @@ class Registry:
         self._clock = clock
         self.authority = Authority(identity.mesh)
         self._slots: dict[bytes, dict[int, Record]] = {}
-        self._view: dict[Class, dict[int, Entry]] = {class_: {} for class_ in _ATTRIBUTES}
+        self._view: dict[Class, dict[int, Entry]] = {class_: {} for class_ in ATTRIBUTES}
         self._of_owner: dict[int, dict[bytes, None]] = {}
         """Owner (user or project) -> slots of what it owns."""
         self._members_revision: dict[int, int] = {}
@@ -374,24 +312,12 @@ class Registry:
             watcher(class_, id)
 
 
-def encode_attributes(attributes: Attributes) -> bytes:
-    """Return attributes as a record's payload."""
-    return codec.encode(msgspec.to_builtins(attributes, builtin_types=(bytes,)))
-
-
 def place_of(
     class_: Class, id: int, owner_class: Class, owner: int, mode: Mode = Mode.NONE
 ) -> Place:
     """Return the place of an object's attributes."""
     scope = places.Scope.GLOBAL if class_ in places.SPACE_CLASSES else None
     return Place(class_, id, owner_class, owner, b"", mode, scope)
-
-
-def decode_attributes(record: Record) -> Attributes:
-    """Return what a record says of an object; raises `CodecError` or `msgspec.ValidationError`."""
-    kind = _ATTRIBUTES[record.body.place.class_]
-    value = codec.decode(record.body.payload, len(record.body.payload))
-    return msgspec.convert(value, kind, builtin_types=(bytes,))
 
 
 def _rows(store: Store, table: Table) -> Iterable[bytes]:

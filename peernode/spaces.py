@@ -19,11 +19,12 @@ from typing import Final, Literal
 
 import msgspec
 
+from peernode.attributes import SpaceAttributes
 from peernode.entries import entry_place, keep_entry
 from peernode.own_records import require_greater
 from peernode.permissions import Actor
 from peernode.problems import Problem
-from peernode.registry import Entry, Registry, SpaceAttributes
+from peernode.registry import Entry, Registry
 from peernode.space_limits import KEY_SIZE_MAX_BYTES, VALUE_SIZE_MAX_BYTES
 from peernode.transactions import Transaction
 from storage import codec, hlc, ids, merge

@@ -8,7 +8,7 @@ import msgspec
 from storage.cid import Cid
 
 if TYPE_CHECKING:
-    from peernode.registry import FunctionAttributes, Version
+    from peernode.attributes import FunctionAttributes, Version
 
 
 class Wheel(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -7,6 +7,7 @@ import msgspec
 
 from peernode import access, idempotency, listing, names
 from peernode.api import require_match
+from peernode.attributes import FunctionAttributes, Version
 from peernode.calls import (
     Answer,
     Call,
@@ -37,7 +38,7 @@ from peernode.python_source import (
     check_python,
     check_python_apart,
 )
-from peernode.registry import FunctionAttributes, Version, place_of
+from peernode.registry import place_of
 from peernode.terms import (
     TermsBody,
     from_row,

@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
+from peernode.attributes import FunctionAttributes, Version
 from peernode.calls import (
     Body,
     ObjectView,
     View,
 )
 from peernode.classes import job_bodies
-from peernode.registry import Entry, FunctionAttributes, Version
+from peernode.registry import Entry
 from peernode.terms import (
     LimitsBody,
     PrefersBody,

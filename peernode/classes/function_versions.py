@@ -5,11 +5,11 @@ from typing import Final
 
 import msgspec
 
+from peernode.attributes import FunctionAttributes, Version
 from peernode.classes.function_bodies import Set
 from peernode.classes.function_wheels import Brought
 from peernode.problems import Problem
 from peernode.program_checks import architecture
-from peernode.registry import FunctionAttributes, Version
 from peernode.wheel_rows import merged
 from storage import codec
 from storage.blobs import Content

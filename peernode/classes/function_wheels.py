@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peernode import access
+from peernode.attributes import Version
 from peernode.blob_files import BlobFile
 from peernode.calls import Call
 from peernode.classes.function_bodies import Create, Set
 from peernode.content import Content
 from peernode.problems import Problem
-from peernode.registry import Version
 from peernode.transactions import Transaction
 from peernode.wheel_rows import Wheel
 from worker.protocol import Isolation

@@ -8,6 +8,7 @@ import msgspec
 
 from peernode import access, idempotency, listing, names
 from peernode.api import require_match
+from peernode.attributes import SpaceAttributes
 from peernode.calls import (
     Answer,
     Call,
@@ -36,7 +37,7 @@ from peernode.classes.kv_bodies import (
 from peernode.classes.project import WAIT_CHANGE
 from peernode.permissions import Target
 from peernode.problems import Problem, not_found
-from peernode.registry import SpaceAttributes, place_of
+from peernode.registry import place_of
 from peernode.space_limits import check_key, check_value
 from peernode.spaces import (
     LocalSpaceRow,

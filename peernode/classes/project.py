@@ -7,6 +7,7 @@ import msgspec
 
 from peernode import access, idempotency, listing, names, quotas, sealed_secrets
 from peernode.api import require_match
+from peernode.attributes import ProjectAttributes
 from peernode.calls import (
     Answer,
     Body,
@@ -25,7 +26,7 @@ from peernode.members import grant, revoke
 from peernode.permissions import may_grant
 from peernode.problems import Problem
 from peernode.quotas import Quota
-from peernode.registry import Entry, ProjectAttributes, place_of
+from peernode.registry import Entry, place_of
 from peernode.sealed_secrets import SealedSecret
 from peernode.timestamps import rfc3339
 from peernode.transactions import Transaction

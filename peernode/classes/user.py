@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from peernode import access, idempotency, invites, listing, names
 from peernode.api import require_match
+from peernode.attributes import UserAttributes
 from peernode.calls import Answer, Call, ObjectClass, Operation
 from peernode.classes.job import KEY
 from peernode.classes.project import WAIT_CHANGE
@@ -38,7 +39,7 @@ from peernode.classes.user_tokens import (
 )
 from peernode.permissions import Actor, Target
 from peernode.problems import Problem
-from peernode.registry import UserAttributes, place_of
+from peernode.registry import place_of
 from peernode.transactions import Transaction
 from peernode.vault import Seeds
 from storage import facts, ids, signing

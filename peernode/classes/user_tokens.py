@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from peernode import access, sessions
+from peernode.attributes import UserAttributes, encode_attributes
 from peernode.calls import Answer, Call
 from peernode.classes.user_bodies import (
     Delegate,
@@ -16,7 +17,7 @@ from peernode.classes.user_bodies import (
 )
 from peernode.permissions import EVERYTHING, Target, check_scopes
 from peernode.problems import Problem, not_found
-from peernode.registry import Entry, UserAttributes, encode_attributes
+from peernode.registry import Entry
 from peernode.sweeper import VAULT_EXPIRY_KIND
 from peernode.timestamps import parse_rfc3339, rfc3339
 from peernode.transactions import Transaction

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import trio.testing
 
+from peernode.attributes import FunctionAttributes, Version
 from peernode.classes.function_versions import with_wheels
 from peernode.classes.function_wheels import WHEELS_MAX, Brought
 from peernode.problems import Problem
-from peernode.registry import FunctionAttributes, Version
 from peernode.wheel_rows import Wheel
 from storage.cid import Cid, raw_leaf
 from storage.places import Class

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from peernode.payloads import check_payload
-from peernode.registry import (
+from peernode.attributes import (
     FunctionAttributes,
     ProjectAttributes,
     SpaceAttributes,
@@ -14,6 +13,7 @@ from peernode.registry import (
     Version,
     encode_attributes,
 )
+from peernode.payloads import check_payload
 from peernode.wheel_rows import Wheel
 from storage import codec
 from storage.cid import raw_leaf

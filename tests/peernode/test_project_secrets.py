@@ -8,9 +8,9 @@ import pytest
 import trio
 import trio.testing
 
+from peernode.attributes import ProjectAttributes, encode_attributes
 from peernode.classes.project_bodies import SetSecret
 from peernode.payloads import check_payload
-from peernode.registry import ProjectAttributes, encode_attributes
 from peernode.sealed_secrets import (
     READERS_MAX,
     SECRETS_MAX,

@@ -4,16 +4,15 @@ import msgspec
 import pytest
 import trio
 
-from peernode.registry import (
-    Entry,
+from peernode.attributes import (
     FunctionAttributes,
     ProjectAttributes,
-    Registry,
     SpaceAttributes,
     UserAttributes,
     Version,
     encode_attributes,
 )
+from peernode.registry import Entry, Registry
 from storage import codec
 from storage.facts import Role
 from storage.places import Class
