@@ -20,10 +20,10 @@ RESERVATION_S = 5.0
 RETRY_S = 12.0
 """What is early is looked at again every 10 s (`peernode.records_in.EARLY_RETRY_S`)."""
 WAIT_HERE = """
-import os, time
+import edge, time
 
 def handler(input):
-    while not os.path.exists(input):
+    while edge.kv("shared").get(input) is None:
         time.sleep(0.02)
     return "gone on"
 """
@@ -156,10 +156,9 @@ def test_a_node_that_starts_after_a_life_an_hour_ahead(village: Village) -> None
 def test_a_clock_that_steps_ahead_under_a_running_node(village: Village) -> None:
     town = village.town
     # A job that is running, with limits that an hour would be too much for.
-    go_on = town.nodes["c"].data.parent / "go-on"
     function = town.people["c"].deploy(town.project, "waits", WAIT_HERE)
     limits = {"run_s": 600, "queue_s": 600, "total_s": 600}
-    held = town.people["c"].hand_in(function, str(go_on), limits=limits)["id"]
+    held = town.people["c"].hand_in(function, "go-on", limits=limits)["id"]
     eventually(lambda: village.http("c").get(f"/job/{held}").json()["state"] == "running")
     village.see(village.write("a"), *"abc")
 
@@ -173,7 +172,8 @@ def test_a_clock_that_steps_ahead_under_a_running_node(village: Village) -> None
     # What the node writes an hour ahead waits there, and is held against nobody.
     assert village.reads("a", "c") != early
     assert town.counts("a")["peernode_mesh_peers"] == 2
-    go_on.touch()
+    go_on = {"key": "go-on", "value": True}
+    expect(village.http("c").post(f"/kv/{town.space}/put", json=go_on))
     ended = expect(village.http("c").get(f"/job/{held}", params={"wait": 30}))
     assert (ended["state"], ended["result"], ended["attempt"]) == ("succeeded", "gone on", 1)
 

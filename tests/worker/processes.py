@@ -45,5 +45,6 @@ async def gone(pid: int) -> None:
 
 async def all_gone(name: str) -> None:
     """Wait until no process of that name is left; fail if one stays."""
-    for pid in named(name):
-        await gone(pid)
+    while found := named(name):
+        for pid in found:
+            await gone(pid)
