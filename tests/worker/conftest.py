@@ -1,6 +1,9 @@
 """What tests of the worker share: the isolation levels and backends that this machine has."""
 
+import tempfile
+from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +27,12 @@ def backend(request: pytest.FixtureRequest) -> str:
     if find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
     return str(request.param)
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """Return a directory of this test's that every user of the machine may enter and change."""
+    with tempfile.TemporaryDirectory(prefix="peernode-", ignore_cleanup_errors=True) as made:
+        path = Path(made)
+        path.chmod(0o777)
+        yield path

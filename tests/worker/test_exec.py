@@ -61,13 +61,10 @@ async def test_named_blobs_are_files(tmp_path: Path, level: Isolation) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_an_ordinary_users_worker_runs_executables_too(tmp_path: Path) -> None:
+def test_an_ordinary_users_worker_runs_executables_too(open_path: Path) -> None:
     if missing := missing_sandbox():
         pytest.skip(missing)
-    tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    command = [sys.executable, "-m", "tests.worker.executables", "2077", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.worker.executables", "2077", str(open_path)]
     done = subprocess.run(
         command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60
     )

@@ -37,11 +37,8 @@ async def test_no_way_leads_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_no_way_leads_out_of_an_ordinary_users_worker_either(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    command = [sys.executable, "-m", "tests.worker.attacks", "2077", str(tmp_path)]
+def test_no_way_leads_out_of_an_ordinary_users_worker_either(open_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.worker.attacks", "2077", str(open_path)]
     done = subprocess.run(
         command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60
     )
