@@ -25,9 +25,10 @@ from peernode.fetch_driver import FetchDriver
 from peernode.foreign_config import Config
 from peernode.foreign_jobs import ForeignJobs
 from peernode.foreign_members import Members
+from peernode.peer_frames import read_frame
 from storage import codec, ids
 from storage.cid import raw_leaf
-from storage.errors import InvalidData, StorageError
+from storage.errors import StorageError
 from storage.store import Table
 
 if TYPE_CHECKING:
@@ -72,10 +73,7 @@ class ForeignEnded:
 
     async def answer(self, peer: str, frame: bytes) -> bytes:
         """Return which jobs of the asker are held here. Raises `PeerError`."""
-        try:
-            after = codec.decode_struct(frame, ASK_SIZE_MAX_BYTES, _Ask).after
-        except InvalidData as error:
-            raise RemoteProtocolError(f"not a question: {error}") from error
+        after = read_frame(frame, ASK_SIZE_MAX_BYTES, _Ask, "a question").after
         member = self._members.require_member(peer)
         found = self._jobs.of_home(member.number, after, PAGE_LENGTH)
         return codec.encode_struct(_Held(tuple(found)))
@@ -109,10 +107,7 @@ class ForeignEnded:
                 reply_size_max_bytes=REPLY_SIZE_MAX_BYTES,
                 timeout_s=self._config.ask_timeout_s,
             )
-            try:
-                page = codec.decode_struct(frame, REPLY_SIZE_MAX_BYTES, _Held).jobs
-            except InvalidData as error:
-                raise RemoteProtocolError(f"not a list of jobs: {error}") from error
+            page = read_frame(frame, REPLY_SIZE_MAX_BYTES, _Held, "a list of jobs").jobs
             if not page or len(found) + len(page) > self._config.jobs_max:
                 return found
             if page[0] <= (found[-1] if found else 0):

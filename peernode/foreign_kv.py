@@ -34,12 +34,13 @@ from peernode.foreign_members import Members
 from peernode.foreign_passes import Passes
 from peernode.foreign_serving import Serving
 from peernode.json_bodies import decode_body
+from peernode.peer_frames import read_frame
 from peernode.permissions import Actor, Target, require
 from peernode.problems import CODES, FENCED, Problem, not_found
 from peernode.space_limits import VALUE_SIZE_MAX_BYTES
 from peernode.spaces import Space, home_unreachable
 from storage import codec, ids
-from storage.errors import InvalidData, StoreClosed, StoreError, StoreFull
+from storage.errors import StoreClosed, StoreError, StoreFull
 from storage.ids import Id
 from storage.nodes import Node as Member
 
@@ -109,18 +110,12 @@ def encode(message: Ask | Reply) -> bytes:
 
 def decode_ask(frame: bytes) -> Ask:
     """Return the question in a frame. Raises `RemoteProtocolError`."""
-    try:
-        return codec.decode_struct(frame, ASK_SIZE_MAX_BYTES, Ask)
-    except InvalidData as error:
-        raise RemoteProtocolError(f"not a question: {error}") from error
+    return read_frame(frame, ASK_SIZE_MAX_BYTES, Ask, "a question")
 
 
 def decode_reply(frame: bytes) -> Reply:
     """Return the reply in a frame. Raises `RemoteProtocolError`."""
-    try:
-        return codec.decode_struct(frame, REPLY_SIZE_MAX_BYTES, Reply)  # type: ignore[arg-type]
-    except InvalidData as error:
-        raise RemoteProtocolError(f"not a reply: {error}") from error
+    return read_frame(frame, REPLY_SIZE_MAX_BYTES, Reply, "a reply")  # type: ignore[arg-type]
 
 
 class ForeignKv:

@@ -22,10 +22,9 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
-from gossip.errors import RemoteProtocolError
 from gossip.fetch_messages import AUTH_SIZE_MAX_BYTES
+from peernode.peer_frames import read_frame
 from storage import codec
-from storage.errors import InvalidData
 from storage.ids import Id
 
 ASK: Final = "/peernode/ask/1"
@@ -110,15 +109,9 @@ def encode(message: Ask | Reply) -> bytes:
 
 def decode_ask(frame: bytes) -> Ask:
     """Return the question in a frame. Raises `RemoteProtocolError`."""
-    try:
-        return codec.decode_struct(frame, ASK_SIZE_MAX_BYTES, Ask)
-    except InvalidData as error:
-        raise RemoteProtocolError(f"not a question: {error}") from error
+    return read_frame(frame, ASK_SIZE_MAX_BYTES, Ask, "a question")
 
 
 def decode_reply(frame: bytes) -> Reply:
     """Return the reply in a frame. Raises `RemoteProtocolError`."""
-    try:
-        return codec.decode_struct(frame, REPLY_SIZE_MAX_BYTES, Reply)  # type: ignore[arg-type]
-    except InvalidData as error:
-        raise RemoteProtocolError(f"not a reply: {error}") from error
+    return read_frame(frame, REPLY_SIZE_MAX_BYTES, Reply, "a reply")  # type: ignore[arg-type]

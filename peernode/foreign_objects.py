@@ -33,6 +33,7 @@ from peernode.foreign_asking import Asking
 from peernode.foreign_config import Config
 from peernode.foreign_members import Members
 from peernode.foreign_serving import Serving
+from peernode.peer_frames import read_frame
 from peernode.permissions import Actor
 from peernode.problems import Problem
 from peernode.rate_limits import Buckets
@@ -116,18 +117,12 @@ def encode(message: Ask | Reply) -> bytes:
 
 def decode_ask(frame: bytes) -> Ask:
     """Return the question in a frame. Raises `RemoteProtocolError`."""
-    try:
-        return codec.decode_struct(frame, ASK_SIZE_MAX_BYTES, Ask)
-    except InvalidData as error:
-        raise RemoteProtocolError(f"not a question: {error}") from error
+    return read_frame(frame, ASK_SIZE_MAX_BYTES, Ask, "a question")
 
 
 def decode_reply(frame: bytes) -> Reply:
     """Return the reply in a frame. Raises `RemoteProtocolError`."""
-    try:
-        return codec.decode_struct(frame, REPLY_SIZE_MAX_BYTES, Reply)  # type: ignore[arg-type]
-    except InvalidData as error:
-        raise RemoteProtocolError(f"not a reply: {error}") from error
+    return read_frame(frame, REPLY_SIZE_MAX_BYTES, Reply, "a reply")  # type: ignore[arg-type]
 
 
 class _Question:
