@@ -27,7 +27,8 @@ def invite(
         bool, typer.Option("--user", help="For a person, to make a user, not for a node.")
     ] = False,
     ttl_s: Annotated[
-        float | None, typer.Option("--ttl-s", metavar="SECONDS", help="Good for [a day].")
+        float | None,
+        typer.Option("--ttl-s", metavar="SECONDS", help="Good for this long; a day unless said."),
     ] = None,
     address: Annotated[
         list[str] | None,

@@ -21,18 +21,20 @@ def up(
         typer.Option(metavar="MULTIADDR,...", help="Where others reach it, if not at --p2p."),
     ] = None,
     signup: Annotated[
-        str | None, typer.Option(metavar="open|invite", help="Who may make users [invite].")
+        str | None, typer.Option(metavar="open|invite", help="Who may make users; default invite.")
     ] = None,
     workers: Annotated[
-        str | None, typer.Option(metavar="N|auto", help="Slots of the local worker [auto].")
+        str | None, typer.Option(metavar="N|auto", help="Slots of the local worker; default auto.")
     ] = None,
     isolation: Annotated[
         str | None,
-        typer.Option(metavar="auto|wasm|sandbox|process", help="Weakest level of any job [auto]."),
+        typer.Option(
+            metavar="auto|wasm|sandbox|process", help="Weakest level of any job; default auto."
+        ),
     ] = None,
     backends: Annotated[
         str | None,
-        typer.Option(metavar="NAME,...", help="What may run models here, best first [all]."),
+        typer.Option(metavar="NAME,...", help="What may run models here, best first; default all."),
     ] = None,
     tls: Annotated[str | None, typer.Option(metavar="CERT,KEY", help="PEM files.")] = None,
     behind_proxy: Annotated[
@@ -44,7 +46,7 @@ def up(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
     log_level: Annotated[
-        str | None, typer.Option(metavar="debug|info|warning|error", help="[info]")
+        str | None, typer.Option(metavar="debug|info|warning|error", help="Default info.")
     ] = None,
 ) -> None:
     """Run a node in the foreground. SIGTERM drains it."""

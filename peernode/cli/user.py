@@ -36,7 +36,9 @@ def login(
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="[a-z0-9][a-z0-9._-]{0,63}, not all digits.")],
+    name: Annotated[
+        str, typer.Argument(help="Letters a-z, digits and . _ - (1 to 64, not all digits).")
+    ],
     invite: Annotated[
         str | None, typer.Option(help="Invite of the node, unless its sign-up is open.")
     ] = None,

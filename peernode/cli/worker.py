@@ -51,7 +51,7 @@ def attach(
         str | None,
         typer.Option(
             metavar="wasm|sandbox|process",
-            help="Weakest level it gives [sandbox]; process: for your own functions only.",
+            help="Weakest level it gives, default sandbox; process: for your own functions only.",
         ),
     ] = None,
     directory: Annotated[
@@ -62,7 +62,7 @@ def attach(
         typer.Option(metavar="NETWORK,...", help="Private networks that functions may reach."),
     ] = "",
     backends: Annotated[
-        str, typer.Option(metavar="NAME,...", help="What may run models, best first [all].")
+        str, typer.Option(metavar="NAME,...", help="What may run models, best first; default all.")
     ] = "",
 ) -> None:
     """Lend this machine to a node, in the foreground."""
@@ -204,7 +204,8 @@ def cordon(
 def drain(
     worker: WorkerId,
     deadline_s: Annotated[
-        float | None, typer.Option(min=0, help="What still runs then goes elsewhere. [never]")
+        float | None,
+        typer.Option(min=0, help="What still runs then goes elsewhere; default never."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until it holds nothing.")] = False,
     data: options.Data = None,

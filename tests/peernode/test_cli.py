@@ -4,10 +4,14 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import typer
+from rich.text import Text
 
-from peernode.cli.app import run
+from peernode.cli.app import app, run
 from peernode.cli.worker import attach_url, read_token
 from peernode.client import settings
 from tests.peernode.scripted_server import Answer, scripted
@@ -296,3 +300,15 @@ def test_help_needs_nothing_heavy():
     assert done.stderr == "[]\n"
     for command in ("up", "login", "run", "job", "blob", "kv", "demo", "worker"):
         assert f" {command} " in done.stdout
+
+
+def test_no_words_of_help_are_taken_for_markup():
+    def helps(command: Any, name: str) -> Iterator[tuple[str, str]]:
+        yield name, command.help or ""
+        for parameter in command.params:
+            yield f"{name} {parameter.name}", getattr(parameter, "help", None) or ""
+        for below, child in getattr(command, "commands", {}).items():
+            yield from helps(child, f"{name} {below}")
+
+    for name, text in helps(typer.main.get_command(app), "peernode"):
+        assert Text.from_markup(text).plain == text, name
