@@ -36,6 +36,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "libp2p": ("peernode/libp2p_*.py",),
     "lmdb": ("storage/lmdb_store.py",),
     "nacl": ("storage/signing.py", "storage/sealing.py", "peernode/vault.py"),
+    "networkx": ("simulations/topology*.py",),
     "numpy": ("worker/inference.py",),
     "onnxruntime": ("worker/inference.py",),
     "openvino": ("worker/inference.py",),
