@@ -17,8 +17,9 @@ can (all but sync).  Each job has an idempotency key, as the client library give
 The metrics of an errand are observed once, when its fate is known: see `Errand.close`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 import msgspec
 import trio
@@ -61,7 +62,7 @@ class Desk:
     label: str
     function: str
     """Its id."""
-    tokens: list[str]
+    tokens: Sequence[str]
     """The caller's, one a node."""
     world: "World"
     ledger: Ledger
@@ -104,6 +105,8 @@ class Errand:
                     state = await self._hold()
             case "sync-resume":
                 state = await self._resume()
+            case _:
+                assert_never(self.desk.load.model)
         self.close(state)
 
     # --- models -----------------------------------------------------------------------------
@@ -234,8 +237,10 @@ class Errand:
             self._observe("request.failed", failed)
             if not failed:
                 self._observe("request.latency_s", took_s)
-            said = {"client": self.client.name, "node": node, "call": "POST /job"}
-            desk.trace.record(world.now, "request", **said, status=status)
+            client, call = self.client.name, "POST /job"
+            desk.trace.record(
+                world.now, "request", client=client, node=node, call=call, status=status
+            )
         if is_passing(answer, node):
             return None
         job = decode_job(answer.body)

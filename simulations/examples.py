@@ -5,6 +5,7 @@ node 0, so that a job anywhere else fetches them on demand.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
@@ -38,7 +39,7 @@ class Example:
         """Its text."""
         return "\n\n".join(_read("functions", name).decode() for name in self.files)
 
-    async def prepare(self, world: "World", project: str, tokens: list[str]) -> Inputs:
+    async def prepare(self, world: "World", project: str, tokens: Sequence[str]) -> Inputs:
         """Store what its jobs need; return what makes their inputs. `tokens`: one a node."""
 
         async def put(node: int, name: str) -> str:

@@ -44,7 +44,7 @@ class Board:
             await trio.sleep(stale_s)
 
     def _look(self, node: int) -> int:
-        opened = self._world.nodes[node]
+        opened = self._world.node(node)
         return DOWN if opened is None else len(opened.live)
 
 

@@ -12,21 +12,24 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from simulations.breaking import Breaker
 from simulations.clients import Group, always_up, open_group
 from simulations.errands import Desk
-from simulations.errors import ScenarioError, unknown
 from simulations.inline_functions import Models
 from simulations.load import LoadPlayer
 from simulations.metrics import Metrics
+from simulations.probing import Prober
 from simulations.scenario import Load, Scenario
+from simulations.sightings import Sightings
 from simulations.stage import Stage, set_up
 from simulations.trace import Trace
+from simulations.updates import UpdatesPlayer
 from simulations.virtual_workers import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from simulations.world import World
+    from simulations.world import Caller, World
 
 PROGRESS_STEPS: Final = 200
 """How often in a run its virtual time is told. Source: finer than a progress bar shows."""
@@ -45,8 +48,7 @@ class Play:
         directory: str = ".",
         progress: "Callable[[float], None] | None" = None,
     ) -> None:
-        """`directory`: what paths in the scenario are relative to. Raises `ScenarioError`."""
-        check(scenario)
+        """`directory`: what paths in the scenario are relative to."""
         self._world = world
         self._scenario = scenario
         self._trace = trace
@@ -54,12 +56,29 @@ class Play:
         self._directory = directory
         self._progress = progress
         self.ledger = Ledger(self._told)
+        self._sightings = Sightings(world, metrics, trace)
+        self._updates = [
+            UpdatesPlayer(
+                described,
+                world,
+                metrics,
+                number=number,
+                until_s=scenario.duration_s,
+                directory=directory,
+            )
+            for number, described in enumerate(scenario.updates)
+        ]
 
     async def run(self) -> None:
         """Play it. Raises `SetUpError`, `Unexpected`."""
         with tempfile.TemporaryDirectory() as directory:
             stage = await set_up(
-                self._world, self._scenario, self.ledger, Models(), Path(directory)
+                self._world,
+                self._scenario,
+                self.ledger,
+                Models(),
+                Path(directory),
+                prepare=self._prepare,
             )
             self._world.begin()
             async with trio.open_nursery() as nursery:
@@ -76,13 +95,27 @@ class Play:
             self._load(load, number, stage, groups, nursery)
             for number, load in enumerate(scenario.load)
         ]
-        for player in players:
+        self._sightings.begin()
+        breaker = Breaker(world, self._metrics, self._trace, scenario.duration_s)
+        for number, fault in enumerate(scenario.faults):
+            nursery.start_soon(breaker.play, number, fault)
+        for probe in scenario.probes:
+            prober = Prober(probe, world, self._metrics, stage.workers)
+            nursery.start_soon(prober.run)
+        for player in (*players, *self._updates):
             nursery.start_soon(player.run)
         if self._progress is not None:
             nursery.start_soon(self._tell_progress, self._progress)
-        await trio.sleep(scenario.duration_s + scenario.drain_s)
-        for player in players:
-            player.close()
+        await world.sleep_until(scenario.duration_s + scenario.drain_s)
+        for ended in (*players, *self._updates, self._sightings):
+            ended.close()
+
+    async def _prepare(self, caller: "Caller", project: str) -> list[int]:
+        """Make what will change; return the ids that all have to know."""
+        known = []
+        for player in self._updates:
+            known += await player.set_up(caller, project)
+        return known
 
     def _load(
         self,
@@ -126,16 +159,3 @@ class Play:
         if state is not None:
             now, said = self._world.now, {"job": str(job), "worker": worker}
             self._trace.record(now, "job", **said, state=state, attempt=attempt)
-
-
-def check(scenario: Scenario) -> None:
-    """Raise `ScenarioError` for names that name nothing."""
-    functions = [function.name for function in scenario.functions]
-    groups = [clients.name for clients in scenario.clients]
-    for number, load in enumerate(scenario.load):
-        if load.function not in functions:
-            what = unknown("function", load.function, functions)
-            raise ScenarioError(f"load[{number}].function", what)
-        if load.clients is not None and load.clients not in groups:
-            what = unknown("group of clients", load.clients, groups)
-            raise ScenarioError(f"load[{number}].clients", what)

@@ -4,6 +4,7 @@ All of it is made over the nodes' real API, before virtual time counts: node 0 i
 and the functions, and a run begins when every node that is up knows them and has its workers.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,12 +21,19 @@ from simulations.virtual_workers import SIMULATED, Ledger, Machine, VirtualWorke
 from storage.places import Class
 
 if TYPE_CHECKING:
+    from peernode.node import Node
     from simulations.world import Caller, World
+
+    Prepare = Callable[[Caller, str], Awaitable[list[int]]]
 
 LOOK_S: Final = 0.1
 """Pause between two looks whether all know all. Source: guess."""
 SET_UP_MAX_S: Final = 600.0
 """Longest virtual time that setting up may take. Source: guess; some sync intervals."""
+
+
+CLASSES: Final = (Class.FUNCTION, Class.PROJECT, Class.USER, Class.KV_SPACE)
+"""Of what all nodes have to know."""
 
 
 class SetUpError(Exception):
@@ -52,11 +60,17 @@ class Stage:
 
 
 async def set_up(
-    world: "World", scenario: Scenario, ledger: Ledger, models: Models, directory: Path
+    world: "World",
+    scenario: Scenario,
+    ledger: Ledger,
+    models: Models,
+    directory: Path,
+    prepare: "Prepare",
 ) -> Stage:
-    """Make what a scenario needs. `directory` is for what workers write.
+    """Make what a scenario needs.
 
-    Raises `SetUpError`, `Unexpected`.
+    `directory` is for what workers write; `prepare(caller, project)` makes more, and returns ids
+    that all nodes have to know.  Raises `SetUpError`, `Unexpected`.
     """
     caller = await world.sign_up("user", 0)
     token = caller.tokens[0]
@@ -73,6 +87,7 @@ async def set_up(
     for worker in workers:
         world.nursery.start_soon(worker.run)
     known = [int(staged.id) for staged in functions.values()]
+    known += await prepare(caller, project)
     with trio.move_on_after(SET_UP_MAX_S) as scope:
         while not _is_ready(world, int(caller.id), known, workers):
             await trio.sleep(LOOK_S)
@@ -119,12 +134,7 @@ async def _deploy(
     if described.requires:
         body["requires"] = described.requires
     if described.prefers:
-        # Each table adds to the ones before, kind by kind.
-        merged: dict[str, dict[str, int]] = {}
-        for preference in described.prefers:
-            for kind, weights in preference.items():
-                merged.setdefault(kind, {}).update(weights)
-        body["prefers"] = merged
+        body["prefers"] = described.prefers
     if described.retries_max is not None:
         body["retry"] = {"max_attempts": described.retries_max + 1}
     token = caller.tokens[0]
@@ -151,15 +161,19 @@ async def _make_worker(
 
 
 def _is_ready(
-    world: "World", user: int, functions: list[int], workers: list[VirtualWorker]
+    world: "World", user: int, objects: list[int], workers: list[VirtualWorker]
 ) -> bool:
     for node in world.nodes:
         if node is not None and (
             node.registry.user(user) is None
-            or any(node.registry.get(Class.FUNCTION, known) is None for known in functions)
+            or not all(_knows(node, known) for known in objects)
         ):
             return False
     return all(
         (node := world.nodes[worker.machine.node]) is None or worker.id in node.dispatch.links
         for worker in workers
     )
+
+
+def _knows(node: "Node", object_id: int) -> bool:
+    return any(node.registry.get(class_, object_id) is not None for class_ in CLASSES)

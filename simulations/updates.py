@@ -14,7 +14,7 @@ and who reads:
 """
 
 import itertools
-import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -47,7 +47,7 @@ class Thing:
     """Among the things."""
     id: str
     """Of the object; of a key, its namespace."""
-    token: list[str]
+    token: Sequence[str]
     """Its owner's, one a node."""
     home: int | None = None
     """The one node where it may change; `None`: any."""
@@ -121,7 +121,7 @@ class UpdatesPlayer:
                     self._things.append(Thing(place, made, tokens))
         return [int(thing.id) for thing in self._things]
 
-    async def _make(self, path: str, body: object, tokens: list[str]) -> str:
+    async def _make(self, path: str, body: object, tokens: Sequence[str]) -> str:
         made = await ask(self._world, 0, f"POST {path}", body, token=tokens[0], status=201)
         return str(made.json()["id"])
 
@@ -189,6 +189,8 @@ class UpdatesPlayer:
                 said = answer.json()
                 thing.id, thing.content = str(said["id"]), str(said["cid"])
                 thing.size_bytes = int(said["size_bytes"])
+            case "function" | "project" | "user":
+                pass
 
     async def _read_on(self) -> None:
         described, world = self._described, self._world

@@ -110,10 +110,6 @@ class Ledger:
             runs.ended_at_s = now
         self._told(job, "ended" if whole else "stopped", worker, runs.starts)
 
-    def get(self, job: int) -> Runs | None:
-        """Return what is known of a job; nothing if it never ran."""
-        return self._jobs.get(job)
-
     def take(self, job: int) -> Runs | None:
         """Return what is known of a job, and forget it."""
         return self._jobs.pop(job, None)
@@ -321,6 +317,11 @@ class VirtualWorker:
         self._clock = clock
         self._chance = chance
         self._directory = directory
+
+    @property
+    def busy(self) -> int:
+        """How many attempts it runs."""
+        return self._ledger.busy.get(self.machine.name, 0)
 
     async def run(self) -> None:
         """Work until cancelled, with losses."""
