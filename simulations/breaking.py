@@ -127,9 +127,7 @@ class Breaker:
             case _:
                 assert_never(fault)
 
-    async def _each(
-        self, nodes: Sequence[int], act: Callable[[int], Awaitable[None]]
-    ) -> None:
+    async def _each(self, nodes: Sequence[int], act: Callable[[int], Awaitable[None]]) -> None:
         async with trio.open_nursery() as nursery:
             for node in nodes:
                 nursery.start_soon(act, node)

@@ -211,9 +211,7 @@ def _session(edge: ModuleType, transport: _Transport, attempt: Attempt) -> Any:
     return Session(transport, job, lease.limits.output_bytes)
 
 
-def _ending(
-    ended: tuple[str | None, bytes, str], session: Any, transport: _Transport
-) -> Ending:
+def _ending(ended: tuple[str | None, bytes, str], session: Any, transport: _Transport) -> Ending:
     error_code, payload, traceback = ended
     writes = () if error_code else tuple(session.writes)
     return Ending(

@@ -102,13 +102,18 @@ class Play:
         for probe in scenario.probes:
             prober = Prober(probe, world, self._metrics, stage.workers)
             nursery.start_soon(prober.run)
-        for player in (*players, *self._updates):
+        for player in players:
             nursery.start_soon(player.run)
+        for changes in self._updates:
+            nursery.start_soon(changes.run)
         if self._progress is not None:
             nursery.start_soon(self._tell_progress, self._progress)
         await world.sleep_until(scenario.duration_s + scenario.drain_s)
-        for ended in (*players, *self._updates, self._sightings):
-            ended.close()
+        for player in players:
+            player.close()
+        for changes in self._updates:
+            changes.close()
+        self._sightings.close()
 
     async def _prepare(self, caller: "Caller", project: str) -> list[int]:
         """Make what will change; return the ids that all have to know."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from peernode.node import Node
     from simulations.world import World
 
+
 def distinct_views(world: "World") -> int:
     """Return how many different views the nodes have that are up."""
     up = [number for number in range(world.size) if world.node(number) is not None]

@@ -71,9 +71,10 @@ def simulate(scenario: Scenario, seed: int, options: Options | None = None) -> R
     options = options or Options()
     check(scenario, options.directory)
     if scenario.driver == "swarm":
-        from simulations import swarm_play
+        from simulations.swarm_play import play  # type: ignore[import-not-found, unused-ignore]
 
-        return swarm_play.play(scenario, seed, options)
+        played: Result = play(scenario, seed, options)
+        return played
     return _play_world(scenario, seed, options)
 
 

@@ -89,7 +89,8 @@ async def set_up(
     known = [int(staged.id) for staged in functions.values()]
     known += await prepare(caller, project)
     with trio.move_on_after(SET_UP_MAX_S) as scope:
-        while not _is_ready(world, int(caller.id), known, workers):
+        # What many nodes know is no one's event to wait for.
+        while not _is_ready(world, int(caller.id), known, workers):  # noqa: ASYNC110
             await trio.sleep(LOOK_S)
     if scope.cancelled_caught:
         raise SetUpError(f"after {SET_UP_MAX_S} s not every node knows what node 0 knows")
@@ -115,9 +116,7 @@ def machines(group: Workers, number: int, size: int) -> list[Machine]:
     ]
 
 
-async def _deploy(
-    world: "World", described: Function, project: str, caller: "Caller"
-) -> Staged:
+async def _deploy(world: "World", described: Function, project: str, caller: "Caller") -> Staged:
     source, entry = SIMULATED.decode(), "handler"
     inputs: Inputs = simulated_input
     if described.example is not None:
@@ -160,13 +159,10 @@ async def _make_worker(
     )
 
 
-def _is_ready(
-    world: "World", user: int, objects: list[int], workers: list[VirtualWorker]
-) -> bool:
+def _is_ready(world: "World", user: int, objects: list[int], workers: list[VirtualWorker]) -> bool:
     for node in world.nodes:
         if node is not None and (
-            node.registry.user(user) is None
-            or not all(_knows(node, known) for known in objects)
+            node.registry.user(user) is None or not all(_knows(node, known) for known in objects)
         ):
             return False
     return all(

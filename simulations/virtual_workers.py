@@ -36,13 +36,13 @@ from worker.reports import Outcome, Reports
 from worker.supervision import Supervision
 from worker.supervisor import Config as SupervisorConfig
 
-SIMULATED: Final = b'''import time
+SIMULATED: Final = b"""import time
 
 
 def handler(input):
     time.sleep(input["duration_s"])
     return "x" * input["result_bytes"]
-'''
+"""
 """A function that takes time: its input is `{"duration_s": .., "result_bytes": ..}`."""
 RESULT_ONLY: Final = b'def handler(input):\n    return "x" * input["result_bytes"]\n'
 """The same without the time; for results that are too large to travel in a message."""
