@@ -128,6 +128,8 @@ class Axes:
     y_from: float | None = None
     """The least y that is shown; `None`: as the numbers want."""
     y_to: float | None = None
+    x_words: Sequence[str] = ()
+    """What stands at 0, 1, 2 of an axis that counts no numbers."""
     spans: Sequence["Span"] = field(default_factory=tuple)
 
 
@@ -205,7 +207,9 @@ def dress(panel: Panel, axes: Axes) -> None:
     panel.set_xlabel(axes.x_label)
     panel.set_ylabel(axes.y_label)
     _shade(panel, axes.spans)
-    if axes.log_x:
+    if axes.x_words:
+        panel.set_xticks(range(len(axes.x_words)), axes.x_words)
+    elif axes.log_x:
         panel.set_xscale("log")
         _plain_logarithms(panel, "x")
     if axes.log_y:

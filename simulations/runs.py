@@ -183,7 +183,7 @@ def manifest(run: Run) -> dict[str, Any]:
 def write_metrics(runs: Sequence[Observations], directory: Path) -> None:
     """Write metrics.csv and metrics.parquet, a row group a replication."""
     tables = [
-        _plain(run.table).append_column(
+        plain(run.table).append_column(
             "replication", pa.array(np.full(len(run), number, dtype=np.int32))
         )
         for number, run in enumerate(runs)
@@ -282,7 +282,7 @@ def _about(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _plain(table: pa.Table) -> pa.Table:
+def plain(table: pa.Table) -> pa.Table:
     """Return a table with its texts written out."""
     fields = [
         pa.field(field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type)
