@@ -87,11 +87,11 @@ class Intake:
         """How many messages await their verdict."""
         return len(self._judging)
 
-    def take(self, peer: Peer, encoded: bytes, frame: bytes, now: float) -> None:
-        """A peer brought a message in a frame. Raises `RemoteProtocolError` if it is not one."""
-        draft = Draft(encoded, frame)
-        known = self._seen.get(draft.id)
-        if known or draft.id in self._judging:
+    def take(self, peer: Peer, draft: Draft, now: float) -> None:
+        """A peer brought a message. Raises `RemoteProtocolError` if it is not one."""
+        message_id = draft.id
+        known = self._seen.get(message_id)
+        if known or message_id in self._judging:
             self._again(peer, draft, known, now)
             return
         topic = draft.topic

@@ -123,6 +123,8 @@ class LazyPush:
     def tell(self, topic: Topic, mesh: dict[bytes, Peer]) -> None:
         """Tell some peers that are not in the mesh which messages there are."""
         config, chance = self._config, self._overlay.chance
+        if len(topic.subscribers) == len(mesh):
+            return  # Nobody is outside: who is in the mesh is subscribed.
         ids = self.cache.gossip_ids(topic.name)
         if not ids:
             return
@@ -131,8 +133,7 @@ class LazyPush:
             peer
             for peer in topic.subscribers.values()
             if peer.id not in mesh
-            and not (peer.explicit or peer.slow)
-            and peer.standing.value >= least
+            and not (peer.explicit or peer.slow or peer.standing.is_below(least))
         ]
         count = max(config.degree_lazy, int(config.gossip_factor * len(peers)))
         if len(ids) <= config.ihave_ids_max:

@@ -70,6 +70,8 @@ from gossip.scoring import Scores
 
 Sign: TypeAlias = Callable[[bytes], bytes]
 """Returns our Ed25519 signature of exactly these bytes."""
+Reader: TypeAlias = Callable[[bytes], wire.Rpc]
+"""Returns what an RPC says, as `wire.decode_rpc`; a simulation reads equal bytes once for all."""
 
 
 class Mesh:
@@ -86,6 +88,7 @@ class Mesh:
         seqno: int,
         now: float,
         judge: Judgement = accept,
+        read: Reader = wire.decode_rpc,
         explicit: tuple[bytes, ...] = (),
         scores: Iterable[SavedScore] = (),
     ) -> None:
@@ -101,6 +104,7 @@ class Mesh:
         self._me = me
         self._sign = sign
         self._seqno = seqno
+        self._read = read
         self._explicit = explicit
         self._scores = Scores(config.score, config.heartbeat_s)
         self._scores.restore(scores, now)
@@ -220,18 +224,18 @@ class Mesh:
         if peer is None or peer.doomed:
             return
         self._received += 1
-        if peer.standing.value < self._config.score.graylist_below and not peer.explicit:
+        if peer.standing.is_below(self._config.score.graylist_below) and not peer.explicit:
             self._graylisted += 1
             return
         try:
-            rpc = wire.decode_rpc(data)
+            rpc = self._read(data)
             for subscription in rpc.subscriptions:
                 if subscription.subscribe:
                     self._overlay.subscribed(peer, subscription.topic, self._now)
                 else:
                     self._overlay.unsubscribed(peer, subscription.topic, self._now)
-            for encoded in rpc.publish:
-                self._intake.take(peer, encoded, data, self._now)
+            for draft in rpc.publish:
+                self._intake.take(peer, draft, self._now)
             if rpc.control is not None:
                 self._control(peer, rpc.control)
         except RemoteProtocolError as error:

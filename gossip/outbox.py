@@ -15,7 +15,7 @@ bytes, never in messages:
 from gossip import wire_encode
 from gossip.config import Config
 from gossip.mesh_events import Disconnect, Effect, Send
-from gossip.scoring import Standing
+from gossip.score_book import Standing
 
 
 class Peer:
@@ -138,11 +138,12 @@ class Outbox:
         """Return what was collected: RPCs last."""
         config, effects = self._config, self._effects
         self._effects = []
+        if not self._staged:
+            return effects
         for peer in self._staged:
             if len(peer.fragments) == 1 and not peer.controls:
                 # One message passed on: by far the most frequent.
-                rpcs = peer.fragments
-                peer.fragments = []
+                rpcs = [peer.fragments.pop()]
             else:
                 rpcs = wire_encode.pack(peer.fragments, peer.controls, config.rpc_size_bytes)
                 peer.queued_bytes += sum(map(len, rpcs)) - peer.staged_bytes

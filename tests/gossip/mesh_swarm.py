@@ -310,7 +310,7 @@ class Said:
         rpcs = [wire.decode_rpc(e.rpc) for e in effects if isinstance(e, Send) and e.peer == peer]
         found = [rpc.control for rpc in rpcs if rpc.control is not None]
         self.subscriptions = [(s.topic, s.subscribe) for rpc in rpcs for s in rpc.subscriptions]
-        drafts = [wire.Draft(encoded).message("") for rpc in rpcs for encoded in rpc.publish]
+        drafts = [draft.message("") for rpc in rpcs for draft in rpc.publish]
         self.messages = [message for message, _ in drafts]
         self.seals = [seal for _, seal in drafts]
         self.data = [message.data for message in self.messages]
