@@ -25,6 +25,21 @@ from gossip.scoring import Scores
 class LazyPush:
     """The messages that can be asked for, those that were asked for, and the promises."""
 
+    __slots__ = (
+        "_asked",
+        "_config",
+        "_outbox",
+        "_overlay",
+        "_promises",
+        "_scores",
+        "broken",
+        "cache",
+        "ihave_ids_sent",
+        "iwant_ids_sent",
+        "seen",
+        "served",
+    )
+
     def __init__(
         self, overlay: Overlay, outbox: Outbox, scores: Scores, cache: MessageCache, seen: SeenCache
     ) -> None:

@@ -77,6 +77,30 @@ Reader: TypeAlias = Callable[[bytes], wire.Rpc]
 class Mesh:
     """One node's part in the gossip of its topics."""
 
+    __slots__ = (
+        "_cache",
+        "_config",
+        "_explicit",
+        "_graylist_below",
+        "_graylisted",
+        "_heartbeat_at",
+        "_intake",
+        "_lazy",
+        "_malformed",
+        "_me",
+        "_now",
+        "_outbox",
+        "_overlay",
+        "_published",
+        "_read",
+        "_received",
+        "_scores",
+        "_seen",
+        "_seqno",
+        "_sign",
+        "_ticks",
+    )
+
     def __init__(
         self,
         config: Config,
@@ -101,6 +125,7 @@ class Mesh:
         if len(me) != wire.PEER_ID_SIZE_BYTES or not me.startswith(wire.PEER_ID_PREFIX):
             raise ValueError("me must be the peer id of an Ed25519 key")
         self._config = config
+        self._graylist_below = config.score.graylist_below
         self._me = me
         self._sign = sign
         self._seqno = seqno
@@ -139,6 +164,8 @@ class Mesh:
         match input:
             case Received():
                 self._receive(input.peer, input.rpc)
+                if self._outbox.is_empty:
+                    return []  # A copy of what is known: by far the most frequent.
             case Written():
                 if (found := self._overlay.peers.get(input.peer)) is not None:
                     self._outbox.written(found, input.size_bytes)
@@ -224,7 +251,7 @@ class Mesh:
         if peer is None or peer.doomed:
             return
         self._received += 1
-        if peer.standing.is_below(self._config.score.graylist_below) and not peer.explicit:
+        if peer.standing.is_below(self._graylist_below) and not peer.explicit:
             self._graylisted += 1
             return
         try:
@@ -291,8 +318,7 @@ class Mesh:
         else:
             chosen = self._overlay.fanout(topic, self._now) if known.mesh is None else ()
             peers = [*(known.mesh or {}).values(), *chosen, *self._intake.explicit(topic)]
-        for peer in peers:
-            self._outbox.message(peer, fragment)
+        self._outbox.relay(peers, fragment)
 
     # --- time passes ------------------------------------------------------------------------
 

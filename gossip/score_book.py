@@ -85,6 +85,16 @@ class Rules:
 class Book:
     """The rules of scoring, and how many heartbeats have passed."""
 
+    __slots__ = (
+        "_beat_at",
+        "_default",
+        "_misdeeds_factor",
+        "_rules",
+        "beats",
+        "config",
+        "networks",
+    )
+
     def __init__(self, config: ScoreConfig, heartbeat_s: float) -> None:
         self.config = config
         self.beats = 0

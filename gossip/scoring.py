@@ -33,6 +33,13 @@ from gossip.score_book import Book, Deeds, Standing
 class Scores:
     """The standings of all peers that are connected or remembered."""
 
+    __slots__ = (
+        "_book",
+        "_config",
+        "_connected",
+        "_retained",
+    )
+
     def __init__(self, config: ScoreConfig, heartbeat_s: float) -> None:
         self._config = config
         self._book = Book(config, heartbeat_s)

@@ -225,44 +225,39 @@ def decode_rpc(data: bytes) -> Rpc:
 
 
 class Draft:
-    """A message of an RPC, held to no rule yet, and parsed when it is looked at.
+    """A message of an RPC, parsed but held to no rule yet: enough to see that it is known.
 
     It may be looked at by many nodes of one process: what it says is worked out once.
     """
 
-    __slots__ = ("_encoded", "_fault", "_frame", "_id", "_made", "_parsed", "_topic")
+    __slots__ = ("_fault", "_frame", "_made", "_parsed", "_topic", "id")
 
     def __init__(self, encoded: bytes, frame: bytes = b"") -> None:
-        """Keep a message of a frame.
+        """Parse a message of a frame; what is not a protobuf is no message, but is no error yet.
 
         `frame` is the RPC it came in: if it holds nothing else it is passed on as the same object,
         which a thousand nodes in one process then share.
         """
-        self._encoded = encoded
         self._frame = frame
-        self._parsed: Any = None
-        self._id: bytes | None = None
         self._topic: str | None = None
         self._made: tuple[Message, Seal] | None = None
         self._fault: str | None = None
-
-    @property
-    def id(self) -> bytes:
-        """Enough to see that it is known; of the right length only if it keeps the rules.
-
-        Raises `RemoteProtocolError` for what is not a protobuf.
-        """
-        if self._id is None:
-            parsed = self._parsed = _parse(_Message, self._encoded)
-            self._id = parsed.source[2:] + parsed.seqno
-            self._encoded = b""
-        return self._id
+        self.id: bytes = b""
+        """Of the right length only if the message keeps the rules."""
+        try:
+            self._parsed: Any = _Message.FromString(encoded)
+        except DecodeError:
+            self._fault = "not a Message"
+        else:
+            self.id = self._parsed.source[2:] + self._parsed.seqno
 
     @property
     def topic(self) -> str:
         """Its topic. Raises `RemoteProtocolError` unless it has exactly one."""
         if self._topic is None:
-            topics = self._message().topics
+            if not self.id:
+                raise RemoteProtocolError(self._fault or "a message of nobody")
+            topics = self._parsed.topics
             if len(topics) != 1:
                 raise RemoteProtocolError(f"a message with {len(topics)} topics")
             self._topic = _topic(topics[0])
@@ -284,12 +279,8 @@ class Draft:
                 raise
         return made
 
-    def _message(self) -> Any:
-        assert self.id is not None
-        return self._parsed
-
     def _make(self, topic: str) -> tuple[Message, Seal]:
-        parsed = self._message()
+        parsed = self._parsed
         source, key, signature = parsed.source, parsed.key, parsed.signature
         if len(source) != PEER_ID_SIZE_BYTES or not source.startswith(PEER_ID_PREFIX):
             raise RemoteProtocolError("not from an Ed25519 peer id")
