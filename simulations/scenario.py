@@ -149,7 +149,8 @@ class Function(Table, frozen=True, kw_only=True):
     example: str | None = None
     """A directory of `peernode/examples/functions`, deployed as it is."""
     requires: dict[str, Any] = msgspec.field(default_factory=dict)
-    prefers: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    """As in the API: `{ gpu = 1, labels = { room = "lab" } }`."""
+    prefers: dict[str, Any] = msgspec.field(default_factory=dict)
     result_bytes: Distribution = 16
     retries_max: int | None = None
 
@@ -264,7 +265,10 @@ class Updates(Table, frozen=True, kw_only=True):
 
 
 class Pass(Table, frozen=True, kw_only=True):
-    """A condition on a metric, over all replications together."""
+    """A condition on a metric, over all replications together.
+
+    "sum" and "count" are of one replication, on average over them.
+    """
 
     metric: str
     statistic: Literal["mean", "p50", "p95", "p99", "max", "min", "sum", "count"] = "mean"
