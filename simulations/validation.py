@@ -1,0 +1,327 @@
+"""Validation: what a World measures, beside what real processes on real sockets do.
+
+    python -m simulations.validation docs/validation.json docs/validation.md
+
+`tests/benchmarks/bench_validation.py` runs the trials (`simulations.trials`) on real processes and
+keeps every observation; this runs the same in Worlds, compares, and writes the page.  No number in
+the page is typed: it is a function of the file, and a test holds it to that.
+
+A figure is *validated* if the World's differs by at most `TOLERANCE` of the real one.  All other
+figures are not, and the page says what the likely cause is.  A real figure is the median over the
+runs, each with a mesh of its own; the worst and the best of them stand beside it.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from simulations import provenance
+from simulations.statistics import quantile
+from simulations.trials import (
+    FAR,
+    JOB_MEAN_S,
+    JOBS_PER_S,
+    LATENCY_S,
+    NODES,
+    PARTED,
+    SLOTS,
+    TRIALS,
+    UPDATES_PER_S,
+    Samples,
+    in_world,
+)
+
+TOLERANCE: Final = 0.1
+"""Largest difference of a validated figure, as a share of the real one. Source: as much as real
+runs differ among themselves on a quiet machine."""
+WORLDS: Final = 20
+"""Runs of a trial whose outcome is mostly chance. Source: what an experiment has at least."""
+BY_CHANCE: Final = ("short partition", "long partition")
+"""Trials of which a run is few observations. All others are simulated with the real runs' seeds, so
+that both sides are asked for the same at the same times."""
+CONTROL: Final = "line.echo_s"
+"""A byte there and back through a line: what the measuring itself adds."""
+DIGITS: Final = 5
+"""Of a second, in the file."""
+
+Runs = dict[str, dict[str, list[list[float]]]]
+"""Trial -> metric -> run -> observations."""
+
+
+class Real(msgspec.Struct):
+    """What real processes did."""
+
+    commit: str
+    cores: int
+    system: str
+    load: list[float]
+    """Of the machine when each run began: processes that run or want to."""
+    goes_first: bool
+    """All that is measured had real-time priority: others on the machine had what was left."""
+    seeds: list[int]
+    runs: Runs
+
+
+class Simulated(msgspec.Struct):
+    """What Worlds did."""
+
+    commit: str
+    runs: Runs
+
+
+class Stored(msgspec.Struct):
+    """The file."""
+
+    format: int
+    real: Real
+    simulated: Simulated | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A statistic of a metric, and what it says about which trial."""
+
+    trial: str
+    metric: str
+    statistic: str
+    says: str
+    cause: str
+    """Likely, of a difference."""
+
+
+PROCESSOR: Final = (
+    "virtual processor time: in a World signing, writing and sending take none, while here all "
+    "nodes, their proxies and who asks share the cores"
+)
+HELD: Final = (
+    "what a cut does to gossip: a World loses it, and the next heartbeat or reconciliation repairs "
+    "that; on real sockets it waits, and comes when the line is back"
+)
+DIALS: Final = "when a node dials again, which is drawn, and a real dial fails sooner"
+FIGURES: Final = (
+    Figure("visibility", "key.visible_s", "p50", "a key shows at another node", PROCESSOR),
+    Figure("visibility", "key.visible_s", "p95", "a key shows at another node", PROCESSOR),
+    Figure("sojourn", "job.sojourn_s", "mean", "a job, from call to result", PROCESSOR),
+    Figure("sojourn", "job.sojourn_s", "p50", "a job, from call to result", PROCESSOR),
+    Figure("sojourn", "job.sojourn_s", "p95", "a job, from call to result", PROCESSOR),
+    Figure("first read", "job.first_read_s", "p50", "first read of another's job", PROCESSOR),
+    Figure("first read", "job.first_read_s", "p95", "first read of another's job", PROCESSOR),
+    Figure("short partition", "heal.short_s", "p50", "healing after 10 s", HELD),
+    Figure("short partition", "heal.short_s", "max", "healing after 10 s", HELD),
+    Figure("long partition", "heal.long_s", "p50", "healing after 30 s", DIALS),
+    Figure("long partition", "heal.long_s", "max", "healing after 30 s", DIALS),
+)
+"""What is compared, in the order of the page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """One figure on both sides, in seconds."""
+
+    figure: Figure
+    real_s: float
+    real_low_s: float
+    real_high_s: float
+    simulated_s: float
+
+    @property
+    def share(self) -> float:
+        """How far the simulated one is from the real one, as a share of that."""
+        return (self.simulated_s - self.real_s) / self.real_s
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether that is within the tolerance."""
+        return abs(self.share) <= TOLERANCE
+
+
+def simulate_trials(seeds: Sequence[int]) -> Runs:
+    """Run all trials in Worlds; `seeds` are those of the real runs."""
+    runs: Runs = {}
+    for name, trial in TRIALS.items():
+        own = range(1, WORLDS + 1) if name in BY_CHANCE else seeds
+        collect(runs, name, [in_world(trial, seed) for seed in own])
+    return runs
+
+
+def collect(runs: Runs, trial: str, found: Sequence[Samples]) -> None:
+    """Add what runs of a trial gave."""
+    metrics = runs.setdefault(trial, {})
+    for samples in found:
+        for metric, values in samples.items():
+            metrics.setdefault(metric, []).append([round(value, DIGITS) for value in values])
+
+
+def statistic(name: str, values: Sequence[float]) -> float:
+    """Return `mean`, `max` or a percentile (`p95`), between observations in proportion."""
+    if name == "mean":
+        return sum(values) / len(values)
+    return quantile(values, 1.0 if name == "max" else int(name[1:]) / 100)
+
+
+def residuals(stored: Stored) -> list[Residual]:
+    """Return each figure on both sides. Raises `KeyError` for a trial that is missing."""
+    if stored.simulated is None:
+        raise KeyError("nothing is simulated yet")
+    found = []
+    for figure in FIGURES:
+        runs = stored.real.runs[figure.trial][figure.metric]
+        worlds = stored.simulated.runs[figure.trial][figure.metric]
+        if figure.trial in BY_CHANCE:
+            runs, worlds = [_all(runs)], [_all(worlds)]
+        real = [statistic(figure.statistic, run) for run in runs]
+        simulated = [statistic(figure.statistic, run) for run in worlds]
+        found.append(
+            Residual(figure, quantile(real, 0.5), min(real), max(real), quantile(simulated, 0.5))
+        )
+    return found
+
+
+def _all(runs: Sequence[Sequence[float]]) -> list[float]:
+    return [value for run in runs for value in run]
+
+
+# --- the page --------------------------------------------------------------------------------
+
+
+def render(stored: Stored) -> str:
+    """Return the page, in Markdown."""
+    found = residuals(stored)
+    rows = [_row(residual) for residual in found]
+    validated = [residual for residual in found if residual.is_validated]
+    return _PAGE.format(
+        nodes=NODES,
+        latency=_ms(LATENCY_S),
+        runs=len(stored.real.seeds),
+        worlds=WORLDS,
+        slots=SLOTS,
+        updates=f"{UPDATES_PER_S:g}",
+        jobs=f"{JOBS_PER_S:g}",
+        job=_ms(JOB_MEAN_S),
+        far=FAR,
+        parted=" and ".join(map(str, PARTED)),
+        tolerance=f"{TOLERANCE:.0%}",
+        control=_control(stored),
+        table="\n".join(rows),
+        count=len(validated),
+        total=len(found),
+        causes="\n".join(_causes(found)) or "None.",
+        cores=stored.real.cores,
+        system=stored.real.system,
+        priority=_GOES_FIRST if stored.real.goes_first else "",
+        load=", ".join(f"{load:.1f}" for load in stored.real.load),
+        real_commit=stored.real.commit,
+        simulated_commit=stored.simulated.commit if stored.simulated else "",
+    )
+
+
+def _row(residual: Residual) -> str:
+    figure = residual.figure
+    real = _ms(residual.real_s)
+    if residual.real_low_s != residual.real_high_s:
+        real += f" ({_ms(residual.real_low_s)} to {_ms(residual.real_high_s)})"
+    verdict = "validated" if residual.is_validated else "not validated"
+    cells = (
+        figure.says,
+        figure.statistic,
+        real,
+        _ms(residual.simulated_s),
+        f"{_ms(residual.simulated_s - residual.real_s)} ({residual.share:+.0%})",
+        verdict,
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _causes(found: Sequence[Residual]) -> list[str]:
+    causes: dict[str, list[str]] = {}
+    for residual in found:
+        if not residual.is_validated:
+            named = f"{residual.figure.says} ({residual.figure.statistic})"
+            causes.setdefault(residual.figure.cause, []).append(named)
+    return [f"* {', '.join(named)}: {cause}." for cause, named in causes.items()]
+
+
+def _control(stored: Stored) -> str:
+    echoes = _all(stored.real.runs["control"][CONTROL])
+    p50, p95 = (_ms(statistic(name, echoes)) for name in ("p50", "p95"))
+    return f"{p50} (p95 {p95}) instead of {_ms(2 * LATENCY_S)}"
+
+
+def _ms(seconds: float) -> str:
+    """Return a time with as many digits as it deserves."""
+    ms = seconds * 1000
+    if abs(ms) >= 1000:
+        return f"{seconds:.2f} s"
+    return f"{ms:.0f} ms" if abs(ms) >= 100 else f"{ms:.1f} ms"
+
+
+_GOES_FIRST: Final = (
+    " (of other programs; what is measured went before them, at real-time priority)"
+)
+_PAGE: Final = """# Validation
+
+<!-- Written by `python -m simulations.validation`; do not edit. -->
+
+What a World measures, beside what real processes do: the same program
+(`simulations/trials.py`) asks both through the API, at the same times, for the same things.
+
+* **Real**: {nodes} nodes, each `peernode up` in a process of its own with libp2p on TCP sockets of
+  one machine. Between each two of them is a proxy in user space that hands bytes on {latency}
+  later. {runs} runs, each with a mesh of its own.
+* **Simulated**: a World of {nodes} nodes, all linked with all, {latency} one way.
+
+A figure is **validated** if the World's is within {tolerance} of the real one; {count} of {total}
+are.  The real one is the median over the runs, with the least and the greatest of them; of healing,
+where a run is few observations, it is over all runs together, and over {worlds} Worlds.
+
+| what | statistic | real | simulated | difference | |
+|---|---|---|---|---|---|
+{table}
+
+## Why the others differ
+
+What is likely; none of it has been shown by taking it away.
+
+{causes}
+
+The measuring itself takes part: a byte there and back through one proxy took {control}.
+
+## What was asked
+
+* A key shows: {updates} changes a second of a global namespace, at the nodes in turn; from the
+  answer to the change until another node answers with it.
+* A job: {jobs} a second at a node with {slots} process workers, exponential durations of {job} on
+  average, by a function that sleeps: an M/M/{slots}. From the call to the answer with the result.
+* First read: `GET /job/ID` at node {far} of a job that has ended at node 0.
+* Healing: nothing passes between nodes {parted} and the others; both sides write meanwhile. From
+  the end of that until every node shows both. Real connections stay and bytes wait, as in TCP when
+  routers drop packets, but without its growing time-outs.
+
+## What was not
+
+Bandwidth, loss and jitter; more than one machine, so cores of their own for each node; meshes
+larger than this; blobs; disks that are slow. A World is not validated for these.
+
+Real: commit {real_commit}, {cores} cores, {system}, load {load} when the runs began{priority}.
+Simulated: commit {simulated_commit}. Every observation is in [validation.json](validation.json).
+
+To measure again: `python -m tests.benchmarks.bench_validation docs/validation.json`, some ten
+minutes; then `python -m simulations.validation docs/validation.json docs/validation.md`.
+"""
+
+
+def main(stored_path: Path, page_path: Path) -> None:
+    """Simulate anew what is stored, and write both files."""
+    stored = msgspec.json.decode(stored_path.read_bytes(), type=Stored)
+    runs = simulate_trials(stored.real.seeds)
+    stored.simulated = Simulated(commit=str(provenance.commit()), runs=runs)
+    stored_path.write_bytes(msgspec.json.encode(stored) + b"\n")
+    page_path.write_text(render(stored), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
