@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from simulations.metrics import Metrics
 from simulations.scenario import Scenario
+
+if TYPE_CHECKING:
+    from simulations.topology import Graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +24,8 @@ class Result:
     """How much processor time it took. Not part of what repeats."""
     events: int
     failure: "Failure | None" = None
+    graph: "Graph | None" = None
+    """Who was linked with whom."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
