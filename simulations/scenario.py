@@ -149,7 +149,8 @@ class Function(Table, frozen=True, kw_only=True):
     example: str | None = None
     """A directory of `peernode/examples/functions`, deployed as it is."""
     requires: dict[str, Any] = msgspec.field(default_factory=dict)
-    prefers: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    """As in the API: `{ gpu = 1, labels = { room = "lab" } }`."""
+    prefers: dict[str, Any] = msgspec.field(default_factory=dict)
     result_bytes: Distribution = 16
     retries_max: int | None = None
 
