@@ -15,7 +15,6 @@ from simulations.experiments.experiment import (
     Experiment,
     Findings,
     Line,
-    Measured,
     Measures,
     Plot,
     Point,
@@ -26,6 +25,7 @@ from simulations.experiments.experiment import (
     share,
 )
 from simulations.experiments.single_node import MEMORY_BYTES
+from simulations.observations import Observations
 from simulations.scenario import (
     Clients,
     Complete,
@@ -125,7 +125,7 @@ def _scenario(
     )
 
 
-def _reduce(run: Measured, seed: int) -> Measures:
+def _reduce(run: Observations, seed: int) -> Measures:
     found: Measures = {}
     for label in dict.fromkeys(
         f"{model} {run_s}" for model in MODELS for run_s in (*RUNS_S, *RETRIED_S)

@@ -15,7 +15,6 @@ from simulations.experiments.experiment import (
     Experiment,
     Findings,
     Line,
-    Measured,
     Measures,
     Plot,
     Point,
@@ -26,6 +25,7 @@ from simulations.experiments.experiment import (
     share,
 )
 from simulations.experiments.single_node import MEMORY_BYTES, poisson, single_node, times
+from simulations.observations import Observations
 from simulations.scenario import Function, Load, Poisson, Workers
 from simulations.theory import queues
 
@@ -131,7 +131,7 @@ def _limited(size: Size) -> Point:
         drain_s=1000.0,
     )
 
-    def reduce(run: Measured, seed: int) -> Measures:
+    def reduce(run: Observations, seed: int) -> Measures:
         found: Measures = {}
         for label in (*names, "async"):
             for name, value in measures(
@@ -176,7 +176,7 @@ def _beside_point(size: Size, name: str, workers: list[Workers]) -> Point:
         drain_s=600.0,
     )
 
-    def reduce(run: Measured, seed: int) -> Measures:
+    def reduce(run: Observations, seed: int) -> Measures:
         return {
             f"{kind} {measure}": value
             for kind in ("short", "long")

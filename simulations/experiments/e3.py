@@ -13,7 +13,6 @@ from simulations.experiments.experiment import (
     Experiment,
     Findings,
     Line,
-    Measured,
     Measures,
     Plot,
     Point,
@@ -22,6 +21,7 @@ from simulations.experiments.experiment import (
     measures,
 )
 from simulations.experiments.single_node import MEMORY_BYTES, poisson, single_node, times
+from simulations.observations import Observations
 from simulations.scenario import AtOnce, Function, Load, Workers
 from simulations.theory import machines
 
@@ -69,7 +69,7 @@ def experiment(size: Size) -> Experiment:
 
 def _point(size: Size, rho: float, jobs: float) -> Point:
     rate = rho * sum(SPEEDS) / LENGTH_S
-    warm_up_s = 60.0 / (1 - rho)
+    warm_up_s = 300.0  # until it is known who is fast
     scenario = single_node(
         f"e3-{rho}",
         functions=[Function(name="job", duration_s=Exponential(mean=LENGTH_S))],
@@ -92,15 +92,15 @@ def _batch(count: int) -> Point:
         drain_s=1000.0,
     )
 
-    def reduce(run: Measured, seed: int) -> Measures:
+    def reduce(run: Observations, seed: int) -> Measures:
         ends = run.values("job.sojourn_s", label="job")
-        return measures(makespan_s=max(ends), jobs=float(len(ends))) if len(ends) else {}
+        return measures(makespan_s=max(ends), jobs=float(len(ends))) if len(ends) == count else {}
 
     return Point(f"batch-{count}", scenario, reduce)
 
 
 def _kinds(size: Size, gpu_per_s: float, any_per_s: float) -> Point:
-    lasts_s = size.jobs(400)
+    lasts_s = size.jobs(200)
     warm_up_s = 20.0
     scenario = single_node(
         f"e3-kinds-{gpu_per_s:g}-{any_per_s:g}",
@@ -117,7 +117,7 @@ def _kinds(size: Size, gpu_per_s: float, any_per_s: float) -> Point:
         duration_s=warm_up_s + lasts_s,
     )
 
-    def reduce(run: Measured, seed: int) -> Measures:
+    def reduce(run: Observations, seed: int) -> Measures:
         # What ended while jobs arrived; what was open at the end is no observation of a success.
         ended = sum(run.values("job.succeeded", since_s=warm_up_s))
         return measures(served_per_s=ended / lasts_s)

@@ -10,9 +10,10 @@ may have a *check*: what theory says of it.  A dot without one is shown and not 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 from simulations import statistics
+from simulations.observations import Observations
 from simulations.scenario import Scenario
 from simulations.statistics import Interval, Verdict
 
@@ -38,17 +39,7 @@ FULL: Final = Size()
 QUICK: Final = Size(replications=2, share=0.02)
 
 
-class Measured(Protocol):
-    """What one run observed: `simulations.metrics.Metrics`, or the same in columns."""
-
-    def values(
-        self, metric: str, *, label: str | None = None, since_s: float = 0.0
-    ) -> Sequence[float]:
-        """Return the values of a metric, of one label if given, observed at or after a time."""
-        ...
-
-
-Reduce = Callable[[Measured, int], Measures]
+Reduce = Callable[[Observations, int], Measures]
 """Of what a run observed, and its seed."""
 
 
