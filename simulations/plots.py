@@ -24,10 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
 
 INK: Final = "#222222"
 FAINT: Final = "#8a8a8a"
@@ -49,8 +51,8 @@ BAND: Final = "99 % interval"
 MARKERS: Final = "osD^vPXh"
 SERIES_MAX: Final = len(COLOURS)
 """More lines than colours cannot be told apart."""
-PASS_COLOUR: Final = "#00775a"
-FAIL_COLOUR: Final = "#b3261e"
+PASSED: Final = "#00775a"
+FAILED: Final = "#b3261e"
 WIDTH_INCHES: Final = 6.4
 HEIGHT_INCHES: Final = 3.7
 DOTS_PER_INCH: Final = 160
@@ -165,10 +167,10 @@ def draw_curves(panel: Panel, series: Sequence[Series], theory: Sequence[Theory]
     """Draw into a panel: theory first, so that what was measured lies above it."""
     colours = {each.label: COLOURS[i % SERIES_MAX] for i, each in enumerate(series)}
     alone = len(series) == 1 and len(theory) == 1
-    for each in theory:
-        colour = INK if alone else colours.get(each.label, INK)
-        label = each.label if each.label not in colours else f"{each.label} (theory)"
-        panel.plot(each.x, each.y, "--", color=colour, linewidth=1.3, label=label)
+    for law in theory:
+        colour = INK if alone else colours.get(law.label, INK)
+        label = law.label if law.label not in colours else f"{law.label} (theory)"
+        panel.plot(law.x, law.y, "--", color=colour, linewidth=1.3, label=label)
     for i, each in enumerate(series):
         colour, marker = COLOURS[i % SERIES_MAX], MARKERS[i % len(MARKERS)]
         _band(panel, each, colour)
@@ -195,7 +197,7 @@ def draw_quantiles(panel: Panel, series: Sequence[Series]) -> None:
 
 
 def draw_distribution(
-    panel: Panel, label: str, x: Sequence[float], share: Sequence[float], number: int
+    panel: Panel, label: str, x: NDArray[np.float64], share: NDArray[np.float64], number: int
 ) -> None:
     """Draw the distribution of the series `number`."""
     panel.plot(x, share, color=COLOURS[number % SERIES_MAX], label=label)
@@ -227,7 +229,7 @@ def say_verdict(panel: Panel, passed: bool) -> None:
     panel.set_title(
         "✓ pass" if passed else "✗ fail",
         loc="right",
-        color=PASS_COLOUR if passed else FAIL_COLOUR,
+        color=PASSED if passed else FAILED,
         fontsize=9.5,
     )
 
@@ -264,7 +266,8 @@ def house_style() -> Iterator[None]:
 def _shade(panel: Panel, spans: Sequence[Span]) -> None:
     """Shade spans; those of one label alike."""
     colours = {
-        label: SHADES[i % len(SHADES)] for i, label in enumerate(dict.fromkeys(s.label for s in spans))
+        label: SHADES[i % len(SHADES)]
+        for i, label in enumerate(dict.fromkeys(span.label for span in spans))
     }
     for span in spans:
         colour = colours[span.label]
@@ -299,7 +302,7 @@ def _crosses(panel: Panel, series: Series) -> None:
             x,
             y,
             "x",
-            color=FAIL_COLOUR,
+            color=FAILED,
             markersize=9,
             markeredgewidth=2,
             zorder=5,
@@ -317,4 +320,3 @@ def _plain_logarithms(panel: Panel, which: str) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
