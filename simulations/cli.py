@@ -263,6 +263,9 @@ def boundary() -> Iterator[None]:
     except KeyboardInterrupt as error:
         say("interrupted")
         raise typer.Exit(INTERRUPTED) from error
+    except OSError as error:
+        complain(f"{error.filename or 'a file'}: {error.strerror}")
+        raise typer.Exit(IN_THE_WAY) from error
 
 
 def complain(what: str, hint: str = "") -> None:

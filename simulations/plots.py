@@ -285,7 +285,8 @@ def _band(panel: Panel, series: Series, colour: str) -> None:
     ]
     if known:
         x, low, high = zip(*known, strict=True)
-        panel.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0, label=BAND)
+        panel.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0)
+        panel.fill_between([], [], [], color=FAINT, alpha=0.4, linewidth=0, label=BAND)
         if len(known) < 3:  # a band of two points hides how wide it is
             panel.vlines(x, low, high, color=colour, linewidth=1.2)
 
