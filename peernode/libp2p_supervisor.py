@@ -6,7 +6,7 @@ not dial each other at once.  A link that comes from the other side, or new addr
 
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import trio
 
@@ -15,13 +15,24 @@ from peernode.libp2p_config import Libp2pConfig
 from storage import signing
 from storage.errors import InvalidData
 
-if TYPE_CHECKING:
-    from peernode.libp2p_link import Link
-
 ADDRESSES_MAX: Final = 8
 """Most addresses of a peer that are tried. Source: guess; two networks with two families each."""
 _DOUBLINGS_MAX: Final = 16
 """Where doubling ends, whatever the limit says; keeps numbers small."""
+
+
+class Link(Protocol):
+    """A connection to a peer, as far as it matters here."""
+
+    @property
+    def ended(self) -> trio.Event:
+        """Set when it is over."""
+        ...
+
+    @property
+    def was_up_s(self) -> float:
+        """How long it was up."""
+        ...
 
 
 class _Known:
@@ -42,8 +53,8 @@ class Supervisor:
         config: Libp2pConfig,
         chance: random.Random,
         nursery: trio.Nursery,
-        find: "Callable[[str], Link | None]",
-        connect: "Callable[[str, Sequence[Address]], Awaitable[Link | None]]",
+        find: Callable[[str], Link | None],
+        connect: Callable[[str, Sequence[Address]], Awaitable[Link | None]],
     ) -> None:
         """`find` returns the link to a peer, if there is one; `connect` tries to make it."""
         self._peer = peer
