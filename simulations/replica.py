@@ -204,7 +204,7 @@ def _keeper(task: Task, last: deque[str], files: ExitStack) -> Callable[[str], N
     """Return what takes events, if anybody wants them; what it opens is closed with `files`."""
     if task.events_path is None:
         return last.append if task.events_last else None
-    file = files.enter_context(open(task.events_path, "w", encoding="utf-8", newline="\n"))
+    file = files.enter_context(Path(task.events_path).open("w", encoding="utf-8"))  # noqa: SIM115
 
     def keep(line: str) -> None:
         file.write(line + "\n")
@@ -241,6 +241,15 @@ def _limit_memory(most_bytes: int) -> None:
 
 
 def _memory_peak_bytes() -> int:
+    """Return how much memory the process had at most."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            for line in file:
+                name, _, rest = line.partition(":")
+                if name == "VmHWM":  # not `ru_maxrss`, which begins with the parent's
+                    return int(rest.split()[0]) * 1024
+    except OSError:
+        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # KiB, on a Mac bytes
 

@@ -265,7 +265,10 @@ class Updates(Table, frozen=True, kw_only=True):
 
 
 class Pass(Table, frozen=True, kw_only=True):
-    """A condition on a metric, over all replications together."""
+    """A condition on a metric, over all replications together.
+
+    "sum" and "count" are of one replication, on average over them.
+    """
 
     metric: str
     statistic: Literal["mean", "p50", "p95", "p99", "max", "min", "sum", "count"] = "mean"

@@ -118,11 +118,9 @@ def machines(group: Workers, number: int, size: int) -> list[Machine]:
 
 async def _deploy(world: "World", described: Function, project: str, caller: "Caller") -> Staged:
     source, entry = SIMULATED.decode(), "handler"
-    inputs: Inputs = simulated_input
-    if described.example is not None:
-        example = open_example(described.example)
+    example = None if described.example is None else open_example(described.example)
+    if example is not None:
         source, entry = example.source, example.entry
-        inputs = await example.prepare(world, project, caller.tokens)
     body: dict[str, Any] = {
         "project": project,
         "name": described.name,
@@ -138,7 +136,11 @@ async def _deploy(world: "World", described: Function, project: str, caller: "Ca
         body["retry"] = {"max_attempts": described.retries_max + 1}
     token = caller.tokens[0]
     made = await ask(world, 0, "POST /function", body, token=token, status=201)
-    return Staged(described, str(made.json()["id"]), inputs)
+    function = str(made.json()["id"])
+    inputs: Inputs = simulated_input
+    if example is not None:
+        inputs = await example.prepare(world, project, function, caller.tokens)
+    return Staged(described, function, inputs)
 
 
 async def _make_worker(

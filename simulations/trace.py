@@ -40,13 +40,21 @@ class Trace:
 
     def record(self, at_s: float, kind: str, **fields: Field) -> None:
         """Add an event. Raises `ValueError` for a kind that is none."""
-        if kind not in KINDS:
-            raise ValueError(f"no kind of event: {kind}")
-        line = json.dumps({"at_s": round(at_s, 9), "kind": kind} | fields, separators=(",", ":"))
+        line = _line(at_s, kind, fields)
         self.length += 1
         self._hash.update(line.encode() + b"\n")
         if self._keep is not None:
             self._keep(line)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether somebody keeps events."""
+        return self._keep is not None
+
+    def show(self, at_s: float, kind: str, **fields: Field) -> None:
+        """Let an event be kept, if somebody does, whose essence goes into the hash by `add`."""
+        if self._keep is not None:
+            self._keep(_line(at_s, kind, fields))
 
     def add(self, data: bytes) -> None:
         """Have bytes make a difference to the hash, and to nothing else."""
@@ -55,3 +63,9 @@ class Trace:
     def digest(self) -> str:
         """Return the hash of all so far, 64 hexadecimal digits."""
         return self._hash.hexdigest()
+
+
+def _line(at_s: float, kind: str, fields: dict[str, Field]) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"no kind of event: {kind}")
+    return json.dumps({"at_s": round(at_s, 9), "kind": kind} | fields, separators=(",", ":"))

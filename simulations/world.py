@@ -58,6 +58,8 @@ CONFIG: Final = Config(
     password_passes=1,
 )
 """What nodes of a World are told unless the scenario says otherwise."""
+OVERHEARD_MAX: Final = 256
+"""Frames kept of a node that is overheard. Source: guess; some minutes of gossip."""
 IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108  (only a directory of our own in it is used)
 
 
@@ -237,6 +239,14 @@ class World:
     def sent_bytes(self, number: int) -> int:
         """Return the bytes of all frames that a node has sent so far."""
         return self.wire.sent_bytes[number]
+
+    def overhear(self, number: int, frames_max: int = OVERHEARD_MAX) -> None:
+        """Keep the last frames of gossip that reach a node, from now on."""
+        self.hosts[number].overhear(frames_max)
+
+    def overheard(self, number: int) -> Sequence[bytes]:
+        """Return the frames kept of a node, oldest first."""
+        return tuple(self.hosts[number].overheard or ())
 
     # --- users ----------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ strangers but for joining.
 """
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
@@ -151,6 +152,8 @@ class WorldNetwork(MemoryNetwork):
         self.allowed: Callable[[bytes], bool] = lambda _: False
         """Whether the owner of a key may be a peer; set once there is a node."""
         self.is_listening = False
+        self.overheard: deque[bytes] | None = None
+        """Where frames of gossip that arrive are kept, if anywhere."""
         self._world = wire
         self._neighbours = dict.fromkeys(neighbours)
         self._supervisor = Supervisor(
@@ -222,6 +225,12 @@ class WorldNetwork(MemoryNetwork):
                 raise PeerUnreachable(f"nobody is at {addresses}")
             return await handler(self.peer, frame)
         raise PeerTimeout(f"{peer} did not reply in {timeout_s} s")
+
+    def take_frame(self, peer: str, frame: bytes) -> None:
+        """Hand over a frame that has arrived."""
+        if self.overheard is not None:
+            self.overheard.append(frame)
+        super().take_frame(peer, frame)
 
     # --- dialling -------------------------------------------------------------------------
 
