@@ -57,9 +57,7 @@ Replications = Annotated[
     int, typer.Option(min=1, max=10_000, help="How many runs, with seeds from --seed on.")
 ]
 Jobs = Annotated[int, typer.Option(min=1, max=JOBS_MAX, help="How many processes at a time.")]
-Out = Annotated[
-    Path | None, typer.Option(help="The directory that is made; else one in ./runs.")
-]
+Out = Annotated[Path | None, typer.Option(help="The directory that is made; else one in ./runs.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace --out if it is there.")]
 
 

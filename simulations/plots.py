@@ -264,7 +264,8 @@ def house_style() -> Iterator[None]:
 def _shade(panel: Panel, spans: Sequence[Span]) -> None:
     """Shade spans; those of one label alike."""
     colours = {
-        label: SHADES[i % len(SHADES)] for i, label in enumerate(dict.fromkeys(s.label for s in spans))
+        label: SHADES[i % len(SHADES)]
+        for i, label in enumerate(dict.fromkeys(s.label for s in spans))
     }
     for span in spans:
         colour = colours[span.label]
@@ -317,4 +318,3 @@ def _plain_logarithms(panel: Panel, which: str) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-

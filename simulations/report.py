@@ -99,15 +99,14 @@ def section(title: str, *parts: str) -> str:
     return "\n".join([f"<h2>{escape(title)}</h2>", *parts]) if any(parts) else ""
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], words: Sequence[str] = ()) -> str:
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], words: Sequence[str] = ()
+) -> str:
     """Return a table; numbers stand to the right, columns in `words` are wide."""
-    numeric = [
-        bool(rows) and all(_is_number(row[i]) for row in rows)
-        for i in range(len(columns))
-    ]
+    numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
     lines = ['<div class="scroll"><table>', "<tr>"]
     for column, is_number in zip(columns, numeric, strict=True):
-        lines.append(f'<th{_class("number" if is_number else "")}>{escape(column)}</th>')
+        lines.append(f"<th{_class('number' if is_number else '')}>{escape(column)}</th>")
     lines.append("</tr>")
     for row in rows:
         cells = [
@@ -125,7 +124,9 @@ def cell(value: object) -> str:
         case None:
             return ""
         case bool():
-            return f'<span class="{"pass" if value else "fail"}">{"pass" if value else "fail"}</span>'
+            return (
+                f'<span class="{"pass" if value else "fail"}">{"pass" if value else "fail"}</span>'
+            )
         case float():
             return number(value)
         case Interval():

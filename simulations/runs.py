@@ -115,9 +115,7 @@ def execute(request: Request, partial: Path, watch: Watch | None = None) -> Run:
         )
         for number in range(request.replications)
     ]
-    outcomes = perform(
-        tasks, jobs=request.jobs, watch=watch, stop_on_failure=True, scratch=partial
-    )
+    outcomes = perform(tasks, jobs=request.jobs, watch=watch, stop_on_failure=True, scratch=partial)
     verdicts = conditions.judge(source.scenario, [outcome.observations for outcome in outcomes])
     return Run(request=request, commit=provenance.commit(), outcomes=outcomes, verdicts=verdicts)
 
@@ -222,7 +220,9 @@ def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        partial = Path(
+            tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        )
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o777 & ~umask)

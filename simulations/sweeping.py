@@ -232,7 +232,9 @@ def _steps(place: str) -> list[str | int]:
     for part in place.split("."):
         found = STEP.fullmatch(part)
         if not found:
-            raise ScenarioError("--set", f"{place!r} is no place; one is load[0].arrivals.rate_per_s")
+            raise ScenarioError(
+                "--set", f"{place!r} is no place; one is load[0].arrivals.rate_per_s"
+            )
         steps.append(found[1])
         steps += [int(number) for number in re.findall(r"\d+", found[2])]
     return steps

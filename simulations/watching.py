@@ -78,9 +78,7 @@ def _lines(title: str, advance: Advance) -> Watch:
         due_s = now_s + LINE_INTERVAL_S
         share, took_s = advance.share, now_s - started_s
         left = f", about {duration(took_s / share - took_s)} left" if share > 0 else ""
-        sys.stderr.write(
-            f"{title}: {share:.0%}, {advance.over} of {advance.count} over{left}\n"
-        )
+        sys.stderr.write(f"{title}: {share:.0%}, {advance.over} of {advance.count} over{left}\n")
         sys.stderr.flush()
 
     return move
