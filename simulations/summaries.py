@@ -28,15 +28,9 @@ class Row:
 
 def summarize(runs: Sequence[Observations], since_s: float = 0.0) -> list[Row]:
     """Return a row for each metric and label that was observed at or after a time, by name."""
-<<<<<<< HEAD
     found = {
         (name, text): None for run in runs for name in run.names() for text in run.labels(name)
     }
-=======
-    found = sorted(
-        {(name, text) for run in runs for name in run.names() for text in run.labels(name)}
-    )
->>>>>>> wt-scenario
     rows = []
     for metric, label in sorted(found):
         value = {
