@@ -1,4 +1,4 @@
-"""What a person sees while replications run: a bar with the time that is left, or lines in a log."""
+"""What a person sees while replications run: a bar and the time that is left, or lines in a log."""
 
 import math
 import sys
@@ -78,9 +78,7 @@ def _lines(title: str, advance: Advance) -> Watch:
         due_s = now_s + LINE_INTERVAL_S
         share, took_s = advance.share, now_s - started_s
         left = f", about {duration(took_s / share - took_s)} left" if share > 0 else ""
-        sys.stderr.write(
-            f"{title}: {share:.0%}, {advance.over} of {advance.count} over{left}\n"
-        )
+        sys.stderr.write(f"{title}: {share:.0%}, {advance.over} of {advance.count} over{left}\n")
         sys.stderr.flush()
 
     return move
