@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_validation PATH [RUNS]
 
 Each run opens a mesh of its own and plays all trials on it, one after the other; PATH is written
-after each.  Nothing else should run meanwhile: what competes for the cores is in the figures.  Where
-that cannot be had, `chrt --rr 1` in front lets all that is measured go first.
+after each.  Nothing else should run meanwhile: what competes for the cores is in the figures.
+Where that cannot be had, `chrt --rr 1` in front lets all that is measured go first.
 """
 
 import os
