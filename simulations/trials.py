@@ -127,8 +127,6 @@ async def sojourn(town: Town, seed: int) -> Samples:
 
     Arrivals are Poisson and durations exponential: with `SLOTS` slots an M/M/2.
     """
-    rng = chance.named(seed, "sojourn")
-    plan = [(at_s, rng.expovariate(1 / JOB_MEAN_S)) for at_s in _times(JOBS_PER_S, JOBS_S, rng)]
     took_s: list[float] = []
     begun_s = town.now()
 
@@ -138,10 +136,16 @@ async def sojourn(town: Town, seed: int) -> Samples:
         took_s.append(town.now() - handed_in_s)
 
     async with trio.open_nursery() as nursery:
-        for at_s, duration_s in plan:
+        for at_s, duration_s in jobs_of(seed):
             await _until(town, begun_s + at_s)
             nursery.start_soon(one, duration_s)
     return {"job.sojourn_s": took_s}
+
+
+def jobs_of(seed: int) -> list[tuple[float, float]]:
+    """Return when each job of `sojourn` arrives, and how long it takes, in seconds."""
+    rng = chance.named(seed, "sojourn")
+    return [(at_s, rng.expovariate(1 / JOB_MEAN_S)) for at_s in _times(JOBS_PER_S, JOBS_S, rng)]
 
 
 async def first_read(town: Town, seed: int) -> Samples:
