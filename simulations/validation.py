@@ -45,6 +45,8 @@ BY_CHANCE: Final = ("short partition", "long partition")
 that both sides are asked for the same at the same times."""
 CONTROL: Final = "line.echo_s"
 """A byte there and back through a line: what the measuring itself adds."""
+TIMES_FROM: Final = 10
+"""From so many times on a share would only be hard to read."""
 DIGITS: Final = 5
 """Of a second, in the file."""
 
@@ -230,10 +232,16 @@ def _row(residual: Residual) -> str:
         figure.statistic,
         real,
         _ms(residual.simulated_s),
-        f"{_ms(residual.simulated_s - residual.real_s)} ({residual.share:+.0%})",
+        f"{_ms(residual.simulated_s - residual.real_s)} ({_share(residual)})",
         verdict,
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _share(residual: Residual) -> str:
+    if residual.share < TIMES_FROM - 1:
+        return f"{residual.share:+.0%}"
+    return f"{residual.simulated_s / residual.real_s:.0f} times as long"
 
 
 def _causes(found: Sequence[Residual]) -> list[str]:
