@@ -104,29 +104,42 @@ def open_real_town(place: Path) -> Iterator[RealTown]:
         yield RealTown(town, owner.token, function)
 
 
-def echo() -> Samples:
+def echo(count: int = ECHOES) -> Samples:
     """Return how long a byte takes there and back through a proxy with the same delay."""
-
-    class Echo(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            with suppress(ConnectionResetError):
-                while piece := self.request.recv(1):
-                    self.request.sendall(piece)
-
     took_s: list[float] = []
-    with Lines() as lines, socketserver.TCPServer(("127.0.0.1", 0), Echo) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with Lines() as lines, echoing() as port:
         lines.set(FAR, ("", "echo"), ("echo", ""))
-        with socket.create_connection(
-            ("127.0.0.1", lines.door("echo", server.server_address[1]))
-        ) as link:
+        with socket.create_connection(("127.0.0.1", lines.door("echo", port))) as link:
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for _ in range(ECHOES):
+            for _ in range(count):
                 begun_s = time.perf_counter()
                 link.sendall(b"x")
                 assert link.recv(1) == b"x"
                 took_s.append(time.perf_counter() - begun_s)
-        server.shutdown()
-        thread.join()
     return {"line.echo_s": took_s}
+
+
+class _Echo(socketserver.BaseRequestHandler):
+    """Sends back what comes."""
+
+    def handle(self) -> None:
+        with suppress(ConnectionResetError):
+            while piece := self.request.recv(PIECE_SIZE_BYTES):
+                self.request.sendall(piece)
+
+
+class _EchoServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True  # It does not wait for clients to go.
+
+
+@contextmanager
+def echoing() -> Iterator[int]:
+    """Own a server that sends back what comes; yield its port."""
+    with _EchoServer(("127.0.0.1", 0), _Echo) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()

@@ -90,12 +90,23 @@ def test_a_difference_has_its_likely_cause_in_the_page() -> None:
     assert f"0 of {len(FIGURES)}" in far
 
 
-def test_a_real_figure_is_the_median_over_the_runs() -> None:
+def test_each_run_is_compared_with_the_world_of_its_seed_and_none_may_differ_much() -> None:
     found = stored(1.0, 1.0)
-    found.real.runs["visibility"]["key.visible_s"] = [[0.1], [0.4], [0.2]]
+    found.real.runs["visibility"]["key.visible_s"] = [[2.0], [0.5]]
     first = residuals(found)[0]
-    assert (first.real_s, first.real_low_s, first.real_high_s) == (0.2, 0.1, 0.4)
-    assert first.share == pytest.approx(4.0)
+    assert first.shares == [-0.5, 1.0]
+    assert not first.is_validated
+    assert "| 2.00 s, 500 ms | 1.00 s, 1.00 s | -50.0% to +100.0% | not validated |" in render(
+        found
+    )
+
+
+def test_runs_of_few_observations_are_taken_together() -> None:
+    found = stored(1.0, 1.0)
+    found.real.runs["long partition"]["heal.long_s"] = [[1.0, 1.0], [1.0, 9.0]]
+    last = residuals(found)[-1]
+    assert last.figure.statistic == "max"
+    assert (last.real_s, last.simulated_s) == ([9.0], [1.0])
 
 
 def test_statistics_are_what_their_names_say() -> None:
