@@ -39,6 +39,8 @@ class AddressBook:
     """Addresses by public key; in memory, and on the disk a little later."""
 
     def __init__(self, store: Store) -> None:
+        self.revision = 0
+        """Changes with every entry."""
         self._store = store
         self._entries: dict[bytes, _Entry] = {}
         start = PREFIX
@@ -74,10 +76,12 @@ class AddressBook:
     def forget(self, public_key: bytes) -> None:
         """Drop a node."""
         if self._entries.pop(public_key, None) is not None:
+            self.revision += 1
             self._store.submit(Batch(deletes=[(Table.META, PREFIX + public_key)]), lazy=True)
 
     def _keep(self, public_key: bytes, entry: _Entry) -> None:
         self._entries[public_key] = entry
+        self.revision += 1
         self._store.submit(Batch(puts=[_row(public_key, entry)]), lazy=True)
 
 
