@@ -20,7 +20,7 @@ class ScenarioError(Exception):
 def unknown(what: str, name: str, there: Iterable[str]) -> str:
     """Return the sentence for a name that is none: what is near it, or what there is."""
     names = sorted(there)
-    near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=5, cutoff=0.6)
     if near:
         return f"no {what} {name!r}; near it: {', '.join(near)}"
     shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

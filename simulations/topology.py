@@ -114,12 +114,8 @@ def build(topology: Topology, link: Link, rng: random.Random, directory: str | P
             graph = Graph(names, _edges(pairs, [0.0] * len(pairs), link, rng))
         case Geometric():
             graph = _geometric(topology, link, rng)
-        case Topohub():
-            graph = _measured(topology_files.read_topohub(topology.name), link, rng)
-        case Graphml():
-            graph = _measured(topology_files.read_graphml(directory, topology.path), link, rng)
-        case Matrix():
-            graph = _measured(topology_files.read_matrix(directory, topology.path), link, rng)
+        case Topohub() | Graphml() | Matrix():
+            graph = _measured(_read(topology, directory), link, rng)
         case _:
             assert_never(topology)
     parts = count_parts(graph.size, ((edge.one, edge.other) for edge in graph.edges))
@@ -155,6 +151,18 @@ def check(topology: Topology) -> None:
         case _:
             assert_never(topology)
     _check_links(links)
+
+
+def count_nodes(topology: Topology, directory: str | Path = ".") -> int:
+    """Return how many nodes a graph of it has. Raises `ScenarioError` as `check` does."""
+    match topology:
+        case Complete() | Regular() | Geometric() | Ring() | Star():
+            check(topology)
+            return topology.nodes
+        case _:
+            nodes = len(_read(topology, directory).names)
+            _check_nodes(nodes)
+            return nodes
 
 
 def count_parts(nodes: int, pairs: Iterable[Pair]) -> int:
@@ -249,6 +257,18 @@ def _geometric(topology: Geometric, link: Link, rng: random.Random) -> Graph:
         f"{topology.radius_km:g}: {TRIES_MAX} times drawn, and in {parts} parts at last; "
         f"{enough_km:.3g} would be enough mostly",
     )
+
+
+def _read(topology: Topohub | Graphml | Matrix, directory: str | Path) -> topology_files.Plan:
+    match topology:
+        case Topohub(name=name):
+            return topology_files.read_topohub(name)
+        case Graphml(path=path):
+            return topology_files.read_graphml(directory, path)
+        case Matrix(path=path):
+            return topology_files.read_matrix(directory, path)
+        case _:
+            assert_never(topology)
 
 
 def _measured(plan: topology_files.Plan, link: Link, rng: random.Random) -> Graph:

@@ -6,7 +6,7 @@ node says `Acked`.  `Hello` names all attempts held, and the node says which of 
 Everything ready when the link is free goes out as one batch.
 
 What it leaves out: which job comes when (`worker.Scheduler`, at the node) and what runs where on
-this machine (`worker.supervisor`).
+this machine (`worker.supervision`; a simulation brings its own).
 
 As a program (`python -m worker.agent`) it is described in `worker.program`.
 """
@@ -60,7 +60,8 @@ from worker.protocol import (
 )
 from worker.reports import Outcome
 from worker.scratch import open_scratch
-from worker.supervisor import Config as SupervisorConfig, Supervisor, open_supervisor
+from worker.supervision import Open, Supervision
+from worker.supervisor import Config as SupervisorConfig, open_supervisor
 from worker.wasm import COMPILE_TIME_MAX_S
 
 BACKOFF_MIN_S: Final = 0.1
@@ -98,8 +99,17 @@ class Config:
 class Agent:
     """See the module. Make it with `run_agent`."""
 
-    def __init__(self, offer: Offer, config: Config, *, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self,
+        offer: Offer,
+        config: Config,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        supervise: Open = open_supervisor,
+    ) -> None:
         self._offer = offer
+        self._supervise = supervise
         self._config = config
         self._clock = clock
         self._rng = rng
@@ -115,7 +125,7 @@ class Agent:
         self._egress = Egress(config.egress_networks)
         self._cache = BlobCache(config.directory.absolute() / "blobs", config.cache_size_max_bytes)
         self._gateway = Gateway(self._calls, self._cache, self._egress)
-        self._supervisor: Supervisor | None = None
+        self._supervisor: Supervision | None = None
         self._nursery: trio.Nursery | None = None
         self._preparing = Preparing(
             config.directory.absolute() / "compiled",
@@ -139,7 +149,7 @@ class Agent:
                 child_idle_max_s=self._config.child_idle_max_s,
             )
             refusal: LinkRefused | None = None
-            async with open_supervisor(config, self, self._clock) as supervisor:
+            async with self._supervise(config, self, self._clock) as supervisor:
                 self._supervisor = supervisor
                 self._preparing.open(scratch, supervisor.packages)
                 try:
@@ -277,7 +287,7 @@ class Agent:
                 assert_never(message)
 
     @property
-    def _working(self) -> Supervisor:
+    def _working(self) -> Supervision:
         assert self._supervisor is not None
         return self._supervisor
 
@@ -386,12 +396,14 @@ async def run_agent(
     *,
     clock: Clock,
     rng: random.Random | None = None,
+    supervise: Open = open_supervisor,
 ) -> None:
     """Be a worker until cancelled; at the end all its children are dead.
 
     Raises `LinkRefused` when the node does not want this worker.
     """
-    await Agent(offer, config, clock=clock, rng=rng or random.Random()).run(link_factory)
+    rng = rng or random.Random()
+    await Agent(offer, config, clock=clock, rng=rng, supervise=supervise).run(link_factory)
 
 
 if __name__ == "__main__":
