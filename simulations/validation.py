@@ -43,6 +43,8 @@ WORLDS: Final = 20
 """Runs of a trial whose outcome is mostly chance. Source: what an experiment has at least."""
 BY_CHANCE: Final = ("short partition", "long partition")
 """Trials of which a run is few observations."""
+NO_DELAY: Final = "no delay"
+"""Where the trials `WITHOUT_DELAY` are kept."""
 CONTROL: Final = "line.echo_s"
 """A byte there and back through a line: what the measuring itself adds."""
 TIMES_FROM: Final = 10

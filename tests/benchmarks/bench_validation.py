@@ -16,12 +16,14 @@ from pathlib import Path
 import msgspec
 
 from simulations import provenance
-from simulations.trials import TRIALS
-from simulations.validation import Real, Stored, collect, statistic
+from simulations.trials import TRIALS, WITHOUT_DELAY
+from simulations.validation import NO_DELAY, Real, Stored, collect, statistic
 from tests.benchmarks import figures
 from tests.benchmarks.real_town import echo, open_real_town
+from tests.blackbox.lines import UP
 
 RUNS = 3
+OTHER_SEEDS = 1000
 
 
 def main(path: Path, count: int) -> None:
@@ -45,6 +47,10 @@ def main(path: Path, count: int) -> None:
         ):
             for name, trial in TRIALS.items():
                 collect(real.runs, name, [town.play(trial, seed)])
+            town.lengthen(UP)
+            for name in WITHOUT_DELAY:
+                # Other keys than those of before.
+                collect(real.runs, NO_DELAY, [town.play(TRIALS[name], seed + OTHER_SEEDS)])
         real.seeds.append(seed)
         path.write_bytes(msgspec.json.encode(Stored(format=1, real=real)) + b"\n")
     for metrics in real.runs.values():

@@ -58,6 +58,10 @@ class RealTown:
                 stream.socket.close()
             self._idle = [[] for _ in NAMES]
 
+    def lengthen(self, line: Line) -> None:
+        """Have all lines be so from now on."""
+        self._lines.set(line, *between(NAMES, NAMES))
+
     def now(self) -> float:
         return time.perf_counter()
 

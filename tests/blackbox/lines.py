@@ -270,7 +270,9 @@ class Lines:
     async def _hand_over(
         self, connection: _Connection, way: Pair, target: trio.SocketStream, piece: bytes
     ) -> None:
-        await self._let_go(way)
+        if self._line(way).kind is Kind.HOLD:
+            await self._let_go(way)
+            await trio.sleep(self._line(way).delay_s)  # It is sent again, all the way.
         line = self._line(way)
         if line.kind is Kind.HOLE or way in connection.lost:
             connection.lost.add(way)
