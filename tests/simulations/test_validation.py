@@ -30,6 +30,9 @@ def stored(real_s: float, simulated_s: float) -> Stored:
         found: Runs = {"control": {validation.CONTROL: [[2 * LATENCY_S]]}}
         for figure in FIGURES:
             found.setdefault(figure.trial, {})[figure.metric] = [[value_s] * 3] * 2
+        for name in trials.WITHOUT_DELAY:
+            for metric, values in found[name].items():
+                found.setdefault(validation.NO_DELAY, {})[metric] = values
         return found
 
     real = Real("abc", 2, "Linux", [0.5, 0.5], goes_first=False, seeds=[1, 2], runs=runs(real_s))
@@ -41,6 +44,7 @@ def stored(real_s: float, simulated_s: float) -> Stored:
     ("name", "metric", "least_s", "most_s"),
     [
         ("visibility", "key.visible_s", LATENCY_S, 3 * LATENCY_S),
+        ("short partition", "heal.short_s", LATENCY_S, 6 * LATENCY_S),
         ("first read", "job.first_read_s", 2 * LATENCY_S, 2 * LATENCY_S),
         ("long partition", "heal.long_s", 2 * LATENCY_S, trials.HEALS_MAX_S),
     ],
