@@ -330,8 +330,8 @@ Over lines of no length what is left is what the lines have no part in:
 |---|---|---|---|---|
 {no_delay}
 
-It is a part of each hop and not a share of the whole: what a World says of times much longer than
-these differences stands, what it says of times as short as these does not.
+It comes with each hop and is no share of the whole: it weighs on times as short as these, and
+hardly on long ones.
 
 The measuring itself takes part: a byte there and back through one proxy took {control}.
 
