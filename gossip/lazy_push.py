@@ -25,6 +25,21 @@ from gossip.scoring import Scores
 class LazyPush:
     """The messages that can be asked for, those that were asked for, and the promises."""
 
+    __slots__ = (
+        "_asked",
+        "_config",
+        "_outbox",
+        "_overlay",
+        "_promises",
+        "_scores",
+        "broken",
+        "cache",
+        "ihave_ids_sent",
+        "iwant_ids_sent",
+        "seen",
+        "served",
+    )
+
     def __init__(
         self, overlay: Overlay, outbox: Outbox, scores: Scores, cache: MessageCache, seen: SeenCache
     ) -> None:
@@ -123,6 +138,8 @@ class LazyPush:
     def tell(self, topic: Topic, mesh: dict[bytes, Peer]) -> None:
         """Tell some peers that are not in the mesh which messages there are."""
         config, chance = self._config, self._overlay.chance
+        if len(topic.subscribers) == len(mesh):
+            return  # Nobody is outside: who is in the mesh is subscribed.
         ids = self.cache.gossip_ids(topic.name)
         if not ids:
             return
@@ -131,8 +148,7 @@ class LazyPush:
             peer
             for peer in topic.subscribers.values()
             if peer.id not in mesh
-            and not (peer.explicit or peer.slow)
-            and peer.standing.value >= least
+            and not (peer.explicit or peer.slow or peer.standing.is_below(least))
         ]
         count = max(config.degree_lazy, int(config.gossip_factor * len(peers)))
         if len(ids) <= config.ihave_ids_max:

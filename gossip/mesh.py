@@ -70,10 +70,36 @@ from gossip.scoring import Scores
 
 Sign: TypeAlias = Callable[[bytes], bytes]
 """Returns our Ed25519 signature of exactly these bytes."""
+Reader: TypeAlias = Callable[[bytes], wire.Rpc]
+"""Returns what an RPC says, as `wire.decode_rpc`; a simulation reads equal bytes once for all."""
 
 
 class Mesh:
     """One node's part in the gossip of its topics."""
+
+    __slots__ = (
+        "_cache",
+        "_config",
+        "_explicit",
+        "_graylist_below",
+        "_graylisted",
+        "_heartbeat_at",
+        "_intake",
+        "_lazy",
+        "_malformed",
+        "_me",
+        "_now",
+        "_outbox",
+        "_overlay",
+        "_published",
+        "_read",
+        "_received",
+        "_scores",
+        "_seen",
+        "_seqno",
+        "_sign",
+        "_ticks",
+    )
 
     def __init__(
         self,
@@ -86,6 +112,7 @@ class Mesh:
         seqno: int,
         now: float,
         judge: Judgement = accept,
+        read: Reader = wire.decode_rpc,
         explicit: tuple[bytes, ...] = (),
         scores: Iterable[SavedScore] = (),
     ) -> None:
@@ -98,9 +125,11 @@ class Mesh:
         if len(me) != wire.PEER_ID_SIZE_BYTES or not me.startswith(wire.PEER_ID_PREFIX):
             raise ValueError("me must be the peer id of an Ed25519 key")
         self._config = config
+        self._graylist_below = config.score.graylist_below
         self._me = me
         self._sign = sign
         self._seqno = seqno
+        self._read = read
         self._explicit = explicit
         self._scores = Scores(config.score, config.heartbeat_s)
         self._scores.restore(scores, now)
@@ -135,6 +164,8 @@ class Mesh:
         match input:
             case Received():
                 self._receive(input.peer, input.rpc)
+                if self._outbox.is_empty:
+                    return []  # A copy of what is known: by far the most frequent.
             case Written():
                 if (found := self._overlay.peers.get(input.peer)) is not None:
                     self._outbox.written(found, input.size_bytes)
@@ -220,18 +251,18 @@ class Mesh:
         if peer is None or peer.doomed:
             return
         self._received += 1
-        if peer.standing.value < self._config.score.graylist_below and not peer.explicit:
+        if peer.standing.is_below(self._graylist_below) and not peer.explicit:
             self._graylisted += 1
             return
         try:
-            rpc = wire.decode_rpc(data)
+            rpc = self._read(data)
             for subscription in rpc.subscriptions:
                 if subscription.subscribe:
                     self._overlay.subscribed(peer, subscription.topic, self._now)
                 else:
                     self._overlay.unsubscribed(peer, subscription.topic, self._now)
-            for encoded in rpc.publish:
-                self._intake.take(peer, encoded, data, self._now)
+            for draft in rpc.publish:
+                self._intake.take(peer, draft, self._now)
             if rpc.control is not None:
                 self._control(peer, rpc.control)
         except RemoteProtocolError as error:
@@ -287,8 +318,7 @@ class Mesh:
         else:
             chosen = self._overlay.fanout(topic, self._now) if known.mesh is None else ()
             peers = [*(known.mesh or {}).values(), *chosen, *self._intake.explicit(topic)]
-        for peer in peers:
-            self._outbox.message(peer, fragment)
+        self._outbox.relay(peers, fragment)
 
     # --- time passes ------------------------------------------------------------------------
 

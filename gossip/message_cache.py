@@ -75,6 +75,8 @@ class MessageCache:
         """Return the ids to tell of in a topic, newest heartbeat first."""
         entries = self._entries
         found: list[bytes] = []
+        if not entries:
+            return found
         for window in list(self._windows)[: self._gossip]:
             found += [key for key in window.get(topic, ()) if key in entries]
         return found

@@ -12,10 +12,12 @@ bytes, never in messages:
   room even for that is disconnected.
 """
 
+from collections.abc import Iterable
+
 from gossip import wire_encode
 from gossip.config import Config
 from gossip.mesh_events import Disconnect, Effect, Send
-from gossip.scoring import Standing
+from gossip.score_book import Standing
 
 
 class Peer:
@@ -67,6 +69,15 @@ class Peer:
 class Outbox:
     """Collects what is to be done, and keeps the accounts of what is on its way to peers."""
 
+    __slots__ = (
+        "_config",
+        "_effects",
+        "_full",
+        "_staged",
+        "dropped",
+        "sent",
+    )
+
     def __init__(self, config: Config) -> None:
         self._config = config
         self._staged: list[Peer] = []
@@ -76,6 +87,11 @@ class Outbox:
         """RPCs."""
         self.dropped = 0
         """Messages."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to be done."""
+        return not (self._staged or self._effects)
 
     @property
     def room(self) -> bool:
@@ -106,16 +122,22 @@ class Outbox:
 
     def message(self, peer: Peer, fragment: bytes) -> bool:
         """Send a message, if there is room; return whether there was."""
-        size = len(fragment)
-        if peer.slow or peer.doomed or peer.queued_bytes + size > self._config.queue_max_bytes:
-            self.dropped += 1
-            return False
-        if not peer.staged_bytes:
-            self._staged.append(peer)
-        peer.fragments.append(fragment)
-        peer.staged_bytes += size
-        peer.queued_bytes += size
-        return True
+        dropped = self.dropped
+        self.relay((peer,), fragment)
+        return self.dropped == dropped
+
+    def relay(self, peers: Iterable[Peer], fragment: bytes) -> None:
+        """Send a message to all of these that have room for it."""
+        size, most, staged = len(fragment), self._config.queue_max_bytes, self._staged
+        for peer in peers:
+            if peer.slow or peer.doomed or peer.queued_bytes + size > most:
+                self.dropped += 1
+                continue
+            if not peer.staged_bytes:
+                staged.append(peer)
+            peer.fragments.append(fragment)
+            peer.staged_bytes += size
+            peer.queued_bytes += size
 
     def subscription(self, peer: Peer, fragment: bytes) -> None:
         """Send a subscription."""
@@ -139,10 +161,13 @@ class Outbox:
         config, effects = self._config, self._effects
         self._effects = []
         for peer in self._staged:
-            if len(peer.fragments) == 1 and not peer.controls:
+            fragments = peer.fragments
+            if len(fragments) == 1 and not peer.controls and not peer.doomed:
                 # One message passed on: by far the most frequent.
-                rpcs = peer.fragments
-                peer.fragments = []
+                peer.staged_bytes = 0
+                self.sent += 1
+                effects.append(Send(peer.id, fragments.pop()))
+                rpcs = []
             else:
                 rpcs = wire_encode.pack(peer.fragments, peer.controls, config.rpc_size_bytes)
                 peer.queued_bytes += sum(map(len, rpcs)) - peer.staged_bytes

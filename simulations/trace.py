@@ -16,17 +16,17 @@ from typing import Final
 Field = str | int | float | bool | None
 """What an event may say."""
 
-KINDS: Final = (
-    "node",  # node, state: up | down | isolated | syncing, x, y (once)
-    "link",  # one, other, state: up | down
-    "message",  # source, target, what, size_bytes, arrives_at_s, lost
-    "record",  # node, slot, what: made | seen
-    "job",  # node, job, state, worker, attempt
-    "request",  # client, node, call, status
-    "client",  # client, state: up | down
-    "fault",  # what, nodes, state: begins | ends
-    "check",  # what, node: an invariant that did not hold
-)
+KINDS: Final = {
+    "node": "node, state: up | down | isolated | syncing, x, y (once)",
+    "link": "one, other, state: up | down",
+    "message": "source, target, what, size_bytes, arrives_at_s, lost",
+    "record": "node, slot, what: made | seen",
+    "job": "node, job, state, worker, attempt",
+    "request": "client, node, call, status",
+    "client": "client, state: up | down",
+    "fault": "what, nodes, state: begins | ends",
+    "check": "what, node: an invariant that did not hold",
+}
 """Every kind of event, with its fields."""
 
 
@@ -40,13 +40,21 @@ class Trace:
 
     def record(self, at_s: float, kind: str, **fields: Field) -> None:
         """Add an event. Raises `ValueError` for a kind that is none."""
-        if kind not in KINDS:
-            raise ValueError(f"no kind of event: {kind}")
-        line = json.dumps({"at_s": round(at_s, 9), "kind": kind} | fields, separators=(",", ":"))
+        line = _line(at_s, kind, fields)
         self.length += 1
         self._hash.update(line.encode() + b"\n")
         if self._keep is not None:
             self._keep(line)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether somebody keeps events."""
+        return self._keep is not None
+
+    def show(self, at_s: float, kind: str, **fields: Field) -> None:
+        """Let an event be kept, if somebody does, whose essence goes into the hash by `add`."""
+        if self._keep is not None:
+            self._keep(_line(at_s, kind, fields))
 
     def add(self, data: bytes) -> None:
         """Have bytes make a difference to the hash, and to nothing else."""
@@ -55,3 +63,9 @@ class Trace:
     def digest(self) -> str:
         """Return the hash of all so far, 64 hexadecimal digits."""
         return self._hash.hexdigest()
+
+
+def _line(at_s: float, kind: str, fields: dict[str, Field]) -> str:
+    if kind not in KINDS:
+        raise ValueError(f"no kind of event: {kind}")
+    return json.dumps({"at_s": round(at_s, 9), "kind": kind} | fields, separators=(",", ":"))

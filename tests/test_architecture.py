@@ -43,6 +43,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("peernode/metrics.py",),
     "psutil": (),
     "rich": ("peernode/cli/*.py",),
+    "scipy": ("simulations/statistics.py",),
     "segno": ("peernode/cli/mesh.py",),
     "starlette": ("peernode/pages.py",),
     "structlog": ("peernode/*.py",),
