@@ -79,16 +79,17 @@ class Play:
         """Play it. Raises `SetUpError`, `Unexpected`."""
         self._sightings.listen()
         with tempfile.TemporaryDirectory() as directory:
-            stage = await set_up(
-                self._world,
-                self._scenario,
-                self.ledger,
-                Models(),
-                Path(directory),
-                prepare=self._prepare,
-            )
-            self._world.begin()
             async with trio.open_nursery() as nursery:
+                stage = await set_up(
+                    self._world,
+                    self._scenario,
+                    self.ledger,
+                    Models(),
+                    Path(directory),
+                    nursery,
+                    self._prepare,
+                )
+                self._world.begin()
                 await self._perform(stage, nursery)
                 nursery.cancel_scope.cancel()
 
@@ -119,6 +120,8 @@ class Play:
         await world.sleep_until(ends_s)
         if world.invariants is not None and self._is_at_rest(players):
             world.invariants.at_rest()
+        for group in groups.values():
+            group.is_over = True
         for player in players:
             player.close()
         for changes in self._updates:
