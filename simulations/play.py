@@ -109,14 +109,13 @@ class Play:
         for number, fault in enumerate(scenario.faults):
             nursery.start_soon(breaker.play, number, fault)
         for probe in scenario.probes:
-            prober = Prober(probe, world, self._metrics, stage.workers, self._honest)
-            nursery.start_soon(prober.run, ends_s)
+            Prober(probe, world, self._metrics, stage.workers, self._honest).begin(ends_s)
         for player in players:
             nursery.start_soon(player.run)
         for changes in self._updates:
             nursery.start_soon(changes.run)
         if self._progress is not None:
-            nursery.start_soon(self._tell_progress, self._progress)
+            self._tell_progress(self._progress, 0)
         await world.sleep_until(ends_s)
         if world.invariants is not None and self._is_at_rest(players):
             world.invariants.at_rest()
@@ -178,11 +177,14 @@ class Play:
             directory=self._directory,
         )
 
-    async def _tell_progress(self, progress: "Callable[[float], None]") -> None:
-        step_s = (self._scenario.duration_s + self._scenario.drain_s) / PROGRESS_STEPS
-        while True:
-            progress(self._world.now)
-            await trio.sleep(step_s)
+    def _tell_progress(self, progress: "Callable[[float], None]", count: int) -> None:
+        """Tell it now, and from now on. No task: being watched changes nothing."""
+        world, scenario = self._world, self._scenario
+        progress(world.now)
+        if count < PROGRESS_STEPS:
+            at_s = (scenario.duration_s + scenario.drain_s) * (count + 1) / PROGRESS_STEPS
+            due_s = world.journal.clock_time(at_s)
+            world.clock.call_at(due_s, self._tell_progress, progress, count + 1)
 
     def _told(self, job: int, what: str, machine: Machine, attempt: int) -> None:
         """A worker began a job, or it was taken from it; a node says how jobs end."""

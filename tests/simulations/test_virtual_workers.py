@@ -27,11 +27,11 @@ def test_each_slot_runs_one_job_at_a_time() -> None:
 
 
 def test_a_busy_worker_counts_its_busy_slots() -> None:
-    probes = [Probe(metrics=["worker.busy", "queue.length"], each_s=0.4)]
+    probes = [Probe(metrics=["worker.busy", "queue.length"], each_s=0.3)]
     described = scenario(workers=[Workers(slots=4)], load=[job(count=6)], probes=probes)
     result = played(described)
-    assert result.metrics.values("worker.busy")[:6] == [1.0, 1.0, 0.5, 0.5, 0.0, 0.0]
-    assert result.metrics.values("queue.length")[:4] == [2.0, 2.0, 0.0, 0.0]
+    assert result.metrics.values("worker.busy")[:7] == [1.0] * 3 + [0.5] * 3 + [0.0]
+    assert result.metrics.values("queue.length")[:4] == [2.0, 2.0, 2.0, 0.0]
 
 
 def test_a_lost_worker_comes_back_as_itself_and_its_job_runs_again() -> None:
