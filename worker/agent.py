@@ -108,9 +108,7 @@ class Agent:
         rng: random.Random,
         supervise: Open = open_supervisor,
     ) -> None:
-        self._offer = offer
-        self._supervise = supervise
-        self._config = config
+        self._offer, self._config, self._supervise = offer, config, supervise
         self._clock = clock
         self._rng = rng
         self._programs: dict[str, LoadedProgram] = {}
