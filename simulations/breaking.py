@@ -83,7 +83,7 @@ class Breaker:
         self._trace.record(world.now, "fault", what=str(what), nodes=named, state="begins")
         await self._do(number, fault, nodes)
         self._trace.record(world.now, "fault", what=str(what), nodes=named, state="ends")
-        if isinstance(fault, PARTING):
+        if isinstance(fault, PARTING) and not (isinstance(fault, Crash) and fault.for_s is None):
             await self._watch_healing(str(what))
 
     async def _do(self, number: int, fault: Fault, nodes: Sequence[int]) -> None:

@@ -248,7 +248,8 @@ class Errand:
         if number not in self.jobs[-1:]:
             self.jobs.append(number)
             self.accepted_s = trio.current_time()
-            self._tell(number, "queued")
+            if not desk.ledger.has_run(number):
+                self._tell(number, "queued")
         return number
 
     async def _until_ended(self, job: int, *, once: bool = False) -> str:

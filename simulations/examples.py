@@ -39,8 +39,13 @@ class Example:
         """Its text."""
         return "\n\n".join(_read("functions", name).decode() for name in self.files)
 
-    async def prepare(self, world: "World", project: str, tokens: Sequence[str]) -> Inputs:
-        """Store what its jobs need; return what makes their inputs. `tokens`: one a node."""
+    async def prepare(
+        self, world: "World", project: str, function: str, tokens: Sequence[str]
+    ) -> Inputs:
+        """Store what the jobs of this function need; return what makes their inputs.
+
+        `tokens`: one a node.
+        """
 
         async def put(node: int, name: str) -> str:
             content, path = _read("data", name), f"POST /blob?project={project}"
@@ -48,7 +53,7 @@ class Example:
             return str(made.json()["id"])
 
         async def keep(space: str, key: str, value: object) -> None:
-            body = {"owner": {"project": project}, "name": space, "scope": "global"}
+            body = {"owner": {"function": function}, "name": space, "scope": "global"}
             made = await ask(world, 0, "POST /kv", body, token=tokens[0], status=201)
             call = f"POST /kv/{made.json()['id']}/put"
             await ask(world, 0, call, {"key": key, "value": value}, token=tokens[0])

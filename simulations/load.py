@@ -4,8 +4,8 @@ Every choice is drawn from a generator of the load's own, in the order of arriva
 arrives, how long it takes and whom it asks do not depend on what the nodes do with it.
 
 A balancer knows how many unfinished jobs each node has (`Board`): exactly, or as it was when the
-board was last looked at (`stale_s`).  Among equals it takes any; a node that is down is taken only
-if all are.
+board was last looked at (`stale_s`).  Among equals it takes any.  One that is known to be down is
+taken only if all are; but for `home`, everybody knows that.
 """
 
 import random
@@ -52,18 +52,17 @@ def choose_node(
     balance: str, client: Client, board: Board, size: int, chance: random.Random
 ) -> int:
     """Return the node that takes a client's job, of `size` nodes."""
-    match balance:
-        case "home":
-            return client.home
-        case "random":
-            return chance.randrange(size)
-        case "two-choices" if size > 1:
-            one, other = chance.sample(range(size), 2)
-            return other if board.load(other) < board.load(one) else one
-        case _:  # shortest, stale
-            loads = [board.load(node) for node in range(size)]
-            least = min(loads)
-            return chance.choice([node for node, load in enumerate(loads) if load == least])
+    if balance == "home":
+        return client.home
+    loads = [board.load(node) for node in range(size)]
+    up = [node for node, load in enumerate(loads) if load < DOWN] or list(range(size))
+    if balance == "random":
+        return chance.choice(up)
+    if balance == "two-choices" and len(up) > 1:
+        one, other = chance.sample(up, 2)
+        return other if loads[other] < loads[one] else one
+    least = min(loads[node] for node in up)  # shortest, stale
+    return chance.choice([node for node in up if loads[node] == least])
 
 
 class Inputs(Protocol):

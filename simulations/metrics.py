@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 PROBED: Final = {
     "queue.length": "jobs that wait at a node",
-    "worker.busy": "workers' slots of a node that run something",
+    "worker.busy": "share of the slots at a node that run something",
     "records.count": "records that a node has",
     "digest.distinct": "how many different views the nodes that are up have; 1: all agree",
     "link.sent_bytes": "bytes a second that a node sent since the last look",

@@ -24,7 +24,7 @@ from simulations.sightings import Sightings
 from simulations.stage import Stage, set_up
 from simulations.trace import Trace
 from simulations.updates import UpdatesPlayer
-from simulations.virtual_workers import Ledger
+from simulations.virtual_workers import Ledger, Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +71,7 @@ class Play:
 
     async def run(self) -> None:
         """Play it. Raises `SetUpError`, `Unexpected`."""
+        self._sightings.listen()
         with tempfile.TemporaryDirectory() as directory:
             stage = await set_up(
                 self._world,
@@ -96,19 +97,20 @@ class Play:
             for number, load in enumerate(scenario.load)
         ]
         self._sightings.begin()
+        ends_s = scenario.duration_s + scenario.drain_s
         breaker = Breaker(world, self._metrics, self._trace, scenario.duration_s)
         for number, fault in enumerate(scenario.faults):
             nursery.start_soon(breaker.play, number, fault)
         for probe in scenario.probes:
             prober = Prober(probe, world, self._metrics, stage.workers)
-            nursery.start_soon(prober.run)
+            nursery.start_soon(prober.run, ends_s)
         for player in players:
             nursery.start_soon(player.run)
         for changes in self._updates:
             nursery.start_soon(changes.run)
         if self._progress is not None:
             nursery.start_soon(self._tell_progress, self._progress)
-        await world.sleep_until(scenario.duration_s + scenario.drain_s)
+        await world.sleep_until(ends_s)
         for player in players:
             player.close()
         for changes in self._updates:
@@ -159,8 +161,16 @@ class Play:
             progress(self._world.now)
             await trio.sleep(step_s)
 
-    def _told(self, job: int, what: str, worker: str, attempt: int) -> None:
+    def _told(self, job: int, what: str, machine: Machine, attempt: int) -> None:
+        """A worker began a job, or it was taken from it; a node says how jobs end."""
         state = {"running": "running", "stopped": "queued"}.get(what)
         if state is not None:
-            now, said = self._world.now, {"job": str(job), "worker": worker}
-            self._trace.record(now, "job", **said, state=state, attempt=attempt)
+            self._trace.record(
+                self._world.now,
+                "job",
+                node=machine.node,
+                job=str(job),
+                state=state,
+                worker=machine.name,
+                attempt=attempt,
+            )

@@ -3,6 +3,7 @@
 Looking changes nothing: a run with probes and one without have the same events.
 """
 
+import itertools
 from typing import TYPE_CHECKING
 
 from gossip.sync_messages import Stratum
@@ -35,13 +36,13 @@ class Prober:
             self._of_node.setdefault(worker.machine.node, []).append(worker)
         self._sent_bytes = [0] * world.size
 
-    async def run(self) -> None:
-        """Look each so many seconds, for ever."""
+    async def run(self, until_s: float) -> None:
+        """Look each so many seconds before a time."""
         world, each_s = self._world, self._described.each_s
         self._sent_bytes = [world.sent_bytes(node) for node in range(world.size)]
-        count = 0
-        while True:
-            count += 1
+        for count in itertools.count(1):
+            if count * each_s >= until_s:
+                break
             await world.sleep_until(count * each_s)
             for metric in self._described.metrics:
                 self._look(metric)

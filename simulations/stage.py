@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import trio
-
-from simulations.calls import ask
+from simulations.calls import ask, wait_for
 from simulations.clients import which
 from simulations.examples import open_example
 from simulations.inline_functions import Models
@@ -26,18 +24,8 @@ if TYPE_CHECKING:
 
     Prepare = Callable[[Caller, str], Awaitable[list[int]]]
 
-LOOK_S: Final = 0.1
-"""Pause between two looks whether all know all. Source: guess."""
-SET_UP_MAX_S: Final = 600.0
-"""Longest virtual time that setting up may take. Source: guess; some sync intervals."""
-
-
 CLASSES: Final = (Class.FUNCTION, Class.PROJECT, Class.USER, Class.KV_SPACE)
 """Of what all nodes have to know."""
-
-
-class SetUpError(Exception):
-    """The nodes did not come to know each other's objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +76,7 @@ async def set_up(
         world.nursery.start_soon(worker.run)
     known = [int(staged.id) for staged in functions.values()]
     known += await prepare(caller, project)
-    with trio.move_on_after(SET_UP_MAX_S) as scope:
-        # What many nodes know is no one's event to wait for.
-        while not _is_ready(world, int(caller.id), known, workers):  # noqa: ASYNC110
-            await trio.sleep(LOOK_S)
-    if scope.cancelled_caught:
-        raise SetUpError(f"after {SET_UP_MAX_S} s not every node knows what node 0 knows")
+    await wait_for(lambda: _is_ready(world, int(caller.id), known, workers))
     return Stage(caller, project, functions, workers)
 
 
@@ -118,11 +101,9 @@ def machines(group: Workers, number: int, size: int) -> list[Machine]:
 
 async def _deploy(world: "World", described: Function, project: str, caller: "Caller") -> Staged:
     source, entry = SIMULATED.decode(), "handler"
-    inputs: Inputs = simulated_input
-    if described.example is not None:
-        example = open_example(described.example)
+    example = None if described.example is None else open_example(described.example)
+    if example is not None:
         source, entry = example.source, example.entry
-        inputs = await example.prepare(world, project, caller.tokens)
     body: dict[str, Any] = {
         "project": project,
         "name": described.name,
@@ -138,7 +119,11 @@ async def _deploy(world: "World", described: Function, project: str, caller: "Ca
         body["retry"] = {"max_attempts": described.retries_max + 1}
     token = caller.tokens[0]
     made = await ask(world, 0, "POST /function", body, token=token, status=201)
-    return Staged(described, str(made.json()["id"]), inputs)
+    function = str(made.json()["id"])
+    inputs: Inputs = simulated_input
+    if example is not None:
+        inputs = await example.prepare(world, project, function, caller.tokens)
+    return Staged(described, function, inputs)
 
 
 async def _make_worker(

@@ -68,7 +68,6 @@ class Runs:
     """Start of the first run. trio's time, as all here."""
     last_at_s: float
     """Start of the newest."""
-    worker: str
     starts: int = 0
     ended_at_s: float | None = None
     """End of the newest, if it came to one."""
@@ -79,7 +78,7 @@ class Runs:
 class Ledger:
     """Exactly which job ran when, which no wall clock and no rounding touches."""
 
-    def __init__(self, told: Callable[[int, str, str, int], None]) -> None:
+    def __init__(self, told: "Callable[[int, str, Machine, int], None]") -> None:
         """`told` hears of each start and end: job, what (`running`, `ended`, `stopped`), worker
         and the number of the start."""
         self._told = told
@@ -87,28 +86,32 @@ class Ledger:
         self.busy: dict[str, int] = {}
         """Worker -> attempts that it runs now."""
 
-    def begin(self, job: int, worker: str) -> None:
+    def begin(self, job: int, machine: "Machine") -> None:
         """A run begins."""
         now = trio.current_time()
         runs = self._jobs.get(job)
         if runs is None:
-            runs = self._jobs[job] = Runs(now, now, worker)
-        runs.last_at_s, runs.worker, runs.ended_at_s = now, worker, None
+            runs = self._jobs[job] = Runs(now, now)
+        runs.last_at_s, runs.ended_at_s = now, None
         runs.starts += 1
-        self.busy[worker] = self.busy.get(worker, 0) + 1
-        self._told(job, "running", worker, runs.starts)
+        self.busy[machine.name] = self.busy.get(machine.name, 0) + 1
+        self._told(job, "running", machine, runs.starts)
 
-    def end(self, job: int, worker: str, started_at_s: float, *, whole: bool) -> None:
+    def end(self, job: int, machine: "Machine", started_at_s: float, *, whole: bool) -> None:
         """A run is over; `whole`: by itself."""
         now = trio.current_time()
-        self.busy[worker] -= 1
+        self.busy[machine.name] -= 1
         runs = self._jobs.get(job)
         if runs is None:
             return
         runs.total_s += now - started_at_s
         if whole:
             runs.ended_at_s = now
-        self._told(job, "ended" if whole else "stopped", worker, runs.starts)
+        self._told(job, "ended" if whole else "stopped", machine, runs.starts)
+
+    def has_run(self, job: int) -> bool:
+        """Tell whether a job was ever begun."""
+        return job in self._jobs
 
     def take(self, job: int) -> Runs | None:
         """Return what is known of a job, and forget it."""
@@ -207,16 +210,16 @@ class VirtualSupervision:
         yield
 
     async def _run(self, attempt: Attempt, scope: trio.CancelScope) -> None:
-        job, worker = attempt.lease.job, self._machine.name
+        job, machine = attempt.lease.job, self._machine
         attempt.started_at_s = trio.current_time()
-        self._ledger.begin(job, worker)
+        self._ledger.begin(job, machine)
         outcome: Outcome | None = None
         try:
             with scope:
                 outcome = await self._outcome(attempt)
         finally:
             del self._running[attempt]
-            self._ledger.end(job, worker, attempt.started_at_s, whole=outcome is not None)
+            self._ledger.end(job, machine, attempt.started_at_s, whole=outcome is not None)
         if outcome is not None:
             self._reports.finished(attempt, outcome)
         self.pump()

@@ -14,6 +14,7 @@ strangers but for joining.
 """
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
@@ -117,7 +118,7 @@ class WorldWire(Wire):
     def end_link(self, link: Link) -> None:
         """Break a link."""
         if not link.ended.is_set():
-            one, other = (self._who[peer] for peer in link.ends)
+            one, other = sorted(self._who[peer] for peer in link.ends)
             self.lines.reset(one, other)
             self._journal.record("link", one=one, other=other, state="down")
         super().end_link(link)
@@ -127,7 +128,8 @@ class WorldWire(Wire):
         before = self._find(one, other)
         is_up = super().connect(one, other)
         if is_up and self._find(one, other) is not before:
-            self._journal.record("link", one=self._who[one], other=self._who[other], state="up")
+            low, high = sorted((self._who[one], self._who[other]))
+            self._journal.record("link", one=low, other=high, state="up")
         return is_up
 
     def is_cut(self, one: str, other: str) -> bool:
@@ -151,6 +153,8 @@ class WorldNetwork(MemoryNetwork):
         self.allowed: Callable[[bytes], bool] = lambda _: False
         """Whether the owner of a key may be a peer; set once there is a node."""
         self.is_listening = False
+        self.overheard: deque[bytes] | None = None
+        """Where frames of gossip that arrive are kept, if anywhere."""
         self._world = wire
         self._neighbours = dict.fromkeys(neighbours)
         self._supervisor = Supervisor(
@@ -222,6 +226,12 @@ class WorldNetwork(MemoryNetwork):
                 raise PeerUnreachable(f"nobody is at {addresses}")
             return await handler(self.peer, frame)
         raise PeerTimeout(f"{peer} did not reply in {timeout_s} s")
+
+    def take_frame(self, peer: str, frame: bytes) -> None:
+        """Hand over a frame that has arrived."""
+        if self.overheard is not None:
+            self.overheard.append(frame)
+        super().take_frame(peer, frame)
 
     # --- dialling -------------------------------------------------------------------------
 
