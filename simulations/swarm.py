@@ -170,6 +170,7 @@ class Swarm:
         for source, target in (ends, ends[::-1]):
             source.ways.pop(target.id).is_open = False
             del self.links[source.number, target.number]
+        self.lines.reset(one, other)
         for source, target in (ends, ends[::-1]):
             self.say(source.number, Disconnected(target.id))
         if self.watcher is not None:
