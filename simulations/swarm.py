@@ -69,6 +69,9 @@ TRACED_AT_ONCE: Final = 8192
 """Messages and deliveries that are hashed together. Source: as little as need be."""
 RECONNECT_S: Final = 1.0
 """When a link that was reset is there again. Source: guess; a daemon's first try."""
+YOUNG_MAX: Final = 1_000_000
+"""New objects before the collector looks for cycles. Source: machines make none, and what is on its
+way at one time is not looked at in vain."""
 _TICK: Final = Tick()
 _DELIVERED: Final = 1 << 63
 
@@ -377,7 +380,7 @@ def quiet_collector() -> Iterator[None]:
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(YOUNG_MAX, 50, 100)
     try:
         yield
     finally:
