@@ -158,7 +158,7 @@ class Swarm:
         if other.id in one.ways or one is other or not (one.is_up and other.is_up):
             return
         for source, target in ((one, other), (other, one)):
-            way = Way(source, target)
+            way = Way(source, target, self.lines.steady_s(source.number, target.number))
             source.ways[target.id] = self.links[source.number, target.number] = way
         self.say(dialler, Connected(other.id, outbound=True))
         self.say(listener, Connected(one.id, outbound=False))
@@ -338,11 +338,15 @@ class Swarm:
         source, size_bytes = way.source, self._rpc_bytes
         source.sent_bytes += size_bytes
         source.control_bytes += self._rpc_control_bytes
-        target = way.target.number
-        at = self.lines.arrival_s(source.number, target, size_bytes, self.now)
-        if at is None:
-            self._reset(way)
-            return
+        at: float | None
+        if way.steady_s is not None:
+            at = self.now + way.steady_s
+        else:
+            number, target = source.number, way.target.number
+            at = self.lines.arrival_s(number, target, size_bytes, self.now)
+            if at is None:
+                self._reset(way)
+                return
         self._times.append(at)
         self._marks.append(way.mark | self._rpc_sum)
         if not way.is_mute and at != math.inf:
