@@ -145,6 +145,7 @@ def test_nothing_is_known_elsewhere_sooner_than_the_line_carries_it() -> None:
     run(play)
 
 
+@pytest.mark.slow
 def test_a_token_is_good_at_each_node() -> None:
     async def play() -> None:
         async with open_test_world(scenario(Regular(nodes=40, degree=3))) as world:
@@ -240,6 +241,26 @@ def test_a_node_that_is_down_answers_nobody() -> None:
             await world.until_up(0)
             await world.start(0)
             assert lives == [("ended", 0), ("started", 0)]
+
+    run(play)
+
+
+def test_whoever_starts_crashes_and_stops_a_node_at_one_moment_leaves_it_whole() -> None:
+    async def play() -> None:
+        async with open_test_world(2) as world:
+            rng = world.chance("test")
+            calls = (world.start, world.start, world.crash, world.stop)
+            for _ in range(60):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(rng.randrange(1, 5)):
+                        nursery.start_soon(rng.choice(calls), 1)
+                        for _ in range(rng.randrange(8)):
+                            await trio.lowlevel.checkpoint()
+                await trio.sleep(rng.uniform(0, 2))
+                assert (world.node(1) is None) == (world.life(1) is None)
+            await world.start(1)
+            await trio.sleep(40)
+            assert peers(world, 0) == peers(world, 1) == 1
 
     run(play)
 
@@ -450,7 +471,7 @@ async def eventful(trace: Trace) -> None:
     async with open_test_world(scenario(Regular(nodes=12, degree=3)), seed=5, trace=trace) as world:
         ada = await sign_up(world)
         rng = world.chance("test")
-        for number in range(20):
+        for number in range(10):
             node = rng.randrange(12)
             try:
                 await create(world, node, f"p{number}", ada)
@@ -484,11 +505,12 @@ def test_a_run_is_the_same_in_every_process() -> None:
             check=True,
             text=True,
         ).stdout.strip()
-        for hash_seed in ("0", "1", "2")
+        for hash_seed in ("0", "1")
     ]
-    assert said == [eventful_hash()] * 3
+    assert said == [eventful_hash()] * 2
 
 
+@pytest.mark.slow
 def test_runs_of_one_process_are_the_same_too_and_other_seeds_are_others() -> None:
     first, again, other = eventful_hash(), eventful_hash(), eventful_hash(6)
     assert first == again != other
