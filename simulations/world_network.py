@@ -72,6 +72,8 @@ class WorldWire(Wire):
         self.sent_frames = [0] * len(numbers)
         self.networks: dict[str, WorldNetwork] = {}
         """Nodes that are there, or that others still take for being there."""
+        self.tap: Callable[[int, int, bytes], object] | None = None
+        """Is told of each frame that is sent: from which node, to which, and what."""
         self._clock = journal.clock
         self._journal = journal
         self._who = numbers
@@ -93,6 +95,26 @@ class WorldWire(Wire):
     def schedule(self, at: float, act: Callable[..., object], *args: object) -> None:
         """Have the clock call `act(*args)`."""
         self._clock.call_at(at, act, *args)
+
+    def carry(
+        self,
+        link: Link,
+        source: str,
+        size_bytes: int,
+        what: str,
+        deliver: Callable[..., object],
+        *args: object,
+    ) -> None:
+        """Call `deliver` when a frame of a stream or request has arrived."""
+        if self.tap is not None and args and isinstance(args[0], bytes):
+            self.tap(self._who[source], self._who[link.target(source).peer], args[0])
+        super().carry(link, source, size_bytes, what, deliver, *args)
+
+    def post(self, link: Link, source: str, frame: bytes) -> None:
+        """Have a frame of `send` arrive, or not."""
+        if self.tap is not None:
+            self.tap(self._who[source], self._who[link.target(source).peer], frame)
+        super().post(link, source, frame)
 
     def arrival(
         self, link: Link, source: str, size_bytes: int, what: str, *, is_lost: bool = False
