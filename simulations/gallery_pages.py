@@ -114,10 +114,9 @@ def main(directory: Path, names: Sequence[str]) -> None:
         if names and name not in names:
             continue
         scenario, page = load(path), directory / f"{name}.md"
-        text = page.read_text("utf-8")
         options = Options(directory=str(path.parent))
         runs = [from_rows(simulate(scenario, seed, options).metrics) for seed in SEEDS]
-        page.write_text(seen(scenario, runs, text), "utf-8")
+        page.write_text(seen(scenario, runs, page.read_text("utf-8")), "utf-8")
     readme = directory / "README.md"
     readme.write_text(renewed_index(readme.read_text("utf-8")), "utf-8")
 

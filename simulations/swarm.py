@@ -387,6 +387,7 @@ def quiet_collector() -> Iterator[None]:
 def random_links(swarm: Swarm, degree: float, rng: random.Random) -> None:
     """Link all nodes: a random tree, and random links until the mean degree is reached."""
     count = len(swarm.nodes)
+    degree = min(degree, count - 1)
     for number in range(1, count):
         swarm.connect(number, rng.randrange(number))
     while len(swarm.links) < count * degree:

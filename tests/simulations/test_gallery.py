@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from simulations import gallery_pages, loading
-from simulations.conditions import name_of
+from simulations.conditions import judge, name_of
 from simulations.faults import Fault
 from simulations.loading import gallery, load
 from simulations.metrics import METRICS
@@ -84,3 +84,15 @@ def test_a_page_is_made_anew_of_runs() -> None:
     assert "| job.succeeded mean ≥ 1 | 1 | yes |" in made
     assert "| `job.wait_s` | hello | mean | 0.00" in made
     assert gallery_pages.wanted(made) == gallery_pages.wanted(page)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", NAMES)
+def test_a_scenario_passes_and_repeats(name: str) -> None:
+    path = gallery()[name]
+    scenario, options = load(path), Options(directory=str(path.parent), checking=True)
+    first, second = simulate(scenario, 1, options), simulate(scenario, 1, options)
+    assert first.failure is None
+    assert first.trace_hash == second.trace_hash
+    for verdict in judge(scenario, [from_rows(first.metrics)]):
+        assert verdict.passed, f"{verdict.name}: {verdict.why}"
