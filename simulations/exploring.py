@@ -1,4 +1,4 @@
-"""Looks for what breaks: random scenarios with every invariant checked, and what is found made small.
+"""Looks for what breaks: random scenarios, every invariant checked, what is found made small.
 
     found = explore(Search(first=1, count=1000, jobs=2))
 

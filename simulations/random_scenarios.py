@@ -125,8 +125,9 @@ class _Draw:
 
     def _link(self) -> Link:
         rng = self._rng
+        latencies: list[Distribution] = [0.001, 0.02, 0.2, Lognormal(median=0.05, sigma=1.0)]
         return Link(
-            latency_s=self._rng.choice([0.001, 0.02, 0.2, Lognormal(median=0.05, sigma=1.0)]),
+            latency_s=rng.choice(latencies),
             jitter_s=Exponential(mean=0.02) if self._likely(0.3) else 0.0,
             bandwidth_bytes_per_s=rng.choice([2e4, 1e6]) if self._likely(0.3) else None,
             backward_factor=3.0 if self._likely(0.2) else 1.0,
@@ -179,14 +180,13 @@ class _Draw:
 
     def _arrivals(self) -> Arrivals:
         rng = self._rng
-        return rng.choice(
-            [
-                Poisson(rate_per_s=rng.choice([0.2, 2.0])),
-                Bursty(low_per_s=0.1, high_per_s=10.0, low_mean_s=10.0, high_mean_s=1.0),
-                Periodic(interval_s=rng.choice([0.5, 5.0])),
-                AtOnce(count=rng.randint(1, 30), at_s=self._at()),
-            ]
-        )
+        kinds: list[Arrivals] = [
+            Poisson(rate_per_s=rng.choice([0.2, 2.0])),
+            Bursty(low_per_s=0.1, high_per_s=10.0, low_mean_s=10.0, high_mean_s=1.0),
+            Periodic(interval_s=rng.choice([0.5, 5.0])),
+            AtOnce(count=rng.randint(1, 30), at_s=self._at()),
+        ]
+        return rng.choice(kinds)
 
     def _load(self, functions: list[Function], clients: list[Clients]) -> Load:
         rng, balance = self._rng, self._rng.choice(BALANCES)
@@ -205,12 +205,13 @@ class _Draw:
 
     def _update(self, what: Literal["kv", "function", "project", "user", "blob"]) -> Updates:
         reads = what in ("kv", "blob") and not self._swarm and self._likely(0.5)
+        sizes: list[Distribution] = [20, Uniform(low=0, high=30_000)]
         return Updates(
             what=what,
             arrivals=self._arrivals(),
             nodes=self._some(),
             keys=self._rng.choice([1, 3, 20]),
-            size_bytes=self._rng.choice([20, Uniform(low=0, high=30_000)]),
+            size_bytes=self._rng.choice(sizes),
             reads=self._arrivals() if reads else None,
         )
 
