@@ -196,7 +196,7 @@ def average(values: Iterable[float]) -> float:
 
 def measures(**values: float) -> Measures:
     """Return the measures that are numbers."""
-    return {name: value for name, value in values.items() if math.isfinite(value)}
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
 def grid(low: float, high: float, count: int = 40, *, log: bool = False) -> list[float]:
