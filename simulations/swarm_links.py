@@ -18,6 +18,9 @@ class Lines(Protocol):
         Infinity: they never do, which no stream does to bytes, but a test may.
         """
 
+    def reset(self, one: int, other: int) -> None:
+        """Forget what is under way between two nodes: their link broke."""
+
 
 class Watcher(Protocol):
     """Who is told what becomes of links and messages."""
