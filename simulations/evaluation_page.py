@@ -16,7 +16,7 @@ from typing import Final
 
 from simulations import plots
 from simulations.evaluation import Manifest, NoEvaluation, Stored, read_manifest, read_point
-from simulations.experiments import experiments
+from simulations.experiments import NAMES, experiments
 from simulations.experiments.experiment import (
     SHARE_ABSOLUTE_MAX,
     Dot,
@@ -24,12 +24,19 @@ from simulations.experiments.experiment import (
     Findings,
     Line,
     Plot,
+    Relation,
 )
-from simulations.statistics import CONFIDENCE, RELATIVE_MAX
+from simulations.statistics import CONFIDENCE, RELATIVE_MAX, Verdict
 
 PICTURES: Final = "evaluation"
 """The directory beside the page."""
-SIGNS: Final = {"equals": "=", "at least": "≥", "at most": "≤"}
+SIGNS: Final[dict[Relation, str]] = {
+    "equals": "=",
+    "at least": "≥",
+    "at most": "≤",
+    "always at least": "always ≥",
+    "always at most": "always ≤",
+}
 COLUMNS: Final = ("", "x", "measured", f"{CONFIDENCE:.0%} interval", "theory", "verdict", "why")
 
 
@@ -43,10 +50,17 @@ class Section:
     missing: Sequence[str]
     """Why points are not there, and invariants that did not hold."""
 
+    def judged(self) -> Iterator[tuple[Plot, Line, Dot, Verdict]]:
+        """Yield the dots that were run and have something to agree with."""
+        ran = [one.point for one in self.stored if one.replications]
+        for plot, line, dot in self.experiment.dots():
+            verdict = self.findings.judge(dot)
+            if verdict is not None and dot.point in ran:
+                yield plot, line, dot, verdict
+
     def verdicts(self) -> list[bool]:
-        """Return whether each dot passed that has something to agree with."""
-        judged = (self.findings.judge(dot) for _, _, dot in self.experiment.dots())
-        return [verdict.passed for verdict in judged if verdict is not None]
+        """Return whether each of them passed."""
+        return [verdict.passed for _, _, _, verdict in self.judged()]
 
     @property
     def passed(self) -> bool:
@@ -78,10 +92,10 @@ class Page:
     sections: Sequence[Section]
 
 
-def compose(directory: Path) -> Page:
+def compose(directory: Path, names: tuple[str, ...] = NAMES) -> Page:
     """Return the page of what `evaluate` left in `directory`. Raises `NoEvaluation`."""
     manifest = read_manifest(directory)
-    sections = [_section(directory, each) for each in experiments(manifest.size)]
+    sections = [_section(directory, each) for each in experiments(manifest.size, names)]
     verdicts = [verdict for section in sections for verdict in section.verdicts()]
     summary = Summary(
         verdicts=len(verdicts),
@@ -92,12 +106,14 @@ def compose(directory: Path) -> Page:
     return Page(text, summary, sections)
 
 
-def write_page(directory: Path, docs: Path) -> Summary:
+def write_page(directory: Path, docs: Path, names: tuple[str, ...] = NAMES) -> Summary:
     """Write `docs`/evaluation.md and its pictures, out of what `evaluate` left in `directory`.
+
+    `names` are the experiments that it is to tell of.
 
     Raises `NoEvaluation` for a directory that holds none, and `OSError`.
     """
-    page = compose(directory)
+    page = compose(directory, names)
     pictures = docs / PICTURES
     pictures.mkdir(parents=True, exist_ok=True)
     for old in pictures.glob("*.svg"):
@@ -166,7 +182,8 @@ def _opening(manifest: Manifest, sections: Sequence[Section], summary: Summary) 
         f"own. A dot passes if theory lies inside Student's {CONFIDENCE:.0%} interval over the "
         f"replications *and* the mean is within {RELATIVE_MAX:.0%} of it. Shares, which may be "
         f"near 0 or 1, may instead be within {SHARE_ABSOLUTE_MAX:g} of it (absolutely); a bound "
-        "passes if the whole interval lies on its side."
+        "passes if the whole interval lies on its side, and one that holds for every run if no run "
+        "breaks it (*always*)."
     )
     yield ""
     chance = summary.verdicts * (1 - CONFIDENCE)
@@ -224,9 +241,8 @@ def _meaning(section: Section) -> str:
 
 
 def _failures(section: Section) -> Iterator[str]:
-    for plot, line, dot in section.experiment.dots():
-        verdict = section.findings.judge(dot)
-        if verdict is None or verdict.passed:
+    for plot, line, dot, verdict in section.judged():
+        if verdict.passed:
             continue
         measured, check = section.findings.of(dot), section.findings.check(dot)
         assert check is not None

@@ -24,7 +24,6 @@ from simulations.experiments.experiment import (
 from simulations.experiments.single_node import times
 from simulations.metrics import Metrics, Observation
 from simulations.observations import from_rows
-from simulations.statistics import Interval
 from tests.simulations import bare_queue
 
 SMALL = Size(2, 0.02)
@@ -165,6 +164,17 @@ def test_reads_are_told_apart_by_what_they_asked() -> None:
     assert found == {"fetched_mb": 0.5, "first_s": 0.3, "again_s": 0.1, "home_s": 0.0}
 
 
+def test_copies_count_by_what_a_node_was_told() -> None:
+    """Two records of node 0: it was told none of them, node 1 both, three and two times."""
+    rows = [Observation("update.refused", 1.0, 0.0, node="0")] * 2
+    rows += [Observation("mesh.copies", 9.0, 2.5, node="1")]
+    assert point("50-4", "e5").reduce(from_rows(rows), 1)["copies"] == 2.5
+    rows += [Observation("update.refused", 1.0, 0.0, node="1")]
+    rows += [Observation("mesh.copies", 9.0, 4.0, node="0")]
+    found = point("50-4", "e5").reduce(from_rows(rows), 1)
+    assert found["copies"] == pytest.approx((2 * 2.5 + 1 * 4.0) / 3)
+
+
 # --- what was found --------------------------------------------------------------------------
 
 FOUND = Findings(
@@ -208,10 +218,14 @@ def test_a_dot_may_be_compared_with_another_point() -> None:
         (Check(1.1, "at most"), True),
         (Check(1.0, "at most"), False),
         (share(1.0), True),
+        (Check(0.95, "always at least"), True),
+        (Check(0.96, "always at least"), False),
+        (Check(1.05, "always at most"), True),
+        (Check(1.04, "always at most"), False),
     ],
 )
 def test_checks_can_fail(check: Check, passes: bool) -> None:
-    assert check.judge(Interval(1.0, 0.95, 1.05, 20)).passed is passes
+    assert check.judge([0.95, 1.0, 1.05] * 7).passed is passes
 
 
 def test_theory_between_dots_is_drawn_where_it_is_an_equality() -> None:
