@@ -5,7 +5,8 @@
   their distribution.
 * The rest (queues, bytes, states): the mean over time, over all nodes.
 
-Time is cut into `BINS` equal parts.  With several replications the band is the 99 % interval over
+What was the same number each time has no picture; a condition's metric comes first.  Time is cut
+into `BINS` equal parts.  With several replications the band is the 99 % interval over
 them.  Grey are the warm-up, and the times of faults.
 """
 
@@ -21,35 +22,40 @@ from simulations.faults import Churn, ClockSkew, Fault
 from simulations.observations import Numbers, Observations
 from simulations.plots import Axes, Series, Span
 from simulations.scenario import Scenario
-from simulations.statistics import t_interval
+from simulations.statistics import SAME_MAX, t_interval
 
 BINS: Final = 60
 """Source: guess; a point each millimetre of a page."""
 PICTURES_MAX: Final = 40
 POINTS_MAX: Final = 400
 """Of a distribution's curve. Source: a page has no more dots."""
+BAND_MIN: Final = 5
+"""With fewer replications no band is drawn. Source: of two, Student's is 64 deviations wide."""
 WIDE: Final = 30.0
 """From which ratio of 99th to 1st percentile on durations are drawn on a logarithmic axis."""
 
 
 def draw_run(scenario: Scenario, runs: Sequence[Observations]) -> list[tuple[str, Figure]]:
     """Return a picture for each metric, with the name of its file."""
-    names = list(dict.fromkeys(name for run in runs for name in run.names()))
-    found = []
-    for metric in names[:PICTURES_MAX]:
-        labels = _labels(metric, runs)
-        values = [run.values(metric) for run in runs]
-        everything = np.concatenate(values)
-        if not np.isfinite(everything).all() or not len(everything):
+    measured = sorted({name: None for run in runs for name in run.names()})
+    asked = [condition.metric for condition in scenario.passes if condition.metric in measured]
+    found: list[tuple[str, Figure]] = []
+    for metric in dict.fromkeys([*asked, *measured]):
+        everything = np.concatenate([run.values(metric) for run in runs])
+        if len(found) == PICTURES_MAX or not np.isfinite(everything).all() or is_same(everything):
             continue
-        if np.isin(everything, (0.0, 1.0)).all() and not metric.endswith("_s"):
-            figure = _over_time(scenario, metric, labels, runs, is_share=True)
-        elif metric.endswith("_s") and not metric.endswith("_per_s"):
-            figure = _durations(scenario, metric, labels, runs)
+        if metric.endswith("_s") and not metric.endswith("_per_s"):
+            figure = _durations(scenario, metric, _labels(metric, runs), runs)
         else:
-            figure = _over_time(scenario, metric, labels, runs, is_share=False)
+            is_share = bool(np.isin(everything, (0.0, 1.0)).all())
+            figure = _over_time(scenario, metric, _labels(metric, runs), runs, is_share=is_share)
         found.append((metric.replace("/", "-"), figure))
     return found
+
+
+def is_same(values: Numbers) -> bool:
+    """Return whether all values are one, but for what sums of floating point leave."""
+    return not len(values) or bool(np.ptp(values) <= SAME_MAX * np.abs(values).max())
 
 
 def axis_label(metric: str) -> str:
@@ -97,6 +103,7 @@ def _over_time(
         y_label=f"share of {label}" if is_share else label,
         y_from=_share_floor(series) if is_share else _floor(series),
         y_to=1.01 if is_share else None,
+        x_to=float(edges[-1]),
         spans=_spans(scenario),
     )
     with plots.house_style():
@@ -135,6 +142,7 @@ def _durations(
             y_label=label,
             log_y=log_y,
             y_from=None if log_y else 0.0,
+            x_to=float(edges[-1]),
             spans=_spans(scenario),
         )
         share = Axes(
@@ -170,10 +178,11 @@ def _binned(label: str, parts: Sequence[tuple[Numbers, Numbers]], edges: Numbers
         if not column:
             continue
         interval = t_interval(column)
+        enough = interval.replications >= BAND_MIN
         x.append(float(edges[i] + edges[i + 1]) / 2)
         mean.append(interval.mean)
-        low.append(interval.low)
-        high.append(interval.high)
+        low.append(interval.low if enough else -math.inf)
+        high.append(interval.high if enough else math.inf)
     return Series(label, x, mean, low, high)
 
 
@@ -198,10 +207,11 @@ def _bins(at_s: Numbers, edges: Numbers) -> Numbers:
 
 
 def _distribution(values: Numbers) -> tuple[Numbers, Numbers]:
-    """Return the empirical distribution as a curve of at most `POINTS_MAX` points."""
-    if not len(values):
-        return np.zeros(0), np.zeros(0)
-    share = np.linspace(0.0, 1.0, min(POINTS_MAX, len(values)) if len(values) > 1 else 2)
+    """Return the empirical distribution as steps, thinned out to `POINTS_MAX`."""
+    if len(values) <= POINTS_MAX:
+        ordered = np.sort(values)
+        return np.concatenate([ordered[:1], ordered]), np.linspace(0.0, 1.0, len(values) + 1)
+    share = np.linspace(0.0, 1.0, POINTS_MAX)
     return np.quantile(values, share), share
 
 

@@ -55,6 +55,10 @@ PASSED: Final = "#00775a"
 FAILED: Final = "#b3261e"
 WIDTH_INCHES: Final = 6.4
 HEIGHT_INCHES: Final = 3.7
+FEW: Final = 5
+"""Points that are drawn as dots, since they make no line. Source: guess."""
+BELOW: Final = 0.015
+"""How much of an axis is shown below 0."""
 DOTS_PER_INCH: Final = 160
 LEGEND_WIDTH: Final = 84
 """How many letters a line of the legend has room for, its marks taken off."""
@@ -130,6 +134,8 @@ class Axes:
     y_from: float | None = None
     """The least y that is shown; `None`: as the numbers want."""
     y_to: float | None = None
+    x_to: float | None = None
+    """The end of an axis that begins at 0; `None`: as the numbers want."""
     x_words: Sequence[str] = ()
     """What stands at 0, 1, 2 of an axis that counts no numbers."""
     spans: Sequence["Span"] = field(default_factory=tuple)
@@ -183,14 +189,15 @@ def draw_lines(panel: Panel, series: Sequence[Series]) -> None:
     for i, each in enumerate(series):
         colour = COLOURS[i % SERIES_MAX]
         _band(panel, each, colour)
-        panel.plot(each.x, each.mean, color=colour, label=each.label)
+        panel.plot(each.x, each.mean, _dots(each), color=colour, label=each.label)
 
 
 def draw_quantiles(panel: Panel, series: Sequence[Series]) -> None:
     """Draw medians (`mean`) as lines and 95th percentiles (`high`) as dots."""
     for i, each in enumerate(series):
         colour = COLOURS[i % SERIES_MAX]
-        panel.plot(each.x, each.mean, color=colour, label=each.label if len(series) > 1 else "")
+        label = each.label if len(series) > 1 else ""
+        panel.plot(each.x, each.mean, _dots(each), color=colour, label=label)
         panel.plot(each.x, each.high, ":", color=colour, linewidth=1.2)
     panel.plot([], [], color=INK, label="median")
     panel.plot([], [], ":", color=INK, linewidth=1.2, label="95th percentile")
@@ -200,7 +207,8 @@ def draw_distribution(
     panel: Panel, label: str, x: NDArray[np.float64], share: NDArray[np.float64], number: int
 ) -> None:
     """Draw the distribution of the series `number`."""
-    panel.plot(x, share, color=COLOURS[number % SERIES_MAX], label=label)
+    colour = COLOURS[number % SERIES_MAX]
+    panel.plot(x, share, color=colour, label=label, drawstyle="steps-post")
 
 
 def dress(panel: Panel, axes: Axes) -> None:
@@ -209,6 +217,8 @@ def dress(panel: Panel, axes: Axes) -> None:
     panel.set_xlabel(axes.x_label)
     panel.set_ylabel(axes.y_label)
     _shade(panel, axes.spans)
+    if axes.x_to is not None:
+        panel.set_xlim(-BELOW * axes.x_to, axes.x_to)
     if axes.x_words:
         panel.set_xticks(range(len(axes.x_words)), axes.x_words)
     elif axes.log_x:
@@ -219,6 +229,8 @@ def dress(panel: Panel, axes: Axes) -> None:
         _plain_logarithms(panel, "y")
     elif axes.y_from is not None or axes.y_to is not None:
         panel.set_ylim(axes.y_from, axes.y_to)
+        if axes.y_from == 0:  # a line at 0 is seen in full
+            panel.set_ylim(-BELOW * panel.get_ylim()[1], None)
     for axis, label in ((panel.xaxis, axes.x_label), (panel.yaxis, axes.y_label)):
         if label.endswith(("(bytes)", "(bytes/s)")):
             axis.set_major_formatter(EngFormatter())
@@ -261,6 +273,11 @@ def house_style() -> Iterator[None]:
     """Draw and save in the house style, whatever the user's settings are."""
     with style.context(["default", STYLE]):
         yield
+
+
+def _dots(series: Series) -> str:
+    """Return how to draw a line: with dots where so few points make none."""
+    return "o-" if len(series.x) <= FEW else "-"
 
 
 def _shade(panel: Panel, spans: Sequence[Span]) -> None:

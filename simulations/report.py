@@ -104,20 +104,16 @@ def section(title: str, *parts: str) -> str:
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], words: Sequence[str] = ()
 ) -> str:
-    """Return a table; numbers stand to the right, columns in `words` are wide."""
-    numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
-    lines = ['<div class="scroll"><table>', "<tr>"]
-    for column, is_number in zip(columns, numeric, strict=True):
-        lines.append(f"<th{_class('number' if is_number else '')}>{escape(column)}</th>")
-    lines.append("</tr>")
+    """Return a table without its empty columns; numbers stand to the right, `words` are wide."""
+    filled = [i for i in range(len(columns)) if any(row[i] not in (None, "") for row in rows)]
+    classes = {i: "number" for i in filled if all(_is_number(row[i]) for row in rows)}
+    classes |= {i: "words" for i in filled if columns[i] in words}
+    heads = "".join(f"<th{_class(classes.get(i))}>{escape(columns[i])}</th>" for i in filled)
+    lines = ['<div class="scroll"><table>', f"<tr>{heads}</tr>"]
     for row in rows:
-        cells = [
-            f"<td{_class('number' if n else 'words' if column in words else '')}>{cell(value)}</td>"
-            for column, value, n in zip(columns, row, numeric, strict=True)
-        ]
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    lines.append("</table></div>")
-    return "\n".join(lines)
+        cells = "".join(f"<td{_class(classes.get(i))}>{cell(row[i])}</td>" for i in filled)
+        lines.append(f"<tr>{cells}</tr>")
+    return "\n".join([*lines, "</table></div>"])
 
 
 def cell(value: object) -> str:
@@ -226,8 +222,12 @@ def _measured(run: "Run") -> str:
         for row in summaries.summarize(run.observations, run.scenario.warm_up_s)
     ]
     columns = ("metric", "label", "count", "mean", "99 % interval", "p50", "p95", "p99", "max")
-    note = '<p class="faint">The unit is the last part of a name. Count is of one replication, '
-    note += "quantiles are of all together; the interval is of the mean, over replications.</p>"
+    alone = " One replication has no interval; twenty have a narrow one."
+    note = (
+        '<p class="faint">The unit is the last part of a name. Count is of one replication, '
+        "quantiles are of all together; the interval is of the mean, over replications."
+        f"{alone if len(run.outcomes) == 1 else ''}</p>"
+    )
     return section("Measured", table(columns, rows), note) if rows else ""
 
 
@@ -269,7 +269,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float | None) and not isinstance(value, bool)
 
 
-def _class(name: str) -> str:
+def _class(name: str | None) -> str:
     return f' class="{name}"' if name else ""
 
 

@@ -104,3 +104,19 @@ def endless(scenario: Scenario, seed: int, options: Options) -> Result:
         assert options.progress is not None
         options.progress(1.0)
         time.sleep(0.01)
+
+
+def leaking_metrics(scenario: Scenario, seed: int, options: Options) -> Result:
+    """What a hash of texts reaches in the metrics only."""
+    metrics = Metrics()
+    for name in {f"n{number}" for number in range(1, 30)}:
+        metrics.observe("queue.length", 0.0, 1.0, node=name)
+    trace = Trace(options.keep)
+    return Result(
+        seed=seed,
+        trace_hash=trace.digest(),
+        metrics=metrics,
+        virtual_s=1.0,
+        cpu_s=0.1,
+        events=trace.length,
+    )

@@ -61,13 +61,13 @@ def test_what_is_written_for_another_process_is_read_there(given: list[Observati
 
 def test_csv_and_parquet_hold_every_row_of_every_run_with_its_number(tmp_path: Path) -> None:
     one = observations.from_rows([Observation("a", 1.0, 0.1, "n0", "x")])
-    two = observations.from_rows([Observation("b", 2.0, 1e300, "", "ü, \"")])
+    two = observations.from_rows([Observation("b", 2.0, 1e300, "", 'ü, "')])
     none = observations.from_rows([])
     numbered = [({"replication": i}, run) for i, run in enumerate((one, none, two))]
     observations.write_files(numbered, tmp_path / "metrics")
     expected = [
         {"metric": "a", "at_s": 1.0, "value": 0.1, "node": "n0", "label": "x", "replication": 0},
-        {"metric": "b", "at_s": 2.0, "value": 1e300, "node": "", "label": "ü, \"", "replication": 2},
+        {"metric": "b", "at_s": 2.0, "value": 1e300, "node": "", "label": 'ü, "', "replication": 2},
     ]
     assert pyarrow.parquet.read_table(tmp_path / "metrics.parquet").to_pylist() == expected
     assert pyarrow.csv.read_csv(tmp_path / "metrics.csv").to_pylist() == expected
