@@ -134,7 +134,7 @@ def cell(value: object) -> str:
 
 def number(value: float) -> str:
     """Return a number with what digits say something."""
-    if value == int(value) and abs(value) < 1e6:
+    if abs(value) < 1e6 and value == int(value):
         return str(int(value))
     return f"{value:.4g}"
 

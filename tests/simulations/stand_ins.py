@@ -6,6 +6,7 @@ import random
 import signal
 import time
 
+from simulations import topology
 from simulations.errors import ScenarioError
 from simulations.metrics import Metrics
 from simulations.scenario import Scenario
@@ -35,6 +36,7 @@ def steady(scenario: Scenario, seed: int, options: Options) -> Result:
         virtual_s=scenario.duration_s,
         cpu_s=0.25,
         events=trace.length,
+        graph=topology.build(scenario.topology, scenario.link, random.Random(seed)),
     )
 
 
