@@ -1,5 +1,6 @@
 """Calls of a node's API, as the players of a scenario make them."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -11,6 +12,16 @@ if TYPE_CHECKING:
 
 RETRY_S: Final = 1.0
 """Pause before a call is made again. Source: the node's own Retry-After."""
+
+
+LOOK_S: Final = 0.1
+"""Pause between two looks whether nodes know what they must. Source: guess."""
+SET_UP_MAX_S: Final = 600.0
+"""Longest virtual time to wait for that. Source: guess; some sync intervals."""
+
+
+class SetUpError(Exception):
+    """The nodes did not come to know what a run needs."""
 
 
 class Unexpected(Exception):
@@ -46,6 +57,15 @@ async def ask(
             await trio.sleep(RETRY_S)
         except NodeDown:
             await world.until_up(node)
+
+
+async def wait_for(is_so: Callable[[], bool]) -> None:
+    """Return when something is so that no one event tells. Raises `SetUpError`."""
+    with trio.move_on_after(SET_UP_MAX_S) as scope:
+        while not is_so():  # noqa: ASYNC110  (see above)
+            await trio.sleep(LOOK_S)
+    if scope.cancelled_caught:
+        raise SetUpError(f"after {SET_UP_MAX_S} s not every node knows what it must")
 
 
 def is_passing(answer: Answer, node: int) -> bool:

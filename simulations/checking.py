@@ -137,9 +137,9 @@ def _check_swarm(scenario: Scenario) -> None:
     if scenario.store != "memory":
         raise ScenarioError("store", 'driver "swarm" has no store; driver = "world" does')
     for number, updates in enumerate(scenario.updates):
-        if updates.reads is not None or updates.what == "blob":
+        if updates.reads is not None and updates.what != "blob":
             raise ScenarioError(
-                f"updates[{number}]", 'driver "swarm" fetches nothing; driver = "world" does'
+                f"updates[{number}].reads", 'driver "swarm" reads only blobs; driver = "world" does'
             )
     for number, fault in enumerate(scenario.faults):
         if isinstance(fault, SlowDisk | DiskFull | ClockStep | ClockSkew):
@@ -147,6 +147,12 @@ def _check_swarm(scenario: Scenario) -> None:
                 f"faults[{number}]",
                 'driver "swarm" has no disks and no wall clocks; driver = "world" does',
             )
+    for number, probe in enumerate(scenario.probes):
+        for metric in probe.metrics:
+            if metric in ("queue.length", "worker.busy"):
+                raise ScenarioError(
+                    f"probes[{number}].metrics", f'driver "swarm" runs no jobs: no {metric}'
+                )
 
 
 def _check_settings(settings: dict[str, Any]) -> None:

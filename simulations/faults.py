@@ -16,7 +16,7 @@ class Crash(Kind, frozen=True, kw_only=True, tag="crash"):
     at_s: NotNegative
     nodes: Nodes
     for_s: Distribution | None = None
-    """`None`: for ever."""
+    """Left out: for ever."""
 
 
 class Churn(Kind, frozen=True, kw_only=True, tag="churn"):
@@ -26,6 +26,7 @@ class Churn(Kind, frozen=True, kw_only=True, tag="churn"):
     up_s: Distribution = 600.0
     down_s: Distribution = 30.0
     at_s: NotNegative = 0.0
+    """When it begins; it ends with `duration_s`."""
 
 
 class Partition(Kind, frozen=True, kw_only=True, tag="partition"):
@@ -71,6 +72,7 @@ class ClockStep(Kind, frozen=True, kw_only=True, tag="clock_step"):
     at_s: NotNegative
     nodes: Nodes
     step_s: float
+    """Ahead, or back if negative."""
 
 
 class ClockSkew(Kind, frozen=True, kw_only=True, tag="clock_skew"):

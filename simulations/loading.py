@@ -4,7 +4,7 @@
 
 Whatever stands in the file, it is a scenario that can be run, or a `ScenarioError` whose text names
 the file, the place as it is written there, and what is allowed.  Sense is looked for by
-`simulations.checking`, the words of a refusal are put together here.
+`simulations.checking`, its words are of `simulations.wording`.
 """
 
 import math
@@ -19,6 +19,7 @@ from msgspec import inspect
 from simulations.checking import check
 from simulations.errors import ScenarioError, unknown
 from simulations.scenario import Scenario
+from simulations.wording import described, fields, kinds
 
 GALLERY: Final = Path(__file__).parent / "scenarios"
 FILE_BYTES_MAX: Final = 1 << 20
@@ -115,17 +116,17 @@ def _refusal(message: str, values: dict[str, Any]) -> ScenarioError:
     type_, value = _at(parts, values)
     if reason.startswith("Object contains unknown field"):
         name = reason.split("`")[1]
-        return ScenarioError(place, unknown("field", name, _fields(type_)))
+        return ScenarioError(place, unknown("field", name, fields(type_)))
     if reason.startswith("Object missing required field"):
         name = reason.split("`")[1]
-        there = _kinds(type_)
+        there = kinds(type_)
         what = f"which kind? {', '.join(there)}" if name == "kind" else f"needs {name}"
         return ScenarioError(place, what)
     if parts and parts[-1] == "kind" and reason.startswith("Invalid value"):
         kind = reason.split("'")[1]
-        return ScenarioError(place, unknown("kind", kind, _kinds(_at(parts[:-1], values)[0])))
+        return ScenarioError(place, unknown("kind", kind, kinds(_at(parts[:-1], values)[0])))
     shown = "" if value is None else f", is {value!r:.60}"
-    return ScenarioError(place, f"must be {_described(type_)}{shown}")
+    return ScenarioError(place, f"must be {described(type_)}{shown}")
 
 
 def _at(parts: list[str], value: Any) -> tuple[inspect.Type, Any]:
@@ -134,8 +135,8 @@ def _at(parts: list[str], value: Any) -> tuple[inspect.Type, Any]:
     for part in parts:
         type_ = _meant(type_, value)
         match type_:
-            case inspect.StructType(fields=fields):
-                there = [field.type for field in fields if field.encode_name == part]
+            case inspect.StructType(fields=known):
+                there = [field.type for field in known if field.encode_name == part]
                 type_ = there[0] if there else inspect.AnyType()
                 value = value.get(part) if isinstance(value, dict) else None
             case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
@@ -159,55 +160,3 @@ def _meant(type_: inspect.Type, value: object) -> inspect.Type:
             case inspect.ListType() if isinstance(value, list):
                 return choice
     return type_
-
-
-def _fields(type_: inspect.Type) -> list[str]:
-    if not isinstance(type_, inspect.StructType):
-        return []
-    named = ["kind"] if type_.tag is not None else []
-    return named + [field.encode_name for field in type_.fields]
-
-
-def _kinds(type_: inspect.Type) -> list[str]:
-    types = type_.types if isinstance(type_, inspect.UnionType) else (type_,)
-    return [str(one.tag) for one in types if isinstance(one, inspect.StructType) and one.tag]
-
-
-def _described(type_: inspect.Type) -> str:
-    """Return what is allowed, in words."""
-    match type_:
-        case inspect.UnionType(types=types):
-            kinds = _kinds(type_)
-            named = [
-                _described(one)
-                for one in types
-                if not isinstance(one, inspect.StructType | inspect.NoneType)
-            ]
-            return " or ".join(named + (["a table of kind " + ", ".join(kinds)] if kinds else []))
-        case inspect.LiteralType(values=values):
-            return " or ".join(f'"{value}"' for value in values)
-        case inspect.FloatType() | inspect.IntType():
-            name = "a number" if isinstance(type_, inspect.FloatType) else "a whole number"
-            bounds = [
-                f"{word} {bound:g}"
-                for word, bound in (
-                    ("at least", type_.ge),
-                    ("above", type_.gt),
-                    ("at most", type_.le),
-                    ("below", type_.lt),
-                )
-                if bound is not None
-            ]
-            return " ".join([name, " and ".join(bounds)]).strip()
-        case inspect.StrType():
-            return "text"
-        case inspect.BoolType():
-            return "true or false"
-        case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
-            return f"a list, each {_described(item)}"
-        case inspect.StructType():
-            return "a table with " + ", ".join(_fields(type_))
-        case inspect.DictType(value_type=inner):
-            return f"a table, each {_described(inner)}"
-        case _:
-            return "something else"

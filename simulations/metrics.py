@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 PROBED: Final = {
     "queue.length": "jobs that wait at a node",
-    "worker.busy": "workers' slots of a node that run something",
+    "worker.busy": "share of the slots at a node that run something",
     "records.count": "records that a node has",
     "digest.distinct": "how many different views the nodes that are up have; 1: all agree",
     "link.sent_bytes": "bytes a second that a node sent since the last look",
@@ -40,6 +40,11 @@ METRICS: Final = PROBED | {
     "update.refused": "1 if a change was refused, 0 if it was acknowledged",
     "write.lost": "1 if an acknowledged change is not there at the end, at any node that is up",
     "mesh.copies": "how often a node got a record, the first time included",
+    "record.hops": "over how many links a record came to a node (swarm)",
+    "record.hops_max": "the most of them, when the last node has it (swarm)",
+    "link.control_bytes": "bytes a second that a node sent, all but messages (swarm)",
+    "sync.session_bytes": "of all frames of one reconciliation (swarm)",
+    "sync.frames": "how many frames one reconciliation took (swarm)",
     "blob.read_s": "from a read until its last byte",
     "blob.fetched": "1 if a read had to get it from another node",
     "blob.fetched_bytes": "what was sent for a read",

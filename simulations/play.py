@@ -71,6 +71,7 @@ class Play:
 
     async def run(self) -> None:
         """Play it. Raises `SetUpError`, `Unexpected`."""
+        self._sightings.listen()
         with tempfile.TemporaryDirectory() as directory:
             stage = await set_up(
                 self._world,

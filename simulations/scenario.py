@@ -83,13 +83,15 @@ class Topohub(Kind, frozen=True, kw_only=True, tag="topohub"):
 
 
 class Graphml(Kind, frozen=True, kw_only=True, tag="graphml"):
-    """A GraphML file; edges may have `latency_s`, or nodes `x` and `y` in km."""
+    """A GraphML file; edges may have `latency_s`, or nodes `x` and `y` in km. Nodes are called by
+    their `label`, or else their id; of parallel edges the fastest counts."""
 
     path: str
 
 
 class Matrix(Kind, frozen=True, kw_only=True, tag="matrix"):
-    """A CSV of one-way latencies in ms: the header names the nodes, row i column j is i to j."""
+    """A CSV of one-way latencies in ms: the header names the nodes, row i column j is i to j. An
+    empty cell, or `-`, is no link."""
 
     path: str
 
@@ -106,19 +108,23 @@ class Link(Table, frozen=True, kw_only=True):
     """
 
     latency_s: Distribution = 0.02
-    """One way. Where the topology knows distances: added to them (the access network)."""
+    """One way, drawn for each link. Where the topology knows distances: added to what they take, as
+    the access network."""
     km_per_s: Positive = 200_000.0
     """For distances. Source: light in glass."""
     jitter_s: Distribution = 0.0
+    """Drawn for each message, and added."""
     bandwidth_bytes_per_s: Positive | None = None
-    """Of each direction; `None`: without limit."""
+    """Of each direction. Left out: without limit."""
     backward_factor: Positive = 1.0
     """How many times longer the second direction takes."""
     loss: Share = 0.0
     """How likely it is that a message is lost on its first try."""
     loss_effect: Literal["delay", "reset"] = "delay"
+    """The message comes later, with all behind it; or the link breaks, and is dialled again."""
     retransmit_s: Positive = 0.2
-    """What a lost message waits. Source: TCP's least time-out on Linux."""
+    """What a lost message waits, twice as long each time it is lost again. Source: TCP's least
+    time-out on Linux."""
 
 
 # --- what nodes have -------------------------------------------------------------------------
@@ -129,14 +135,18 @@ class Workers(Table, frozen=True, kw_only=True):
 
     nodes: Nodes = "all"
     count: int = 1
+    """At each of the nodes."""
     slots: int = 1
+    """How many jobs one of them runs at a time."""
     speed: Positive = 1.0
     """A job of `duration_s` 1 takes 1 / speed."""
     memory_bytes: int = 1 << 30
     gpus: int = 0
     labels: dict[str, str] = msgspec.field(default_factory=dict)
+    """What functions may require or prefer: `{ room = "lab" }`."""
     crash_mean_s: Positive | None = None
-    """Mean time until a worker is lost, exponential; it comes back after `back_s`."""
+    """Mean time until a worker is lost, exponential; it comes back after `back_s`. Left out: never.
+    """
     back_s: Distribution = 1.0
 
 
@@ -147,12 +157,14 @@ class Function(Table, frozen=True, kw_only=True):
     duration_s: Distribution = 0.1
     """At speed 1. Drawn for each job when it is handed in."""
     example: str | None = None
-    """A directory of `peernode/examples/functions`, deployed as it is."""
+    """A function of `peernode/examples/functions`, deployed as it is: "detect_faces"."""
     requires: dict[str, Any] = msgspec.field(default_factory=dict)
     """As in the API: `{ gpu = 1, labels = { room = "lab" } }`."""
     prefers: dict[str, Any] = msgspec.field(default_factory=dict)
+    """As in the API: `{ labels = { "room=lab" = 10 } }`."""
     result_bytes: Distribution = 16
     retries_max: int | None = None
+    """How often a job is tried again when its worker was lost. Left out: as the API has it."""
 
 
 # --- who uses them ---------------------------------------------------------------------------
@@ -209,8 +221,9 @@ class Clients(Table, frozen=True, kw_only=True):
     nodes: Nodes = "all"
     """Where they are; in turn."""
     up_s: Distribution | None = None
-    """How long one stays; `None`: for ever."""
+    """How long one stays. Left out: for ever."""
     down_s: Distribution = 5.0
+    """How long one is away."""
     latency_s: NotNegative = 0.0
     """One way to its node."""
 
@@ -231,16 +244,19 @@ class Load(Table, frozen=True, kw_only=True):
     function: str
     arrivals: Arrivals
     clients: str | None = None
-    """The group; `None`: clients that are always up, at `nodes`."""
+    """The group. Left out: clients that are always up, at `nodes`."""
     nodes: Nodes = "all"
+    """In turn."""
     model: Literal["async", "sync", "sync-retry", "sync-resume"] = "async"
     balance: Literal["home", "random", "two-choices", "shortest", "stale"] = "home"
     """Which node takes a job: the client's own, any, the better of two, the best of all, or the
     best of all by loads that are `stale_s` old."""
     stale_s: NotNegative = 0.0
+    """Of balance "stale"."""
     poll_s: NotNegative = 0.0
     """0: told at once when the job has ended, or when the client is up again."""
     time_limit_s: Positive | None = None
+    """Of the synchronous models. Left out: none."""
     label: str = ""
     """Of the metrics; the function's name if empty."""
 
@@ -249,13 +265,14 @@ class Updates(Table, frozen=True, kw_only=True):
     """Changes that the whole mesh must see, or objects that are read where they are not."""
 
     what: Literal["kv", "function", "project", "user", "blob"]
+    """Blobs are fetched where they are read, all else is pushed to every node."""
     arrivals: Arrivals
     nodes: Nodes = "all"
     """Where they are made; in turn."""
     keys: int = 100
     """How many things change."""
     zipf: NotNegative = 0.0
-    """0: all equally often; 1: the classic."""
+    """How unequal they are, for changes and reads: the k-th has a weight of 1 / k ^ zipf."""
     size_bytes: Distribution = 100
     reads: Arrivals | None = None
     """Reads at random nodes of things that there are."""
@@ -271,30 +288,33 @@ class Pass(Table, frozen=True, kw_only=True):
     """
 
     metric: str
+    """See below."""
     statistic: Literal["mean", "p50", "p95", "p99", "max", "min", "sum", "count"] = "mean"
     label: str | None = None
+    """Left out: all of them together."""
     at_least: float | None = None
     at_most: float | None = None
 
 
 class Probe(Table, frozen=True, kw_only=True):
-    """What is looked at each so many seconds, at every node.
-
-    The metrics are "queue.length", "worker.busy", "records.count", "digest.distinct" (how many
-    different views the nodes that are up have), "link.sent_bytes" (a second), "node.up".
-    """
+    """What is looked at each so many seconds, at every node."""
 
     metrics: list[str]
+    """See below."""
     each_s: Positive = 10.0
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file."""
+    """What stands before the first table. All times are virtual seconds."""
 
     name: str
+    """As a file could be called: a-z, 0-9, `-`."""
     summary: str = ""
+    """One line, for lists."""
     driver: Literal["swarm", "world"] = "world"
+    """Whole daemons, hundreds of them; or their gossip machines alone, thousands of them."""
     duration_s: Positive
+    """How long things arrive and break."""
     warm_up_s: NotNegative = 0.0
     """What is observed before this time does not count."""
     drain_s: NotNegative = 0.0

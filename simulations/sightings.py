@@ -71,7 +71,7 @@ class _Ear:
 
 
 class Sightings:
-    """Follows records of a world's nodes, from `begin` on."""
+    """Follows records of a world's nodes that are made after `begin`; from `listen` on it hears."""
 
     def __init__(self, world: "World", metrics: Metrics, trace: Trace) -> None:
         self._world = world
@@ -81,8 +81,13 @@ class Sightings:
         """By slot and author; the newest last. Not those that every node has."""
         self._newest: dict[bytes, int] = {}
         """By slot and author: the hybrid timestamp of the newest there is."""
+        self._has_begun = False
 
     def begin(self) -> None:
+        """Follow what is made from now on."""
+        self._has_begun = True
+
+    def listen(self) -> None:
         """Listen to all nodes from now on."""
         for number, node in enumerate(self._world.nodes):
             if node is not None:
@@ -97,13 +102,14 @@ class Sightings:
             return
         key, hlc, now_s = record.store_key, record.body.hlc, trio.current_time()
         slot = record.slot.hex()[:SLOT_DIGITS]
-        if hlc > self._newest.get(key, 0):
+        is_new = hlc > self._newest.get(key, 0)
+        if is_new:
             self._newest[key] = hlc
+        if not self._has_begun:
+            return
+        if is_new:
             self._made(node, key, hlc, label)
-            self._tell(node, slot, "made")
-            # One that replaces what this very node had not seen yet stands for both.
-        else:
-            self._tell(node, slot, "seen")
+        self._tell(node, slot, "made" if is_new else "seen")
         for spreading in list(self._spreading.get(key, ())):
             if spreading.hlc <= hlc and spreading.maker != node:
                 self._saw(key, spreading, node, now_s)

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import trio
-
-from simulations.calls import ask
+from simulations.calls import ask, wait_for
 from simulations.clients import which
 from simulations.examples import open_example
 from simulations.inline_functions import Models
@@ -26,18 +24,8 @@ if TYPE_CHECKING:
 
     Prepare = Callable[[Caller, str], Awaitable[list[int]]]
 
-LOOK_S: Final = 0.1
-"""Pause between two looks whether all know all. Source: guess."""
-SET_UP_MAX_S: Final = 600.0
-"""Longest virtual time that setting up may take. Source: guess; some sync intervals."""
-
-
 CLASSES: Final = (Class.FUNCTION, Class.PROJECT, Class.USER, Class.KV_SPACE)
 """Of what all nodes have to know."""
-
-
-class SetUpError(Exception):
-    """The nodes did not come to know each other's objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +76,7 @@ async def set_up(
         world.nursery.start_soon(worker.run)
     known = [int(staged.id) for staged in functions.values()]
     known += await prepare(caller, project)
-    with trio.move_on_after(SET_UP_MAX_S) as scope:
-        # What many nodes know is no one's event to wait for.
-        while not _is_ready(world, int(caller.id), known, workers):  # noqa: ASYNC110
-            await trio.sleep(LOOK_S)
-    if scope.cancelled_caught:
-        raise SetUpError(f"after {SET_UP_MAX_S} s not every node knows what node 0 knows")
+    await wait_for(lambda: _is_ready(world, int(caller.id), known, workers))
     return Stage(caller, project, functions, workers)
 
 

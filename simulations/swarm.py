@@ -104,6 +104,10 @@ class Swarm:
         self.links: dict[tuple[int, int], Way] = {}
         """Both ways of each link, by the numbers of its ends."""
         self.watcher: Watcher | None = None
+        self.relink: Callable[[int, int], None] = self.connect
+        """Links two nodes again whose link was reset, if that is to be."""
+        self.zero_s = 0.0
+        """From when the times of events that are kept are counted; none is kept before."""
         self._agenda: Agenda[Happening] = Agenda()
         self._written_bytes = self.config.queue_low_bytes // 4
         self._times = array("d")
@@ -223,6 +227,15 @@ class Swarm:
         self.now = until
         self._flush()
 
+    def note(self, source: int, target: int, size_bytes: int, at: float) -> None:
+        """Have it make a difference to the trace that something else than an RPC was sent."""
+        self._times.append(at)
+        self._marks.append((source << 16 | target) << 32 | size_bytes)
+
+    def inject(self, way: Way, rpc: bytes) -> None:
+        """Send bytes that no machine gave."""
+        self._send(way, rpc)
+
     def send_over(self, way: Way, size_bytes: int, arrive: Callable[[], None]) -> None:
         """Send something else than an RPC: on arrival, if the link still stands, `arrive`."""
         source, target = way.source, way.target
@@ -230,8 +243,7 @@ class Swarm:
         if way.is_mute:
             return
         at = self.lines.arrival_s(source.number, target.number, size_bytes, self.now)
-        self._times.append(-1.0 if at is None else at)
-        self._marks.append(way.mark | size_bytes)
+        self.note(source.number, target.number, size_bytes, -1.0 if at is None else at)
         if at is None:
             self._reset(way)
         else:
@@ -331,25 +343,26 @@ class Swarm:
         self._marks.append(way.mark | self._rpc_sum)
         if not way.is_mute and at != math.inf:
             self._agenda.push(at, (way, rpc))
-        if self.trace.is_kept:
+        if self.trace.is_kept and self.now >= self.zero_s:
             self._show(way, at)
 
     def _show(self, way: Way, at: float) -> None:
+        lost = way.is_mute or at == math.inf
         self.trace.show(
-            self.now,
+            self.now - self.zero_s,
             "message",
             source=way.source.number,
             target=way.target.number,
             what="message" if self._rpc_control_bytes < self._rpc_bytes else "control",
             size_bytes=self._rpc_bytes,
-            arrives_at_s=round(at, 9),
-            lost=way.is_mute or at == math.inf,
+            arrives_at_s=None if lost else round(at - self.zero_s, 9),
+            lost=lost,
         )
 
     def _reset(self, way: Way) -> None:
         one, other = way.source.number, way.target.number
         self.disconnect(one, other)
-        self.at(self.now + RECONNECT_S, lambda: self.connect(one, other))
+        self.at(self.now + RECONNECT_S, lambda: self.relink(one, other))
 
     def _flush(self) -> None:
         self.trace.add(self._times.tobytes())

@@ -16,17 +16,17 @@ from typing import Final
 Field = str | int | float | bool | None
 """What an event may say."""
 
-KINDS: Final = (
-    "node",  # node, state: up | down | isolated | syncing, x, y (once)
-    "link",  # one, other, state: up | down
-    "message",  # source, target, what, size_bytes, arrives_at_s, lost
-    "record",  # node, slot, what: made | seen
-    "job",  # node, job, state, worker, attempt
-    "request",  # client, node, call, status
-    "client",  # client, state: up | down
-    "fault",  # what, nodes, state: begins | ends
-    "check",  # what, node: an invariant that did not hold
-)
+KINDS: Final = {
+    "node": "node, state: up | down | isolated | syncing, x, y (once)",
+    "link": "one, other, state: up | down",
+    "message": "source, target, what, size_bytes, arrives_at_s, lost",
+    "record": "node, slot, what: made | seen",
+    "job": "node, job, state, worker, attempt",
+    "request": "client, node, call, status",
+    "client": "client, state: up | down",
+    "fault": "what, nodes, state: begins | ends",
+    "check": "what, node: an invariant that did not hold",
+}
 """Every kind of event, with its fields."""
 
 

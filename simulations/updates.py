@@ -14,14 +14,14 @@ and who reads:
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from simulations.arrivals import arrivals
-from simulations.calls import ask, is_passing
+from simulations.calls import ask, is_passing, wait_for
 from simulations.clients import which
 from simulations.distributions import draw
 from simulations.metrics import Metrics
@@ -80,6 +80,8 @@ class UpdatesPlayer:
         self._until_s = until_s
         self._directory = directory
         self._nodes = which(described.nodes, world.size)
+        self._project = ""
+        self._has_begun = False
         self._things: list[Thing] = []
         self._zipf = Zipf(described.keys, described.zipf)
 
@@ -88,6 +90,7 @@ class UpdatesPlayer:
     async def set_up(self, caller: "Caller", project: str) -> list[int]:
         """Make what will change; return the ids that every node has to know first."""
         described, world, tokens = self._described, self._world, caller.tokens
+        self._project = project
         names = [f"{described.what}-{self._number}-{key}" for key in range(described.keys)]
         chance = world.chance("updates", self._number, "first")
         match described.what:
@@ -98,6 +101,7 @@ class UpdatesPlayer:
                 self._things = [Thing(place, space, tokens) for place, _ in enumerate(names)]
                 return [int(space)]
             case "blob":
+                await wait_for(lambda: all(map(self._knows(caller, project), self._nodes)))
                 for place, _ in enumerate(names):
                     thing = Thing(place, "", tokens)
                     self._things.append(thing)
@@ -121,6 +125,13 @@ class UpdatesPlayer:
                     self._things.append(Thing(place, made, tokens))
         return [int(thing.id) for thing in self._things]
 
+    def _knows(self, caller: "Caller", project: str) -> Callable[[int], bool]:
+        def knows(number: int) -> bool:
+            node = self._world.node(number)
+            return node is None or node.registry.role(int(caller.id), int(project)) is not None
+
+        return knows
+
     async def _make(self, path: str, body: object, tokens: Sequence[str]) -> str:
         made = await ask(self._world, 0, f"POST {path}", body, token=tokens[0], status=201)
         return str(made.json()["id"])
@@ -130,6 +141,7 @@ class UpdatesPlayer:
     async def run(self) -> None:
         """Change and read until it is time to end."""
         described, world = self._described, self._world
+        self._has_begun = True
         chance = world.chance("updates", self._number)
         times = arrivals(
             described.arrivals, world.chance("updates", self._number, "times"), self._directory
@@ -163,7 +175,8 @@ class UpdatesPlayer:
                 self._acknowledged(thing, node, size_bytes, answer)
         except NodeDown:
             pass
-        self._observe("update.refused", refused, node)
+        if self._has_begun:
+            self._observe("update.refused", refused, node)
 
     def _call(self, thing: Thing, size_bytes: int) -> tuple[str, object]:
         filler, count = FILLER * size_bytes, thing.changes
@@ -179,7 +192,9 @@ class UpdatesPlayer:
             case "blob":
                 # Each content is another: two blobs of one are one content to whoever fetches.
                 made = f"{self._number}/{thing.place}/{count}/".encode()
-                return "/blob", (made + filler.encode())[: max(size_bytes, len(made))]
+                return f"/blob?project={self._project}", (made + filler.encode())[
+                    : max(size_bytes, len(made))
+                ]
 
     def _acknowledged(self, thing: Thing, node: int, size_bytes: int, answer: Answer) -> None:
         match self._described.what:

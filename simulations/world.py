@@ -102,6 +102,7 @@ class World:
         graph: Graph,
         lines: Lines,
         nursery: trio.Nursery,
+        config: Config,
         backing: Callable[[int], Callable[[], Store]] | None,
     ) -> None:
         self.scenario = scenario
@@ -120,7 +121,6 @@ class World:
         self.mesh: Mesh = found(self.size, seed)
         numbers = {peer: number for number, peer in enumerate(self.mesh.peers)}
         self.wire = WorldWire(nursery, journal, lines, numbers, self._report)
-        config = _config(scenario)
         self.hosts = [
             Host(
                 self,
@@ -340,17 +340,31 @@ async def open_world(
     `checking`: every invariant is asserted after each step, and what fails ends the run.  Raises
     `ScenarioError` for settings that nodes do not have.
     """
-    with _backing(scenario) as backing:
+    config = _config(scenario)
+    journal = Journal(clock.current(), trace)
+    with _backing(scenario) as backing, _single_errors():
         async with trio.open_nursery() as nursery:
-            journal = Journal(clock.current(), trace)
-            world = World(scenario, seed, journal, metrics, graph, lines, nursery, backing)
+            world = World(scenario, seed, journal, metrics, graph, lines, nursery, config, backing)
             try:
                 await world.start_all()
                 yield world
             finally:
+                journal.end()
                 with trio.CancelScope(shield=True):
                     await world.end_all()
                 nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def _single_errors() -> Iterator[None]:
+    """Raise an error by itself that is the only one of its group: what ended a run has a name."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from None
 
 
 def _config(scenario: Scenario) -> Config:

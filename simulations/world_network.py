@@ -118,7 +118,7 @@ class WorldWire(Wire):
     def end_link(self, link: Link) -> None:
         """Break a link."""
         if not link.ended.is_set():
-            one, other = (self._who[peer] for peer in link.ends)
+            one, other = sorted(self._who[peer] for peer in link.ends)
             self.lines.reset(one, other)
             self._journal.record("link", one=one, other=other, state="down")
         super().end_link(link)
@@ -128,7 +128,8 @@ class WorldWire(Wire):
         before = self._find(one, other)
         is_up = super().connect(one, other)
         if is_up and self._find(one, other) is not before:
-            self._journal.record("link", one=self._who[one], other=self._who[other], state="up")
+            low, high = sorted((self._who[one], self._who[other]))
+            self._journal.record("link", one=low, other=high, state="up")
         return is_up
 
     def is_cut(self, one: str, other: str) -> bool:

@@ -7,6 +7,7 @@
   const EVENTS_SHOWN = 200;
   const NEAR_SHOWN = 30;
   const VALUE_MAX = 400;
+  const COLUMN_TEXT_MAX = 15; // Of a legend in two columns.
 
   /** Return a new element with text and children. */
   function make(name, { text, className, children = [], ...more } = {}) {
@@ -233,7 +234,10 @@
         mark.style.setProperty("--mark", colour);
         return make("li", { children: [mark, Replay.short(text, 34)] });
       };
-      const list = (...children) => make("ul", { className: "legend", children });
+      const list = (...children) => {
+        const isLong = children.some((child) => child.textContent.length > COLUMN_TEXT_MAX);
+        return make("ul", { className: isLong ? "legend long" : "legend", children });
+      };
       const states = Replay.KNOWN_STATES.map((state) =>
         swatch(Replay.stateColour(palette, state), state, state === "down" ? "hollow" : "dot"));
       const shownWhats = run.whatOrder.slice(0, Replay.WHAT_COLOURS - 1).map((number, place) =>

@@ -76,8 +76,8 @@
         context.lineTo(x, i === 0 ? base : high(count[i - 1]));
         context.lineTo(x, high(count[i]));
       }
-      const now = count[Math.max(0, Replay.countUntil(at, span.to) - 1)] ?? 0;
-      context.lineTo(this.x(span.to), high(now));
+      const until = Replay.countUntil(at, span.to);
+      context.lineTo(this.x(span.to), high(until === 0 ? 0 : count[until - 1]));
       context.lineTo(this.x(span.to), base);
       context.closePath();
       context.fillStyle = palette.jobs.queued;

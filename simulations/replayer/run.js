@@ -305,6 +305,9 @@
       this.to = events.at(-1)?.at_s ?? 0;
       this._endMessages();
       for (const until of this.messages.until) if (until > this.to) this.to = until;
+      // What is said after the end of a run is of its being closed.
+      const lasts = this.about.virtual_s;
+      if (finite(lasts) && lasts > this.from) this.to = lasts;
       if (!(this.to > this.from)) this.to = this.from + 1;
       for (const fault of this.faults) if (fault.to === Infinity) fault.to = this.to;
       this.rows = Replay.jobRows(this.jobs.values(), this.to);

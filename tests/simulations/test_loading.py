@@ -196,13 +196,15 @@ SWARM = 'name = "s"\ndriver = "swarm"\nduration_s = 60\n[topology]\nkind = "ring
         ("[node]\nlease_s = 3", 'node: driver "swarm" has no daemons'),
         ("[[clients]]\nname = 'a'\ncount = 1", 'clients: driver "swarm" runs no jobs'),
         (
-            "[[updates]]\nwhat = 'blob'\narrivals = { kind = 'periodic', interval_s = 1 }",
-            'updates[0]: driver "swarm" fetches nothing',
+            "[[updates]]\nwhat = 'kv'\narrivals = { kind = 'periodic', interval_s = 1 }\n"
+            "reads = { kind = 'periodic', interval_s = 1 }",
+            'updates[0].reads: driver "swarm" reads only blobs',
         ),
         (
             "[[faults]]\nkind = 'disk_full'\nat_s = 1\nfor_s = 1\nnodes = 1",
             'faults[0]: driver "swarm" has no disks',
         ),
+        ("[[probes]]\nmetrics = ['queue.length']", 'driver "swarm" runs no jobs: no queue.length'),
     ],
 )
 def test_a_swarm_has_no_daemons(text: str, says: str) -> None:

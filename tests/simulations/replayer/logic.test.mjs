@@ -170,6 +170,16 @@ test("a fault lasts from its beginning to its end, or to the end of the run", ()
   assert.deepEqual(plain(Replay.troubles(run)), [1, 2]);
 });
 
+test("a run lasts as long as it says, and else until the last thing it tells of", () => {
+  const log = logOf(sent(1), { at_s: 9, kind: "link", one: 0, other: 1, state: "down" });
+  assert.equal(new Replay.Run(log, TWO).to, 9);
+  assert.equal(new Replay.Run(log, TWO, { virtual_s: 5 }).to, 5);
+  assert.equal(new Replay.Run(log, TWO, { virtual_s: 20 }).to, 20);
+  for (const virtual_s of ["5", null, -1, NaN, {}]) {
+    assert.equal(new Replay.Run(log, TWO, { virtual_s }).to, 9);
+  }
+});
+
 test("a job is in the queue until it is leased, then on a worker until it ends", () => {
   const job = (at_s, state, worker = null, name = "j") =>
     ({ at_s, kind: "job", node: 0, job: name, state, worker, attempt: 1 });
