@@ -62,7 +62,7 @@ def test_theory_has_the_colour_of_the_series_of_its_name() -> None:
         AXES,
     )
     colours = {line.get_label(): line.get_color() for line in figure.axes[0].lines}
-    assert colours["b (theory)"] == colours["b"] != colours["a"]
+    assert colours["b"] == colours["b (theory)"] != colours["a"]
 
 
 def test_an_infinite_interval_is_no_band() -> None:

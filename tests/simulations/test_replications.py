@@ -81,13 +81,13 @@ def test_a_scenario_that_cannot_be_run_is_refused_with_its_place() -> None:
 
 
 def test_a_process_that_the_system_ends_is_told_as_such() -> None:
-    with pytest.raises(ProcessLost, match="was killed.*out of memory") as caught:
+    with pytest.raises(ProcessLost, match=r"was killed.*out of memory") as caught:
         perform(tasks("killed", range(3)))
     assert "--jobs 1" in caught.value.hint
 
 
 def test_a_fault_of_the_simulator_comes_with_its_traceback() -> None:
-    with pytest.raises(ProcessLost, match="(?s)status 1.*ZeroDivisionError: of the simulator"):
+    with pytest.raises(ProcessLost, match=r"(?s)status 1.*ZeroDivisionError: of the simulator"):
         perform(tasks("faulty", range(1)))
 
 

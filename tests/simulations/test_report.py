@@ -58,7 +58,7 @@ def test_a_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
     assert not re.search(r"url\((?!#)|@import|<script|<link", page)
     assert len(reader.ids) == len({*reader.ids}), "two pictures on a page share no name"
     assert {load[1:] for load in reader.loads} <= {*reader.ids}
-    assert {name for name in re.findall(r"url\(#([^)]+)\)", page)} <= {*reader.ids}
+    assert set(re.findall(r"url\(#([^)]+)\)", page)) <= {*reader.ids}
 
 
 def test_every_colour_of_a_picture_follows_the_page(tmp_path: Path) -> None:
