@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 def request_of(directory: Path, name: str = "steady", **words: object) -> Request:
     source = references.find(str(small.write(directory, at_most=2.0)))
-    words = {"seed": 3, "replications": 3} | words
+    words = {"seed": 3, "replications": 3, "jobs": 1} | words
     return Request(source=source, simulator=small.stand_in(name), **words)
 
 

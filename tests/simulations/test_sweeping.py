@@ -106,6 +106,7 @@ def test_a_sweep_writes_a_row_and_a_dot_for_each_point(tmp_path: Path) -> None:
         sweeping.grid(origin, settings),
         seed=3,
         replications=2,
+        jobs=1,
         simulator=small.stand_in("steady"),
     )
     sweep_files.write(found, tmp_path)
