@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 
 from simulations import plots
 from simulations.faults import Churn, ClockSkew, Fault
-from simulations.observations import Numbers, Observations
+from simulations.observations import Numbers, Observations, is_same
 from simulations.plots import Axes, Series, Span
 from simulations.scenario import Scenario
-from simulations.statistics import SAME_MAX, t_interval
+from simulations.statistics import t_interval
 
 BINS: Final = 60
 """Source: guess; a point each millimetre of a page."""
@@ -51,11 +51,6 @@ def draw_run(scenario: Scenario, runs: Sequence[Observations]) -> list[tuple[str
             figure = _over_time(scenario, metric, _labels(metric, runs), runs, is_share=is_share)
         found.append((metric.replace("/", "-"), figure))
     return found
-
-
-def is_same(values: Numbers) -> bool:
-    """Return whether all values are one, but for what sums of floating point leave."""
-    return not len(values) or bool(np.ptp(values) <= SAME_MAX * np.abs(values).max())
 
 
 def axis_label(metric: str) -> str:
@@ -97,12 +92,13 @@ def _over_time(
         for label in labels
     ]
     label = axis_label(metric)
+    floor = _share_floor(series) if is_share else _floor(series)
     axes = Axes(
         title=metric,
         x_label="virtual time (s)",
         y_label=f"share of {label}" if is_share else label,
-        y_from=_share_floor(series) if is_share else _floor(series),
-        y_to=1.01 if is_share else None,
+        y_from=floor,
+        y_to=1.0 + plots.BELOW * (1.0 - (floor or 0.0)) if is_share else None,
         x_to=float(edges[-1]),
         spans=_spans(scenario),
     )
@@ -231,7 +227,7 @@ def _floor(series: Sequence[Series]) -> float | None:
 def _share_floor(series: Sequence[Series]) -> float:
     """Return the bottom of an axis of shares: 0, or nearer where all are near 1."""
     least = min((value for each in series for value in each.mean), default=0.0)
-    return -0.02 if least < 0.5 else max(0.0, 1.0 - 2.5 * max(1.0 - least, 0.01))
+    return 0.0 if least < 0.5 else max(0.0, 1.0 - 2.5 * max(1.0 - least, 0.01))
 
 
 def _spans(scenario: Scenario) -> list[Span]:
