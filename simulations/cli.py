@@ -87,7 +87,7 @@ def run(
             length_s = whole_s(source.scenario)
             with watching.watched(source.scenario.name, replications, length_s) as watch:
                 done = runs.execute(request, partial, watch)
-            runs.write(done, partial)
+                runs.write(done, partial)
         showing.show_run(done, path)
     if done.failures:
         raise typer.Exit(BROKEN)
@@ -192,7 +192,7 @@ def sweep(
                     watch=watch,
                     simulator=simulator_of(context),
                 )
-            sweep_files.write(done, partial)
+                sweep_files.write(done, partial)
         showing.show_sweep(done, path)
     if done.failures:
         raise typer.Exit(BROKEN)

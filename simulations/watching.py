@@ -59,7 +59,8 @@ def watched(title: str, count: int, virtual_s: float) -> Iterator[Watch]:
 
     def move(index: int, reached_s: float) -> None:
         advance.move(index, reached_s)
-        bar.update(task, completed=advance.share, over=advance.over)
+        doing = f"{title}: writing" if advance.over == count else title
+        bar.update(task, completed=advance.share, over=advance.over, description=doing)
 
     with bar:
         yield move

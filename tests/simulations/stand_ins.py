@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import signal
+import tempfile
 import time
 
 from simulations import topology
@@ -79,7 +80,8 @@ def refusing(scenario: Scenario, seed: int, options: Options) -> Result:
 
 
 def killed(scenario: Scenario, seed: int, options: Options) -> Result:
-    """A process that the system ends, as when memory is short."""
+    """A process that the system ends, as when memory is short, in the middle of its work."""
+    tempfile.mkdtemp()
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 

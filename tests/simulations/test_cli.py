@@ -198,6 +198,20 @@ def test_without_the_extra_one_line_says_what_to_install(
     )
 
 
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys; from simulations import cli; cli.main(['--help']);"
+        "print([name for name in ('matplotlib', 'numpy', 'pyarrow', 'scipy', 'trio', 'msgspec')"
+        " if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stderr == "[]\n"
+    for command in ("run", "replay", "verify", "sweep", "list", "evaluate"):
+        assert f" {command} " in done.stdout
+
+
 ENDLESS = "from simulations import cli; import sys; sys.exit(cli.main(sys.argv[2:], sys.argv[1]))"
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,9 @@ def test_a_full_disk_is_told() -> None:
         perform(tasks("steady", range(1), events_path="/dev/full"))
 
 
-def test_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with pytest.raises(ProcessLost):
         perform([*tasks("steady", range(2)), *tasks("killed", range(1))], jobs=1, scratch=tmp_path)
     assert list(tmp_path.iterdir()) == []
