@@ -232,7 +232,7 @@ def dress(panel: Panel, axes: Axes) -> None:
         if axes.y_from == 0:  # a line at 0 is seen in full
             panel.set_ylim(-BELOW * panel.get_ylim()[1], None)
     for axis, label in ((panel.xaxis, axes.x_label), (panel.yaxis, axes.y_label)):
-        if label.endswith(("(bytes)", "(bytes/s)")):
+        if label.endswith(("(bytes)", "(bytes/s)")) and max(axis.get_view_interval()) >= 1000:
             axis.set_major_formatter(EngFormatter())
 
 

@@ -186,7 +186,12 @@ def _conditions(verdicts: Sequence[Verdict]) -> str:
             verdict.passed,
             verdict.value,
             range_of(verdict.interval),
-            verdict.why + ("" if verdict.sure else "; not sure: the interval reaches the limit"),
+            "; ".join(
+                [
+                    *([] if verdict.passed else [verdict.why]),
+                    *([] if verdict.sure else ["not sure: the interval reaches the limit"]),
+                ]
+            ),
         )
         for verdict in verdicts
     ]
