@@ -10,10 +10,12 @@ imported inside the commands.  An explorer and an evaluation are commands where 
 
 import importlib.util
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -324,6 +326,11 @@ def boundary() -> Iterator[None]:
     from simulations.replications import Interrupted, RunError
     from simulations.runs import CannotWrite
 
+    def end(number: int, _: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, end) for number in signals]
     try:
         yield
     except ScenarioError as error:
@@ -344,6 +351,9 @@ def boundary() -> Iterator[None]:
     except OSError as error:
         complain(f"{error.filename or 'a file'}: {error.strerror}")
         raise typer.Exit(IN_THE_WAY) from error
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def complain(what: str, hint: str = "") -> None:

@@ -91,8 +91,7 @@ def _over_time(
 ) -> Figure:
     edges = _edges(scenario, metric, runs)
     series = [
-        _binned(label or metric, [run.series(metric, label=label) for run in runs], edges)
-        for label in labels
+        _binned(label, [run.series(metric, label=label) for run in runs], edges) for label in labels
     ]
     label = axis_label(metric)
     floor = _share_floor(series) if is_share else _floor(series)

@@ -28,6 +28,7 @@ import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
@@ -247,12 +248,13 @@ def say_verdict(panel: Panel, passed: bool) -> None:
 
 
 def legend(figure: Figure, panels: Sequence[Panel]) -> None:
-    """Put one legend below all panels, if there is more than one thing to tell apart."""
+    """Put one legend below all panels; a line that is alone needs none."""
     found: dict[str, Any] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    if len(found) < 2:
+    lines = [each for each in found.values() if isinstance(each, Line2D)]
+    if not found or (len(found) == len(lines) == 1 and lines[0].get_linestyle() == "-"):
         return
     longest = max(map(len, found))
     columns = max(1, min(len(found), 4, LEGEND_WIDTH // (longest + 8)))

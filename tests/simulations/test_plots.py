@@ -113,6 +113,11 @@ def runs(*rows: tuple[str, float, float, str]) -> list[Observations]:
     return [observations.from_rows(Observation(m, t, v, label=text) for m, t, v, text in rows)]
 
 
+def test_a_span_is_named_even_if_it_is_all_there_is_to_name() -> None:
+    axes = Axes(title="", x_label="x", y_label="y", spans=[plots.Span("crash", 1.0, 1.0)])
+    assert texts(plots.curve([Series("", [1, 2], [1, 2])], axes=axes)) == ["crash"]
+
+
 def drawn(measured: list[Observations]) -> dict[str, Figure]:
     return dict(pictures.draw_run(small.scenario(), measured))
 
