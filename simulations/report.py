@@ -5,6 +5,7 @@ with their colours made variables of the page, so that they follow, too.
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from html import escape
 from string import Template
@@ -208,7 +209,8 @@ def _failures(run: "Run") -> str:
         parts.append(
             f'<p class="fail">{escape(failure.what)}</p><p>at {failure.at_s:g} s'
             f"{', node ' + escape(failure.node) if failure.node else ''}; this repeats it:</p>"
-            f"<pre>peernode sim replay {escape(repr(line))}</pre>"
+            f"<pre>peernode sim replay {escape(shlex.quote(line))}</pre>"
+            + (f"<pre>{escape(failure.traceback)}</pre>" if failure.traceback else "")
         )
     return section("An invariant did not hold", *parts)
 
