@@ -6,6 +6,7 @@ a seed, and no threads.  A life ends in order (`stop`) or from one moment to the
 then nothing of it is committed, sent or answered any more.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -48,6 +49,8 @@ class Host:
         """Is cancelled with the node: what runs in it is part of the machine."""
         self.network: WorldNetwork | None = None
         self.up = trio.Event()
+        self.overheard: deque[bytes] | None = None
+        """Frames of gossip that its nodes received, if they are kept."""
         self._world = world
         self._config = config
         self._starts = 0
@@ -113,6 +116,7 @@ class Host:
                 named(world.seed, "dialling", number, start),
                 handlers,
             )
+            network.overheard = self.overheard
             world.wire.let_in(network)
             seams = Seams(
                 clock=self.wall,
@@ -156,6 +160,12 @@ class Host:
 
     # --- what is asked of it --------------------------------------------------------------
 
+    def overhear(self, frames_max: int) -> None:
+        """Keep the last frames of gossip that arrive, from now on."""
+        self.overheard = deque(self.overheard or (), maxlen=frames_max)
+        if self.network is not None:
+            self.network.overheard = self.overheard
+
     def view_digest(self) -> bytes:
         """Return the digest of what the node shows. Raises `NodeDown`."""
         if self.node is None:
@@ -187,6 +197,8 @@ class Host:
             del self._calls[exchange]
         if not exchange.answer.status:
             raise NodeDown(f"node {self.number} went down")
+        for told in self._world.answered:
+            told(self.number, method, path, token, headers, exchange.answer)
         return exchange.answer
 
     async def _answer(self, node: Node, scope: dict[str, Any], exchange: Exchange) -> None:

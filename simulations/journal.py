@@ -15,6 +15,7 @@ class Journal:
         self.clock = clock
         self.trace = trace
         self._began_at_s: float | None = None
+        self._has_ended = False
 
     @property
     def now(self) -> float:
@@ -33,6 +34,11 @@ class Journal:
             raise ValueError("the scenario has not begun")
         return self._began_at_s + at_s
 
+    def end(self) -> None:
+        """Take note of nothing any more: what happens from now on is only clearing away."""
+        self._has_ended = True
+
     def record(self, kind: str, **fields: Field) -> None:
         """Add an event of now."""
-        self.trace.record(self.now, kind, **fields)
+        if not self._has_ended:
+            self.trace.record(self.now, kind, **fields)

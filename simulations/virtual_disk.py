@@ -44,6 +44,8 @@ class VirtualDisk:
         self.full = False
         """Nothing can be added."""
         self.commits = 0
+        self.committed: Callable[[Batch], object] | None = None
+        """Is told of each batch that is committed, in order."""
         self._memory = MemoryStore(deliver=_at_once) if backing is None else None
         self._backing = backing
         self._store: VirtualStore | None = None
@@ -76,6 +78,7 @@ class VirtualStore:
 
     def __init__(self, disk: VirtualDisk, rows: Store, *, owns_rows: bool) -> None:
         self.closed = False
+        self._is_dead = False
         self._disk = disk
         self._rows = rows
         self._owns_rows = owns_rows
@@ -89,6 +92,7 @@ class VirtualStore:
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """Return the committed value of `key`, or `None`."""
+        self._require_not_closed()
         return self._rows.get(table, key)
 
     def scan(
@@ -101,6 +105,7 @@ class VirtualStore:
         limit: int = 1000,
     ) -> list[tuple[bytes, bytes]]:
         """Return up to `limit` committed rows with `start <= key < stop`; `reverse`: last first."""
+        self._require_not_closed()
         return self._rows.scan(table, start, stop, reverse=reverse, limit=limit)
 
     def submit(self, batch: Batch, done: Done | None = None, *, lazy: bool = False) -> None:
@@ -109,11 +114,11 @@ class VirtualStore:
         After a loss of power the answer is `StoreClosed`, at once: whoever waits is not to wait
         for ever, and nobody outside hears of it any more.
         """
+        self._require_not_closed()
         measure(batch)
-        if self.closed:
-            if done is None:
-                return
-            done(StoreClosed("the power is lost"))
+        if self._is_dead:
+            if done is not None:
+                done(StoreClosed("the power is lost"))
             return
         self._queue.append((batch, done))
         if not lazy:
@@ -122,8 +127,9 @@ class VirtualStore:
 
     def apply(self, batch: Batch) -> Conflict | None:
         """Commit what is queued and `batch`, now. Raises `StoreFull` or `StoreClosed`."""
+        self._require_not_closed()
         measure(batch)
-        if self.closed:
+        if self._is_dead:
             raise StoreClosed("the power is lost")
         self._flush()
         results: list[Result] = []
@@ -134,6 +140,7 @@ class VirtualStore:
 
     def statistics(self) -> Statistics:
         """Return figures about this store."""
+        self._require_not_closed()
         found = self._rows.statistics()
         return Statistics(
             used_bytes=found.used_bytes,
@@ -155,10 +162,15 @@ class VirtualStore:
             return
         waiting = [*self._group, *self._queue]
         self._group, self._queue = [], []
+        self._is_dead = True
         self._end()
         for _, done in waiting:
             if done is not None:
                 done(StoreClosed("the power is lost"))
+
+    def _require_not_closed(self) -> None:
+        if self.closed and not self._is_dead:
+            raise StoreClosed("the disk was closed")
 
     # --- commits --------------------------------------------------------------------------
 
@@ -205,6 +217,8 @@ class VirtualStore:
                 results.append(StoreFull("the disk is full"))
             else:
                 self._rows.submit(batch, results.append)
+                if results[-1] is None and self._disk.committed is not None:
+                    self._disk.committed(batch)
         for (_, done), result in zip(group, results, strict=True):
             if done is not None:
                 done(result)

@@ -226,11 +226,11 @@ class InlineCommit:
 
     def apply(self, batch: Batch) -> Conflict | None:
         """Commit `batch` now. Raises as `Store.apply`."""
-        results: list[Result] = []
-        self.submit(batch, results.append, lazy=False)
-        if isinstance(results[0], StoreError):
-            raise results[0]
-        return results[0]
+        self.submit(batch, None, lazy=True)
+        result = self._commit_all()
+        if isinstance(result, StoreError):
+            raise result
+        return result
 
     def close(self) -> None:
         """Commit and report what is queued. A second call does nothing."""
@@ -238,18 +238,22 @@ class InlineCommit:
             self._commit_all()
             self.closed = True
 
-    def _commit_all(self) -> None:
+    def _commit_all(self) -> Result:
+        """Commit what is queued; return the last one's result."""
+        result: Result = None
         while self._queue:
             group = list(self._queue)
             self._queue.clear()
             results = self._commit(group)
+            result = results[-1]
             reports = [
-                (done, result)
-                for (_, done, _), result in zip(group, results, strict=True)
+                (done, each)
+                for (_, done, _), each in zip(group, results, strict=True)
                 if done is not None
             ]
             if reports:
                 self._deliver(functools.partial(report, reports))
+        return result
 
 
 class _Waiter:
