@@ -14,7 +14,7 @@ import msgspec
 
 from peernode.libp2p_address import parse_address, reachable
 from peernode.mesh_invites import ADDRESSES_MAX
-from peernode.terms import Policy
+from peernode.terms import MEMORY_MIN_BYTES, SIZE_MAX_BYTES, Policy
 from storage.errors import InvalidData
 from worker.backends import parse_backends
 from worker.certificate_pin import pin_of_file
@@ -59,6 +59,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     `wasm`; `process` is for a node that runs its operator's own functions only."""
     jobs_per_process: int = 0
     """Most jobs of a function that one process runs: 1 is a fresh one for each job, 0 no limit."""
+    job_memory_max_bytes: int = 64 << 30
+    """Most `memory_bytes` that a job may be given. Source: guess; a large model in memory."""
+    job_output_max_bytes: int = 64 << 30
+    """Most `output_bytes`. Source: as `blob_size_max_bytes`; at level `sandbox` what a job has
+    written and not handed over lies in memory."""
     tls: str = ""
     """`CERT,KEY`: paths of PEM files. Workers pin the key, so make a new certificate for the
     old one where you can."""
@@ -124,7 +129,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def policy(self) -> Policy:
         """What is asked of every job; `auto` that nobody settled asks for `sandbox`."""
         level = "sandbox" if self.isolation == "auto" else self.isolation
-        return Policy(level, self.jobs_per_process or None)
+        return Policy(
+            level,
+            self.jobs_per_process or None,
+            self.job_memory_max_bytes,
+            self.job_output_max_bytes,
+        )
 
     def check(self) -> None:
         """Raise `ConfigError` for settings that do not go together."""
@@ -154,6 +164,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ConfigError(f"greeting_interval_s: {self.greeting_interval_s} is not above 0")
         if not 0 <= self.jobs_per_process <= 1 << 20:
             raise ConfigError(f"jobs_per_process: {self.jobs_per_process} is not 0 to {1 << 20}")
+        for name, least in ("job_memory_max_bytes", MEMORY_MIN_BYTES), ("job_output_max_bytes", 1):
+            size = getattr(self, name)
+            if not least <= size <= SIZE_MAX_BYTES:
+                raise ConfigError(f"{name}: {size} is not {least} to {SIZE_MAX_BYTES}")
         if self.workers != "auto" and not 0 <= self.workers <= 1024:
             raise ConfigError(f"workers: {self.workers} is not 0 to 1024, or auto")
 

@@ -9,6 +9,11 @@ After it the *key* is counted.  A member has one link; a connection that would t
 live one costs more than its handshake, since all that is told once a link is told again.  A node
 that lost its line without noticing needs that once in a while, and nobody needs it often.
 
+A second connection is one of three: it crossed the first, or the first is dead and only the other
+end knows, or it comes from a second process with that key.  If they crossed, both ends keep the one
+that the smaller id dialled, and the other end *ends* the second.  Otherwise it knows nothing of the
+first, and goes on with the second.  So whoever dialled the first waits to see which it is.
+
 What it leaves out: what becomes of a connection (`libp2p_network`).
 """
 
@@ -24,6 +29,7 @@ from peernode.rate_limits import Buckets, address_key
 
 if TYPE_CHECKING:
     from peernode.libp2p_connection import Connection, Connector
+    from peernode.libp2p_link import Link
 
 
 class Arrivals:
@@ -51,16 +57,27 @@ class Arrivals:
         )
 
     async def receive(
-        self, stream: trio.SocketStream, connector: "Connector"
+        self,
+        stream: trio.SocketStream,
+        connector: "Connector",
+        find: "Callable[[str], Link | None]",
     ) -> "Connection | None":
-        """Return the connection of somebody who has proved a key, if it comes to that."""
+        """Return the connection of somebody who has proved a key, if it comes to that.
+
+        `find` returns the link to a peer.  One that crossed our own is ended here.
+        """
         try:
             host = str(stream.socket.getpeername()[0])
         except OSError:
             return None
         with self.handshake(host) as may, suppress(PeerError):
             if may:
-                return await connector.accept(stream)
+                connection = await connector.accept(stream)
+                old = find(connection.peer)
+                if old is None or not old.connection.is_ours or connection.peer < connector.peer:
+                    return connection
+                if await self._goes_on(connection):
+                    return connection
         return None
 
     @contextmanager
@@ -82,6 +99,12 @@ class Arrivals:
             finally:
                 self._under_way.pop(scope, None)
 
+    def takes_over(self, own: str, old: "Connection", new: "Connection") -> bool:
+        """Tell whether a new connection replaces the old one; `own` is this node's peer id."""
+        if new.is_ours:
+            return old.is_ours or own < new.peer
+        return self.may_replace(new.peer)
+
     def may_replace(self, peer: str) -> bool:
         """Tell whether a peer's new connection may take the place of its link, and count it."""
         return self._keys.take(peer, trio.current_time()) == 0.0
@@ -93,6 +116,17 @@ class Arrivals:
         assert all(hosts.count(h) <= self._config.handshakes_per_host_max for h in hosts)
         self._hosts.check()
         self._keys.check()
+
+    async def _goes_on(self, connection: "Connection") -> bool:
+        """Tell whether the other end goes on with a connection; if not, end it."""
+        does = False
+        try:
+            with trio.move_on_after(self._config.handshake_timeout_s):
+                does = await connection.goes_on()
+        finally:
+            if not does:
+                connection.break_off()
+        return does
 
     def _make_room(self, host: str) -> bool:
         """Have room for one more of a host; tell whether there is."""

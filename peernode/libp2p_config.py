@@ -33,17 +33,16 @@ class Libp2pConfig:
     """Most that a host begins at once. Source: 0.15 s of their work; a rack that is switched on."""
     handshakes_per_host_per_s: float = 8.0
     """And in the long run. Source: 4 % of a core."""
-    replacements_burst: int = 8
+    replacements_burst: int = 16
     """Connections of a peer that take the place of its live link, at once. Source: two copies of a
-    node that run at once take turns, and it is by that that they are found out (`lives`)."""
+    node that run at once take turns, and it is by that that they are found out (`lives`), each
+    after four turns of the other if no greeting is lost."""
     replacements_per_minute: float = 30.0
     """And in the long run. Source: as above; 2 % of a core."""
     identify_timeout_s: float = 2.0
     """For a peer to say what software it is; then it is up without. Source: guess."""
     negotiation_timeout_s: float = 10.0
     """For agreeing on a stream's protocol. Source: py-libp2p."""
-    crossing_max_s: float = 10.0
-    """How long after a first link a second may be one that crossed it. Source: twice a dial."""
 
     retry_delay_min_s: float = 0.2
     """Before dialling again. Source: a process restarts in about a second."""
@@ -51,6 +50,9 @@ class Libp2pConfig:
     """Source: guess; a partition that heals is noticed by one side within half of it."""
     stable_after_s: float = 10.0
     """A link that was up for so long is dialled again without delay. Source: guess."""
+    turns_max: int = 16
+    """So often what came up for a shorter time does not make the delay longer than eight times the
+    least. Source: as `replacements_burst`; whoever takes turns with us is heard of soon or not."""
 
     health_interval_s: float = 5.0
     """Between pings of Yamux. Source: guess; 100 bytes a second with 8 peers."""

@@ -58,9 +58,16 @@ class Connection:
     """A connection to a peer that has proved its key. Runs in `run`."""
 
     def __init__(
-        self, tcp: TcpStream, muxer: GuardedYamux, public_key: bytes, *, is_ours: bool
+        self,
+        tcp: TcpStream,
+        line: Secured,
+        muxer: GuardedYamux,
+        public_key: bytes,
+        *,
+        is_ours: bool,
     ) -> None:
         self._tcp = tcp
+        self._line = line
         self._muxer = muxer
         self.public_key = public_key
         self.peer = signing.peer_id(public_key)
@@ -69,13 +76,19 @@ class Connection:
         address = tcp.get_remote_address()
         self.host = address[0] if address else ""
         """Where the peer is, as far as TCP knows."""
-        self.opened_at = trio.current_time()
         self.started = muxer.event_started
 
     @property
     def latency_s(self) -> float | None:
         """Round trip time as measured lately."""
         return self._muxer.rtt() or None
+
+    async def goes_on(self) -> bool:
+        """Return whether the other end keeps the connection, once it shows. Not after `run`.
+
+        Who keeps it says something at once, and who does not ends it.
+        """
+        return await self._line.more_comes()
 
     def break_off(self) -> None:
         """End the connection at once; `run` returns soon after."""
@@ -207,7 +220,7 @@ class Connector:
                 pings = self._traffic.of(PINGS)
                 muxer = GuardedYamux(line, name, pings, is_initiator=is_ours)
                 public_key = name.to_bytes()[len(PEER_ID_PREFIX) :]
-                return Connection(tcp, muxer, public_key, is_ours=is_ours)
+                return Connection(tcp, line, muxer, public_key, is_ours=is_ours)
         except BaseException:
             tcp.break_off()
             raise

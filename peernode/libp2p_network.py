@@ -16,8 +16,8 @@ Rules:
   `open_to_strangers`, for a short while and rarely, and sees no other; if there are none, its
   connection ends at once.
 * A peer has one link.  Of two that crossed, both ends keep the one that the smaller id dialled;
-  otherwise a new one takes the place of the old, which the other end knows to be dead.
-  A peer that goes on making such connections keeps the old (`libp2p_arrivals`).
+  otherwise a new one takes the place of the old, unless there are too many such
+  (`libp2p_arrivals`).
 * Peers that were added are dialled, address by address, until they are up, and again when they are
   not, after delays that double.
 
@@ -261,7 +261,7 @@ class Libp2pNetwork:
 
     async def _accept(self, stream: trio.SocketStream) -> None:
         """Let somebody in. Never raises."""
-        connection = await self.arrivals.receive(stream, self._connector)
+        connection = await self.arrivals.receive(stream, self._connector, self._links.get)
         if connection is None:
             return
         if connection.peer in self._cut_off:
@@ -274,7 +274,7 @@ class Libp2pNetwork:
     def _adopt(self, connection: "Connection") -> "Link | None":
         """Return a link for a connection to a member, unless there is a better one."""
         old = self._links.get(connection.peer)
-        is_better = old is None or self._takes_over(old.connection, connection)
+        is_better = old is None or self.arrivals.takes_over(self.peer, old.connection, connection)
         if connection.peer == self.peer or not is_better:
             connection.break_off()
             return None
@@ -290,13 +290,6 @@ class Libp2pNetwork:
         finally:
             if self._links.get(link.peer) is link:
                 del self._links[link.peer]
-
-    def _takes_over(self, old: "Connection", new: "Connection") -> bool:
-        """Tell whether the new connection to a peer replaces the old."""
-        is_later = trio.current_time() - old.opened_at > self._config.crossing_max_s
-        if old.is_ours == new.is_ours or is_later:
-            return new.is_ours or self.arrivals.may_replace(new.peer)
-        return new.is_ours == (self.peer < new.peer)
 
     def _known_hosts(self) -> list[str]:
         """Return where members are, or may be."""

@@ -25,6 +25,7 @@ Of the parts:
 """
 
 import logging
+import socket
 import struct
 from typing import Final
 
@@ -103,6 +104,15 @@ class TcpStream(ReadWriteCloser):
         taken = bytes(memoryview(buffer)[:n])
         del buffer[:n]
         return taken
+
+    async def more_comes(self) -> bool:
+        """Return whether the other end says more, once it does that or ends; reads nothing."""
+        if self._buffer:
+            return True
+        try:
+            return bool(await self.stream.socket.recv(1, socket.MSG_PEEK))
+        except (OSError, trio.ClosedResourceError):
+            return False
 
     async def write(self, data: bytes) -> None:
         """Write all bytes."""

@@ -58,6 +58,10 @@ class Secured(SecureSession):
         del plain[:n]
         return taken
 
+    async def more_comes(self) -> bool:
+        """Return whether the other end says more, once it does that or ends; reads nothing."""
+        return bool(self._plain) or await self._tcp.more_comes()
+
     async def write(self, data: bytes) -> None:
         """Write all bytes, in one go."""
         parts: list[bytes] = []

@@ -2,6 +2,8 @@
 
 Delays double from one try to the next, and are drawn, so that nodes that lost each other at once do
 not dial each other at once.  A link that comes from the other side, or new addresses, end a delay.
+A link that was up, but not for long, was ended by a peer that is there, such as one that has two
+processes with one key calling it: for a while it is dialled again soon, so that all are told.
 """
 
 import random
@@ -19,6 +21,8 @@ ADDRESSES_MAX: Final = 8
 """Most addresses of a peer that are tried. Source: guess; two networks with two families each."""
 _DOUBLINGS_MAX: Final = 16
 """Where doubling ends, whatever the limit says; keeps numbers small."""
+_TURN_DOUBLINGS_MAX: Final = 3
+"""Where it ends for a peer that takes turns. Source: a greeting has a second; see `lives`."""
 
 
 class Link(Protocol):
@@ -106,7 +110,7 @@ class Supervisor:
             self._known[peer].changed.set()
 
     async def _keep(self, peer: str, known: _Known) -> None:
-        failures = 0
+        failures = turns = 0
         with known.scope:
             while True:
                 dialled = known.addresses
@@ -114,7 +118,10 @@ class Supervisor:
                 if link is not None:
                     await link.ended.wait()
                     if link.was_up_s >= self._config.stable_after_s:
-                        failures = 0
+                        failures = turns = 0
+                    elif link.was_up_s and turns < self._config.turns_max:
+                        failures = min(failures, _TURN_DOUBLINGS_MAX)
+                        turns += 1
                 # Our own dialling has set it too.
                 known.changed = trio.Event()
                 if self._find(peer) is None and known.addresses is dialled:

@@ -32,7 +32,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "range_not_satisfiable": (416, "The range is outside the content"),
     "misdirected": (421, "Another node answers for this"),
     "idempotency_mismatch": (422, "The idempotency key was used with another body"),
-    "invalid_source": (422, "The source cannot be used"),
+    "invalid_source": (422, "The program cannot be used"),
     "input_mismatch": (422, "The input does not match the function's schema"),
     "would_lose_updates": (422, "This namespace cannot do that safely"),
     "rate_limited": (429, "Too many requests"),

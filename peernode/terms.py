@@ -1,8 +1,10 @@
 """On what terms a job runs: what a function asks for, what its caller asks for, and the result.
 
 A caller's terms replace a function's field by field; what neither says is a default.  Isolation is
-not replaced: the strongest that node, function or caller asks for is what a job gets.  The result
-splits by who keeps it: the scheduler (`Requires`, `Retry`, `Timeouts`) and the worker (`Limits`).
+not replaced: the strongest that node, function or caller asks for is what a job gets.  Nor is what
+the node lets a job use: who states more here is refused (`check_limits`), and a function that was
+deployed elsewhere gets the node's most.  The result splits by who keeps it: the scheduler
+(`Requires`, `Retry`, `Timeouts`) and the worker (`Limits`).
 """
 
 from dataclasses import dataclass
@@ -12,12 +14,12 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from peernode.calls import Body
+from peernode.problems import Problem
 from worker.capabilities import strongest
 from worker.events import Preference, Requires, Retry, Timeouts
 from worker.protocol import Isolation, Limits, Runtime
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)]
-Bytes = Annotated[int, msgspec.Meta(ge=1, le=1 << 50)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
 Label = Annotated[str, msgspec.Meta(max_length=63)]
 
@@ -26,6 +28,12 @@ Weight = Annotated[int, msgspec.Meta(ge=-1000, le=1000)]
 PREFERENCES: Final = msgspec.Meta(max_length=16)
 """Most preferences of one kind. Source: guess; each is looked at for each worker that attaches."""
 
+MEMORY_MIN_BYTES: Final = 16 << 20
+"""Least memory of a job. Source: an interpreter with nothing to do takes 10 MB."""
+SIZE_MAX_BYTES: Final = 1 << 50
+"""Most that can be written down at all. Source: guess; what a node gives is its policy."""
+MEMORY: Final = msgspec.Meta(ge=MEMORY_MIN_BYTES, le=SIZE_MAX_BYTES)
+Bytes = Annotated[int, msgspec.Meta(ge=1, le=SIZE_MAX_BYTES)]
 QUEUE_S_DEFAULT: Final = 86400.0
 MEMORY_STEP_BYTES: Final = 64 << 20
 """What memory needs are rounded up to. Source: guess; the scheduler keeps a queue for each need."""
@@ -40,7 +48,7 @@ class LimitsBody(Body, omit_defaults=True, frozen=True, kw_only=True):
     queue_s: Seconds | None = None
     total_s: Seconds | None = None
     heartbeat_s: Seconds | None = None
-    memory_bytes: Annotated[int, msgspec.Meta(ge=16 << 20, le=1 << 50)] | None = None
+    memory_bytes: Annotated[int, MEMORY] | None = None
     output_bytes: Bytes | None = None
     processes: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] | None = None
     jobs_per_process: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] | None = None
@@ -100,6 +108,7 @@ class Terms:
     prefers: tuple[Preference, ...]
 
 
+_DEFAULTS: Final = Limits()
 _ENCODE = msgspec.json.Encoder(order="deterministic").encode
 _DECODE = msgspec.json.Decoder(TermsBody).decode
 NO_TERMS: Final = b"{}"
@@ -132,6 +141,31 @@ class Policy:
     """The weakest level."""
     jobs_per_process: int | None = None
     """The most jobs that one process runs."""
+    memory_bytes: int = SIZE_MAX_BYTES
+    """The most memory of a job, its processes together."""
+    output_bytes: int = SIZE_MAX_BYTES
+    """The most that a job writes."""
+
+    @property
+    def sizes(self) -> tuple[tuple[str, int], ...]:
+        """The most of each limit that is a size, by its name."""
+        return ("memory_bytes", self.memory_bytes), ("output_bytes", self.output_bytes)
+
+
+def check_limits(stated: LimitsBody | None, policy: Policy) -> None:
+    """Raise a `Problem` for a limit beyond what the node lets any job have."""
+    if stated is None:
+        return
+    for name, most in policy.sizes:
+        value = getattr(stated, name)
+        if value is not None and value > most:
+            raise Problem(
+                "invalid_field",
+                f"limits.{name}: {value} is over {most}, the most that this node lets a job have",
+                hint="state less, or ask the operator",
+                field=f"limits.{name}",
+                limit=most,
+            )
 
 
 @lru_cache(maxsize=INTERNED_MAX)
@@ -147,7 +181,8 @@ def resolve(
     `wheels`: the tags of what its program brings.
 
     Where safety is at stake nobody's word is replaced: the strongest isolation and the fewest jobs
-    for a process win.  Nor is that of an executable on its architecture.
+    for a process win, and of memory and output nobody gets more than the node's most.  Nor is
+    replaced what an executable says of its architecture.
     """
     function, caller = from_row(function_terms), from_row(caller_terms)
     limits = _merge(function.limits, caller.limits, LimitsBody)
@@ -167,6 +202,8 @@ def resolve(
         for name in ("run_s", "heartbeat_s", "memory_bytes", "output_bytes", "processes")
         if (value := getattr(limits, name)) is not None
     }
+    for name, most in policy.sizes:
+        worker_limits[name] = min(worker_limits.get(name, getattr(_DEFAULTS, name)), most)
     jobs = [policy.jobs_per_process]
     jobs += [body.limits.jobs_per_process for body in (function, caller) if body.limits]
     worker_limits["jobs_per_process"] = min((most for most in jobs if most), default=None)

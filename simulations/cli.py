@@ -19,12 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 if TYPE_CHECKING:
-    from simulations.conditions import Verdict
-    from simulations.replications import Outcome
-    from simulations.runs import Run
     from simulations.scenario import Scenario
-    from simulations.sweeping import Sweep
-    from simulations.verifying import Verification
 
 FAILED: Final = 1
 WRONG: Final = 2
@@ -36,10 +31,6 @@ SIGNALLED: Final = 128
 EXTRAS: Final = ("matplotlib", "networkx", "numpy", "pyarrow", "scipy", "topohub")
 """What `pip install 'peernode[sim]'` brings."""
 JOBS_MAX: Final = 256
-WIDTH_MAX: Final = 500
-"""Of a table in a log. Source: guess; more than any has."""
-FAILURES_SHOWN: Final = 5
-"""Source: guess; the first is what somebody looks at."""
 
 app = typer.Typer(
     name="sim",
@@ -79,7 +70,7 @@ def run(
 ) -> None:
     """Run a scenario, and write what was measured into a directory."""
     with boundary():
-        from simulations import references, runs, watching
+        from simulations import references, runs, showing, watching
 
         source = references.find(scenario)
         request = runs.Request(
@@ -97,7 +88,7 @@ def run(
             with watching.watched(source.scenario.name, replications, length_s) as watch:
                 done = runs.execute(request, partial, watch)
             runs.write(done, partial)
-        show_run(done, path)
+        showing.show_run(done, path)
     if done.failures:
         raise typer.Exit(BROKEN)
     if not done.passed:
@@ -147,7 +138,7 @@ def verify(
     with boundary():
         import secrets
 
-        from simulations import references, verifying, watching
+        from simulations import references, showing, verifying, watching
 
         source = references.find(scenario)
         known = ("0", "1")[:runs]
@@ -157,7 +148,7 @@ def verify(
             found = verifying.verify(
                 source, seed, hash_seeds, jobs=jobs, watch=watch, simulator=simulator_of(context)
             )
-        show_verification(found)
+        showing.show_verification(found)
     if not found.same:
         raise typer.Exit(FAILED)
 
@@ -180,7 +171,7 @@ def sweep(
 ) -> None:
     """Run a scenario with each choice of some settings, and compare."""
     with boundary():
-        from simulations import references, runs, sweeping, watching
+        from simulations import references, runs, showing, sweep_files, sweeping, watching
 
         source = references.find(scenario)
         settings = [sweeping.parse_setting(text) for text in set]
@@ -201,8 +192,8 @@ def sweep(
                     watch=watch,
                     simulator=simulator_of(context),
                 )
-            sweeping.write(done, partial)
-        show_sweep(done, path)
+            sweep_files.write(done, partial)
+        showing.show_sweep(done, path)
     if done.failures:
         raise typer.Exit(BROKEN)
     if not all(verdict.passed for point in done.points for verdict in point.verdicts):
@@ -216,11 +207,11 @@ def list_gallery(
     """List the scenarios that are shipped."""
     with boundary():
         from peernode.cli import output
-        from simulations import references
+        from simulations import loading
 
         rows = []
-        for name in references.gallery():
-            scenario = references.find(name).scenario
+        for name, path in loading.gallery().items():
+            scenario = loading.load(path)
             rows.append(
                 {
                     "name": name,
@@ -272,6 +263,9 @@ def boundary() -> Iterator[None]:
     except KeyboardInterrupt as error:
         say("interrupted")
         raise typer.Exit(INTERRUPTED) from error
+    except OSError as error:
+        complain(f"{error.filename or 'a file'}: {error.strerror}")
+        raise typer.Exit(IN_THE_WAY) from error
 
 
 def complain(what: str, hint: str = "") -> None:
@@ -284,122 +278,6 @@ def complain(what: str, hint: str = "") -> None:
 def say(line: str) -> None:
     """Say something that is not the result."""
     print(line, file=sys.stderr)
-
-
-def show_run(done: "Run", path: Path) -> None:
-    """Print how a run ended: conditions, hash, failures, and where the rest is."""
-    from simulations import watching
-
-    if done.verdicts:
-        show_table([condition_row(verdict) for verdict in done.verdicts])
-        for verdict in done.verdicts:
-            if not verdict.passed or not verdict.sure:
-                print(f"{'note' if verdict.passed else 'FAIL':<13}{verdict.name}: {why(verdict)}")
-    first = done.outcomes[0]
-    took_s = sum(outcome.cpu_s for outcome in done.outcomes)
-    many = f"{len(done.outcomes)} of {done.request.replications} replications"
-    print(f"trace hash   {first.trace_hash} (seed {first.seed})")
-    print(f"ran          {many}, {watching.duration(took_s)} of CPU time")
-    print(f"report       {path / 'report.html'}")
-    for outcome in done.failures[:FAILURES_SHOWN]:
-        show_failure(outcome, done.line(outcome.seed))
-
-
-def show_failure(outcome: "Outcome", line: str) -> None:
-    """Print which invariant did not hold, and the line that repeats it."""
-    assert outcome.failure is not None
-    at = f"at {outcome.failure.at_s:g} s with seed {outcome.seed}"
-    print(f"BROKEN       {at}: {outcome.failure.what}")
-    print(f"repeat it    peernode sim replay {shlex.quote(line)}")
-
-
-def condition_row(verdict: "Verdict") -> dict[str, str]:
-    """Return a verdict as a row of a table."""
-    from simulations import report
-
-    return {
-        "condition": verdict.name,
-        "verdict": "pass" if verdict.passed else "FAIL",
-        "value": "" if verdict.value is None else report.number(verdict.value),
-        "99 % interval": report.range_of(verdict.interval),
-    }
-
-
-def why(verdict: "Verdict") -> str:
-    """Return why a verdict is as it is, and whether it is sure."""
-    doubt = "the interval reaches the limit; more replications would tell"
-    return "; ".join(part for part in (verdict.why, "" if verdict.sure else doubt) if part)
-
-
-def show_verification(found: "Verification") -> None:
-    """Print whether the runs were the same, and where they part if not."""
-    for hash_seed, outcome in zip(found.hash_seeds, found.outcomes, strict=False):
-        print(f"PYTHONHASHSEED={hash_seed:<10} {outcome.trace_hash} {outcome.events} events")
-    difference = found.difference
-    if difference is None:
-        print(f"the same: {len(found.outcomes)} runs")
-        return
-    one, other = difference.hash_seeds
-    print(f"DIFFERENT with PYTHONHASHSEED={one} and {other}")
-    if difference.number is None:
-        print("all events are the same: it is in the metrics, or in what only the hash was given")
-        return
-    print(f"the first event that differs is number {difference.number}:")
-    for line in difference.before:
-        print(f"         {line}")
-    print(f"{one:>8} {difference.one or '(has ended)'}")
-    print(f"{other:>8} {difference.other or '(has ended)'}")
-
-
-def show_sweep(done: "Sweep", path: Path) -> None:
-    """Print one table: for each metric its mean at all points; and where the rest is.
-
-    Metrics that a condition is about, if there are any; the report has all.
-    """
-    from simulations import references, report
-
-    places = [setting.place for setting in done.settings]
-    asked = [condition.metric for condition in done.source.scenario.passes]
-    rows, notes = [], []
-    for ended in done.points:
-        values = dict(zip(places, map(str, ended.point.values), strict=True))
-        for row in ended.rows:
-            if not asked or row.metric in asked:
-                numbers = {
-                    "mean": report.number(row.mean),
-                    "99 % interval": report.range_of(row.interval),
-                    "p95": report.number(row.p95),
-                }
-                rows.append({"metric": row.metric, "label": row.label} | values | numbers)
-        point = " ".join(f"{place}={value}" for place, value in values.items())
-        notes += [f"FAIL  {point}: {v.name}: {v.why}" for v in ended.verdicts if not v.passed]
-    rows.sort(key=lambda row: (row["metric"], row["label"]))  # stable: points keep their order
-    if rows:
-        show_table(rows)
-    for note in notes:
-        print(note)
-    print(f"report       {path / 'report.html'}")
-    for ended, outcome in done.failures[:FAILURES_SHOWN]:
-        show_failure(outcome, references.line_of(ended.point.source, outcome.seed, done.commit))
-
-
-def show_table(rows: Sequence[dict[str, str]]) -> None:
-    """Print rows as a table, for people and logs alike."""
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    columns = [name for name in rows[0] if any(row[name] for row in rows)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(escape(name), overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(row[name]) for name in columns))
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH_MAX  # a log does not wrap; a table takes what it needs
-    console.print(table)
 
 
 def main(arguments: Sequence[str] | None = None, simulator: str | None = None) -> int:

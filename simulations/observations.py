@@ -6,13 +6,15 @@ an Arrow table it is what metrics.csv and metrics.parquet hold.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import csv, parquet
 
 from simulations.metrics import Observation
 
@@ -109,6 +111,40 @@ def read(path: Path) -> Observations:
     """Return what `write` wrote. Raises `OSError`."""
     with pa.OSFile(str(path), "rb") as file:
         return Observations(pa.ipc.open_file(file).read_all())
+
+
+def write_files(
+    runs: Sequence[tuple[dict[str, int], Observations]], stem: Path, *, as_text: bool = True
+) -> None:
+    """Write several runs into `stem`.parquet and, `as_text`, `stem`.csv, one after another.
+
+    Each comes with columns of its own numbers, the same for all its rows; the names are the same
+    for all runs.  Raises `OSError`.
+    """
+    tables = [_plain(run.table, numbers) for numbers, run in runs]
+    with ExitStack() as files:
+        schema = tables[0].schema
+        open_parquet: Any = parquet.ParquetWriter  # without types
+        writers = [open_parquet(stem.with_suffix(".parquet"), schema)]
+        if as_text:
+            open_csv: Any = vars(csv)["CSVWriter"]  # its stubs forget it
+            writers.append(open_csv(stem.with_suffix(".csv"), schema))
+        for writer in writers:
+            files.enter_context(writer)
+            for table in tables:
+                writer.write_table(table)
+
+
+def _plain(table: pa.Table, numbers: dict[str, int]) -> pa.Table:
+    """Return a table with its texts written out, and with a column for each of the numbers."""
+    fields = [
+        pa.field(field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type)
+        for field in table.schema
+    ]
+    table = table.cast(pa.schema(fields))
+    for name, number in numbers.items():
+        table = table.append_column(name, pa.array(np.full(len(table), number, dtype=np.int32)))
+    return table
 
 
 def _texts(table: pa.Table, name: str) -> _Texts:

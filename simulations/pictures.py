@@ -126,8 +126,8 @@ def _durations(
         everything = np.concatenate([run.values(metric, since_s=since_s) for run in runs])
         log_y = _is_wide(np.array([y for each in series for y in (*each.mean, *each.high)]))
         for i, name in enumerate(labels):
-            parts = [run.values(metric, label=name, since_s=since_s) for run in runs]
-            x, y = _distribution(np.concatenate(parts))
+            chosen = [run.values(metric, label=name, since_s=since_s) for run in runs]
+            x, y = _distribution(np.concatenate(chosen))
             plots.draw_distribution(right, name if several else "", x, y, i)
         time = Axes(
             title=metric,
@@ -227,10 +227,8 @@ def _share_floor(series: Sequence[Series]) -> float:
 def _spans(scenario: Scenario) -> list[Span]:
     """Return the warm-up and the faults; those of one kind under one name."""
     found = [Span("warm-up", 0.0, scenario.warm_up_s)] if scenario.warm_up_s else []
-    for fault in scenario.faults:
-        if not isinstance(fault, Churn | ClockSkew):
-            found.append(_span(fault))
-    return found
+    lasting = Churn | ClockSkew
+    return found + [_span(fault) for fault in scenario.faults if not isinstance(fault, lasting)]
 
 
 def _span(fault: Fault) -> Span:

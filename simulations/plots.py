@@ -24,10 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
 
 INK: Final = "#222222"
 FAINT: Final = "#8a8a8a"
@@ -49,10 +51,14 @@ BAND: Final = "99 % interval"
 MARKERS: Final = "osD^vPXh"
 SERIES_MAX: Final = len(COLOURS)
 """More lines than colours cannot be told apart."""
-PASS_COLOUR: Final = "#00775a"
-FAIL_COLOUR: Final = "#b3261e"
+PASSED: Final = "#00775a"
+FAILED: Final = "#b3261e"
 WIDTH_INCHES: Final = 6.4
 HEIGHT_INCHES: Final = 3.7
+FEW: Final = 5
+"""Points that are drawn as dots, since they make no line. Source: guess."""
+BELOW: Final = 0.015
+"""How much of an axis is shown below 0."""
 DOTS_PER_INCH: Final = 160
 LEGEND_WIDTH: Final = 84
 """How many letters a line of the legend has room for, its marks taken off."""
@@ -128,6 +134,8 @@ class Axes:
     y_from: float | None = None
     """The least y that is shown; `None`: as the numbers want."""
     y_to: float | None = None
+    x_to: float | None = None
+    """The end of an axis that begins at 0; `None`: as the numbers want."""
     x_words: Sequence[str] = ()
     """What stands at 0, 1, 2 of an axis that counts no numbers."""
     spans: Sequence["Span"] = field(default_factory=tuple)
@@ -165,10 +173,10 @@ def draw_curves(panel: Panel, series: Sequence[Series], theory: Sequence[Theory]
     """Draw into a panel: theory first, so that what was measured lies above it."""
     colours = {each.label: COLOURS[i % SERIES_MAX] for i, each in enumerate(series)}
     alone = len(series) == 1 and len(theory) == 1
-    for each in theory:
-        colour = INK if alone else colours.get(each.label, INK)
-        label = each.label if each.label not in colours else f"{each.label} (theory)"
-        panel.plot(each.x, each.y, "--", color=colour, linewidth=1.3, label=label)
+    for law in theory:
+        colour = INK if alone else colours.get(law.label, INK)
+        label = law.label if law.label not in colours else f"{law.label} (theory)"
+        panel.plot(law.x, law.y, "--", color=colour, linewidth=1.3, label=label)
     for i, each in enumerate(series):
         colour, marker = COLOURS[i % SERIES_MAX], MARKERS[i % len(MARKERS)]
         _band(panel, each, colour)
@@ -181,24 +189,26 @@ def draw_lines(panel: Panel, series: Sequence[Series]) -> None:
     for i, each in enumerate(series):
         colour = COLOURS[i % SERIES_MAX]
         _band(panel, each, colour)
-        panel.plot(each.x, each.mean, color=colour, label=each.label)
+        panel.plot(each.x, each.mean, _dots(each), color=colour, label=each.label)
 
 
 def draw_quantiles(panel: Panel, series: Sequence[Series]) -> None:
     """Draw medians (`mean`) as lines and 95th percentiles (`high`) as dots."""
     for i, each in enumerate(series):
         colour = COLOURS[i % SERIES_MAX]
-        panel.plot(each.x, each.mean, color=colour, label=each.label if len(series) > 1 else "")
+        label = each.label if len(series) > 1 else ""
+        panel.plot(each.x, each.mean, _dots(each), color=colour, label=label)
         panel.plot(each.x, each.high, ":", color=colour, linewidth=1.2)
     panel.plot([], [], color=INK, label="median")
     panel.plot([], [], ":", color=INK, linewidth=1.2, label="95th percentile")
 
 
 def draw_distribution(
-    panel: Panel, label: str, x: Sequence[float], share: Sequence[float], number: int
+    panel: Panel, label: str, x: NDArray[np.float64], share: NDArray[np.float64], number: int
 ) -> None:
     """Draw the distribution of the series `number`."""
-    panel.plot(x, share, color=COLOURS[number % SERIES_MAX], label=label)
+    colour = COLOURS[number % SERIES_MAX]
+    panel.plot(x, share, color=colour, label=label, drawstyle="steps-post")
 
 
 def dress(panel: Panel, axes: Axes) -> None:
@@ -207,6 +217,8 @@ def dress(panel: Panel, axes: Axes) -> None:
     panel.set_xlabel(axes.x_label)
     panel.set_ylabel(axes.y_label)
     _shade(panel, axes.spans)
+    if axes.x_to is not None:
+        panel.set_xlim(-BELOW * axes.x_to, axes.x_to)
     if axes.x_words:
         panel.set_xticks(range(len(axes.x_words)), axes.x_words)
     elif axes.log_x:
@@ -217,6 +229,8 @@ def dress(panel: Panel, axes: Axes) -> None:
         _plain_logarithms(panel, "y")
     elif axes.y_from is not None or axes.y_to is not None:
         panel.set_ylim(axes.y_from, axes.y_to)
+        if axes.y_from == 0:  # a line at 0 is seen in full
+            panel.set_ylim(-BELOW * panel.get_ylim()[1], None)
     for axis, label in ((panel.xaxis, axes.x_label), (panel.yaxis, axes.y_label)):
         if label.endswith(("(bytes)", "(bytes/s)")):
             axis.set_major_formatter(EngFormatter())
@@ -227,7 +241,7 @@ def say_verdict(panel: Panel, passed: bool) -> None:
     panel.set_title(
         "✓ pass" if passed else "✗ fail",
         loc="right",
-        color=PASS_COLOUR if passed else FAIL_COLOUR,
+        color=PASSED if passed else FAILED,
         fontsize=9.5,
     )
 
@@ -261,11 +275,16 @@ def house_style() -> Iterator[None]:
         yield
 
 
+def _dots(series: Series) -> str:
+    """Return how to draw a line: with dots where so few points make none."""
+    return "o-" if len(series.x) <= FEW else "-"
+
+
 def _shade(panel: Panel, spans: Sequence[Span]) -> None:
     """Shade spans; those of one label alike."""
     colours = {
         label: SHADES[i % len(SHADES)]
-        for i, label in enumerate(dict.fromkeys(s.label for s in spans))
+        for i, label in enumerate(dict.fromkeys(span.label for span in spans))
     }
     for span in spans:
         colour = colours[span.label]
@@ -283,7 +302,8 @@ def _band(panel: Panel, series: Series, colour: str) -> None:
     ]
     if known:
         x, low, high = zip(*known, strict=True)
-        panel.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0, label=BAND)
+        panel.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0)
+        panel.fill_between([], [], [], color=FAINT, alpha=0.4, linewidth=0, label=BAND)
         if len(known) < 3:  # a band of two points hides how wide it is
             panel.vlines(x, low, high, color=colour, linewidth=1.2)
 
@@ -300,7 +320,7 @@ def _crosses(panel: Panel, series: Series) -> None:
             x,
             y,
             "x",
-            color=FAIL_COLOUR,
+            color=FAILED,
             markersize=9,
             markeredgewidth=2,
             zorder=5,

@@ -11,7 +11,6 @@ what is there now, the run may differ, and whoever repeats it is told.
 """
 
 import base64
-import difflib
 import hashlib
 import shlex
 import zlib
@@ -22,10 +21,10 @@ from typing import Final
 import msgspec
 
 from simulations import loading
-from simulations.errors import ScenarioError
+from simulations.checking import check
+from simulations.errors import ScenarioError, unknown
 from simulations.scenario import Scenario
 
-GALLERY: Final = Path(__file__).parent / "scenarios"
 EMBEDDED: Final = "embedded:"
 EMBEDDED_MAX_BYTES: Final = 1 << 20
 """How long an embedded scenario may be. Source: guess; the gallery's have 2 KB."""
@@ -77,11 +76,10 @@ def find(reference: str, directory: str | None = None) -> Source:
         if path.suffix or len(path.parts) != 1:
             why = "is a directory" if path.is_dir() else "is not there"
             raise ScenarioError(reference, why)
-        there = gallery()
+        there = loading.gallery()
         if reference not in there:
-            near = difflib.get_close_matches(reference, there, n=3) or list(there)
             raise ScenarioError(
-                reference, f"no file, and no scenario of the gallery; there is {', '.join(near)}"
+                "", unknown("file, and in the gallery no scenario", reference, there)
             )
         path = there[reference]
     scenario = loading.load(path)
@@ -89,11 +87,6 @@ def find(reference: str, directory: str | None = None) -> Source:
     return Source(
         reference=reference, scenario=scenario, text=text, directory=str(path.parent.absolute())
     )
-
-
-def gallery() -> dict[str, Path]:
-    """Return the scenarios that are shipped, by name."""
-    return {path.stem: path for path in sorted(GALLERY.glob("*.toml"))}
 
 
 def embed(scenario: Scenario, directory: str) -> Source:
@@ -152,6 +145,7 @@ def _open_embedded(reference: str, directory: str) -> Source:
         if not unpacking.eof:
             raise ScenarioError(EMBEDDED, f"cut off, or longer than {EMBEDDED_MAX_BYTES} bytes")
         scenario = msgspec.json.decode(data, type=Scenario)
+        check(scenario, directory)
     except (ValueError, zlib.error, msgspec.MsgspecError) as error:
         raise ScenarioError(EMBEDDED, f"not a scenario ({error}); copy the whole line") from error
     return embed(scenario, directory)

@@ -204,7 +204,7 @@ def _keeper(task: Task, last: deque[str], files: ExitStack) -> Callable[[str], N
     """Return what takes events, if anybody wants them; what it opens is closed with `files`."""
     if task.events_path is None:
         return last.append if task.events_last else None
-    file = files.enter_context(open(task.events_path, "w", encoding="utf-8", newline="\n"))
+    file = files.enter_context(Path(task.events_path).open("w", encoding="utf-8"))  # noqa: SIM115
 
     def keep(line: str) -> None:
         file.write(line + "\n")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from simulations import plots, provenance, summaries
 from simulations.conditions import Verdict
+from simulations.metrics import METRICS
 from simulations.statistics import Interval
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ DARK: Final = {
     plots.COLOURS[5]: "#8cccf2",
     plots.COLOURS[6]: "#b08ad0",
     plots.COLOURS[7]: "#a8a8a8",
-    plots.PASS_COLOUR: "#3ecb96",
-    plots.FAIL_COLOUR: "#ff7b72",
+    plots.PASSED: "#3ecb96",
+    plots.FAILED: "#ff7b72",
 }
 """What each colour of a picture becomes on dark paper."""
 
@@ -64,6 +65,7 @@ td.number, th.number { text-align: right; }
 pre, code { font: 13px/1.45 ui-monospace, monospace; }
 pre { background: var(--grid); padding: .7rem .9rem; border-radius: 4px; overflow-x: auto; }
 figure { margin: 1.2rem 0; }
+figcaption { color: var(--faint); margin: -.3rem 0 0 .3rem; }
 figure svg { max-width: 100%; height: auto; }
 </style>
 </head>
@@ -102,20 +104,16 @@ def section(title: str, *parts: str) -> str:
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], words: Sequence[str] = ()
 ) -> str:
-    """Return a table; numbers stand to the right, columns in `words` are wide."""
-    numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
-    lines = ['<div class="scroll"><table>', "<tr>"]
-    for column, is_number in zip(columns, numeric, strict=True):
-        lines.append(f"<th{_class('number' if is_number else '')}>{escape(column)}</th>")
-    lines.append("</tr>")
+    """Return a table without its empty columns; numbers stand to the right, `words` are wide."""
+    filled = [i for i in range(len(columns)) if any(row[i] not in (None, "") for row in rows)]
+    classes = {i: "number" for i in filled if all(_is_number(row[i]) for row in rows)}
+    classes |= {i: "words" for i in filled if columns[i] in words}
+    heads = "".join(f"<th{_class(classes.get(i))}>{escape(columns[i])}</th>" for i in filled)
+    lines = ['<div class="scroll"><table>', f"<tr>{heads}</tr>"]
     for row in rows:
-        cells = [
-            f"<td{_class('number' if n else 'words' if column in words else '')}>{cell(value)}</td>"
-            for column, value, n in zip(columns, row, numeric, strict=True)
-        ]
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    lines.append("</table></div>")
-    return "\n".join(lines)
+        cells = "".join(f"<td{_class(classes.get(i))}>{cell(row[i])}</td>" for i in filled)
+        lines.append(f"<tr>{cells}</tr>")
+    return "\n".join([*lines, "</table></div>"])
 
 
 def cell(value: object) -> str:
@@ -124,9 +122,8 @@ def cell(value: object) -> str:
         case None:
             return ""
         case bool():
-            return (
-                f'<span class="{"pass" if value else "fail"}">{"pass" if value else "fail"}</span>'
-            )
+            word = "pass" if value else "fail"
+            return f'<span class="{word}">{word}</span>'
         case float():
             return number(value)
         case Interval():
@@ -150,7 +147,7 @@ def range_of(interval: Interval | None) -> str:
 
 
 def picture(svg: str, name: str) -> str:
-    """Return an SVG file of `plots.save` as a figure of the page."""
+    """Return an SVG file of `plots.save` as a figure of the page, with what its metric is."""
     inner = svg[svg.index("<svg") :]
     inner = re.sub(r"<metadata>.*?</metadata>", "", inner, flags=re.DOTALL)
     prefix = re.sub(r"\W", "-", name)
@@ -160,7 +157,8 @@ def picture(svg: str, name: str) -> str:
     for colour, variable in _names().items():
         inner = inner.replace(colour, f"var(--{variable})")
     inner = inner.replace("<svg", f'<svg role="img" aria-label="{escape(name)}"', 1)
-    return f"<figure>{inner}</figure>"
+    said = f"<figcaption>{escape(METRICS[name])}</figcaption>" if name in METRICS else ""
+    return f"<figure>{inner}{said}</figure>"
 
 
 def _head(run: "Run") -> str:
@@ -224,8 +222,12 @@ def _measured(run: "Run") -> str:
         for row in summaries.summarize(run.observations, run.scenario.warm_up_s)
     ]
     columns = ("metric", "label", "count", "mean", "99 % interval", "p50", "p95", "p99", "max")
-    note = '<p class="faint">The unit is the last part of a name. Count is of one replication, '
-    note += "quantiles are of all together; the interval is of the mean, over replications.</p>"
+    alone = " One replication has no interval; twenty have a narrow one."
+    note = (
+        '<p class="faint">The unit is the last part of a name. Count is of one replication, '
+        "quantiles are of all together; the interval is of the mean, over replications."
+        f"{alone if len(run.outcomes) == 1 else ''}</p>"
+    )
     return section("Measured", table(columns, rows), note) if rows else ""
 
 
@@ -267,7 +269,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float | None) and not isinstance(value, bool)
 
 
-def _class(name: str) -> str:
+def _class(name: str | None) -> str:
     return f' class="{name}"' if name else ""
 
 
@@ -278,8 +280,8 @@ def _names() -> dict[str, str]:
         plots.FAINT: "faint",
         plots.PAPER: "paper",
         plots.GRID: "grid",
-        plots.PASS_COLOUR: "pass",
-        plots.FAIL_COLOUR: "fail",
+        plots.PASSED: "pass",
+        plots.FAILED: "fail",
     }
     return named | {colour: f"series-{i}" for i, colour in enumerate(plots.COLOURS)}
 

@@ -27,11 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import pyarrow as pa
-from pyarrow import csv, parquet
-
-from simulations import conditions, provenance, references
+from simulations import conditions, observations, provenance, references
 from simulations.conditions import Verdict
 from simulations.observations import Observations
 from simulations.provenance import Commit
@@ -128,7 +124,8 @@ def write(run: Run, directory: Path) -> None:
     first = run.outcomes[0]
     if first.topology is not None:
         write_json(directory / "topology.json", first.topology, indent=None)
-    write_metrics(run.observations, directory)
+    numbered = [({"replication": i}, each) for i, each in enumerate(run.observations)]
+    observations.write_files(numbered, directory / "metrics")
     (directory / "plots").mkdir()
     drawn = [
         (name, plots.save(figure, directory / "plots", name))
@@ -178,23 +175,6 @@ def manifest(run: Run) -> dict[str, Any]:
     }
 
 
-def write_metrics(runs: Sequence[Observations], directory: Path) -> None:
-    """Write metrics.csv and metrics.parquet, a row group a replication."""
-    tables = [
-        plain(run.table).append_column(
-            "replication", pa.array(np.full(len(run), number, dtype=np.int32))
-        )
-        for number, run in enumerate(runs)
-    ]
-    schema = tables[0].schema
-    with parquet.ParquetWriter(directory / "metrics.parquet", schema) as writer:
-        for table in tables:
-            writer.write_table(table)
-    with csv.CSVWriter(directory / "metrics.csv", schema) as writer:
-        for table in tables:
-            writer.write_table(table)
-
-
 def write_json(path: Path, value: object, indent: int | None = 2) -> None:
     """Write JSON for people, or with `indent` `None` for programs."""
     path.write_text(json.dumps(value, ensure_ascii=False, indent=indent) + "\n", "utf-8")
@@ -220,9 +200,8 @@ def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(
-            tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        )
+        made = tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        partial = Path(made)
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o777 & ~umask)
@@ -280,15 +259,6 @@ def _about(outcome: Outcome) -> dict[str, Any]:
         "memory_peak_bytes": outcome.memory_peak_bytes,
         "failure": outcome.failure and asdict(outcome.failure),
     }
-
-
-def plain(table: pa.Table) -> pa.Table:
-    """Return a table with its texts written out."""
-    fields = [
-        pa.field(field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type)
-        for field in table.schema
-    ]
-    return table.cast(pa.schema(fields))
 
 
 def _write_replay(directory: Path) -> bool:

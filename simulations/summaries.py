@@ -28,11 +28,11 @@ class Row:
 
 def summarize(runs: Sequence[Observations], since_s: float = 0.0) -> list[Row]:
     """Return a row for each metric and label that was observed at or after a time, by name."""
-    found = sorted(
-        {(name, text) for run in runs for name in run.names() for text in run.labels(name)}
-    )
+    found = {
+        (name, text): None for run in runs for name in run.names() for text in run.labels(name)
+    }
     rows = []
-    for metric, label in found:
+    for metric, label in sorted(found):
         value = {
             statistic: estimate(metric, statistic, runs, label=label, since_s=since_s)
             for statistic in ("mean", "p50", "p95", "p99", "min", "max", "count")

@@ -1,4 +1,4 @@
-"""What a person sees while replications run: a bar with the time that is left, or lines in a log."""
+"""What a person sees while replications run: a bar and the time that is left, or lines in a log."""
 
 import math
 import sys

@@ -41,6 +41,7 @@ from peernode.python_source import (
 from peernode.registry import place_of
 from peernode.terms import (
     TermsBody,
+    check_limits,
     from_row,
     to_row,
 )
@@ -120,6 +121,7 @@ async def _create(node: "Node", call: Call) -> Answer:
         access.require(call.actor, "create", target)
     name, entry_name = names.check(body.name), body.entry or "handler"
     check_level(body.runtime, body.isolation)
+    check_limits(body.limits, node.config.policy)
     function_wheels.check_level(body.isolation, brings=bool(body.wheels))
     code = await _code(node, call, body, body.runtime, entry_name)
     wheels = await function_wheels.brought(node, call, project, body.runtime, body)
@@ -198,6 +200,7 @@ async def _set(node: "Node", call: Call) -> Answer:
                 "invalid_field", f"{field} belongs to a version: send the source too", field=field
             )
     schema = _schema(body)
+    check_limits(body.limits, node.config.policy)
     async with node.content.upload() as upload:
         content = None
         if new_code:

@@ -40,7 +40,7 @@ from peernode.job_rows import Change, Request
 from peernode.live_jobs import Report
 from peernode.permissions import Target
 from peernode.problems import Problem, not_found
-from peernode.terms import TermsBody, to_row
+from peernode.terms import TermsBody, check_limits, to_row
 from peernode.timestamps import rfc3339
 from peernode.transactions import Transaction
 from storage import codec, ids
@@ -109,6 +109,7 @@ async def hand_in(
     stated = (body.requires, body.prefers, body.limits, body.retry, body.isolation)
     terms = b"{}"
     if stated != (None, None, None, None, None):
+        check_limits(body.limits, node.config.policy)
         terms = to_row(
             TermsBody(
                 requires=body.requires,

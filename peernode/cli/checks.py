@@ -43,7 +43,7 @@ class Finding:
 
 def examine(data: Path | None, url: str | None, environment: Mapping[str, str]) -> list[Finding]:
     """Return what every check found, in order."""
-    findings = [python(), inference(), *isolation(data), configuration(environment)]
+    findings = [python(), inference(), openvino(), *isolation(data), configuration(environment)]
     if data is not None:
         findings += data_directory(data)
     return [*findings, *node(data, url)]
@@ -69,6 +69,14 @@ def inference() -> Finding:
         hint = "pip install 'peernode[inference]'"
         return Finding("note", "inference", f"not installed: {', '.join(missing)}", hint)
     return Finding("ok", "inference", "numpy, onnxruntime and pillow are here")
+
+
+def openvino() -> Finding:
+    """Return whether workers in this environment have a second backend for models."""
+    if importlib.util.find_spec("openvino") is None:
+        hint = "pip install 'peernode[openvino]', alone or beside onnxruntime"
+        return Finding("note", "openvino", "not installed: a second backend, for models", hint)
+    return Finding("ok", "openvino", "models run with it where onnxruntime is not, or named first")
 
 
 def isolation(data: Path | None) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """What the command line says, to whom, and with which exit code."""
 
+import importlib.util
 import io
 import json
 import subprocess
@@ -283,6 +284,8 @@ def test_the_doctor_finds_what_is_wrong(tmp_path, capsys, config_home):
         path.write_text((config_home / "x.toml").read_text())
         assert run(["doctor", "--json"]) == 1
     found = {item["subject"]: item["verdict"] for item in json.loads(capsys.readouterr().out)}
+    is_here = importlib.util.find_spec("openvino") is not None
+    assert found["openvino"] == ("ok" if is_here else "note")
     assert found["settings"] == "wrong"
     assert found["node"] == "ok"
     assert found["token"] == "wrong"

@@ -8,7 +8,7 @@ import trio
 from peernode import job_rows
 from storage import ids
 from storage.store import Table
-from tests.peernode.nodes import Lab, finished, held, reopen, settle
+from tests.peernode.nodes import ECHO, Lab, finished, held, reopen, settle
 from worker import protocol
 
 
@@ -158,6 +158,43 @@ async def test_a_project_has_a_quota_of_unfinished_jobs(lab: Lab) -> None:
     assert (refused["code"], refused["limit"]) == ("quota_exceeded", 1)
     await lab.ada.post(f"/job/{job}/cancel")
     await lab.job()
+
+
+@pytest.mark.parametrize("name", ["memory_bytes", "output_bytes"])
+async def test_who_states_more_than_the_node_lets_a_job_have_is_told_the_most(
+    name: str, autojump_clock: Any
+) -> None:
+    from tests.peernode.nodes import open_lab
+
+    most = 32 << 20
+    async with open_lab(job_memory_max_bytes=most, job_output_max_bytes=most) as lab:
+        over, fits = {"limits": {name: most + 1}}, {"limits": {name: most}}
+        code = {"project": lab.project, "runtime": "python", "source": ECHO}
+        calls: list[tuple[str, dict[str, Any], int]] = [
+            ("/job", {"function": lab.echo}, 202),
+            (f"/function/{lab.echo}", {}, 200),
+            (f"/function/{lab.echo}/call", {}, 202),
+            ("/function", code | {"name": "another"}, 201),
+        ]
+        for path, body, status in calls:
+            refused = await lab.ada.post(path, body | over, 422)
+            found = refused["code"], refused["field"], refused["limit"]
+            assert found == ("invalid_field", f"limits.{name}", most)
+            await lab.ada.post(path, body | fits, status)
+
+
+async def test_of_what_nobody_states_a_job_gets_no_more_than_the_node_lets_it_have(
+    autojump_clock: Any,
+) -> None:
+    from tests.peernode.nodes import open_lab
+
+    most = 32 << 20
+    async with open_lab(job_memory_max_bytes=most, job_output_max_bytes=most) as lab:
+        worker = await lab.worker()
+        job = await lab.job()
+        await settle()
+        limits = worker.lease(job).limits
+        assert (limits.memory_bytes, limits.output_bytes) == (most, most)
 
 
 # --- idempotency ----------------------------------------------------------------------------------

@@ -14,8 +14,10 @@ import trio
 
 from gossip.errors import PeerClosed, PeerTimeout, PeerUnreachable
 from gossip.network import PeerDown, PeerEvent, PeerUp
+from peernode.libp2p_address import parse_address
+from peernode.libp2p_connection import Connector
 from peernode.libp2p_network import Libp2pNetwork
-from peernode.traffic import LINE, PINGS
+from peernode.traffic import LINE, PINGS, Traffic
 from storage import signing
 from storage.errors import InvalidData
 from tests.peernode.libp2p_world import ANYWHERE, QUICK, join, marks, open_node, seed, until
@@ -132,6 +134,44 @@ async def test_two_that_dial_each_other_at_once_end_with_one_link() -> None:
             one.forget_peer(other.peer)
             other.forget_peer(one.peer)
             await until(lambda: not one.peers() and not other.peers())
+
+
+@pytest.mark.parametrize(("one_number", "twin_number"), [(1, 2), (2, 1)])
+async def test_two_processes_with_one_key_take_turns_whoever_dialled_first(
+    one_number: int, twin_number: int
+) -> None:
+    async with (
+        open_node(one_number) as one,
+        open_node(twin_number) as first,
+        open_node(twin_number) as second,
+    ):
+        # That it is ours tells nothing of the other: a link of another process is no crossing.
+        await join(one, first)
+        turns = {first: 0, second: 0}
+        for twin in turns:
+
+            def count(event: PeerEvent, twin: Libp2pNetwork = twin) -> None:
+                turns[twin] += isinstance(event, PeerUp)
+
+            twin.watch(count)
+            twin.add_peer(one.peer, one.addresses())
+        with trio.fail_after(QUICK.handshake_timeout_s):
+            await until(lambda: min(turns.values()) >= 3)
+
+
+async def test_a_connection_that_crossed_ours_and_says_nothing_does_not_stay() -> None:
+    config = replace(QUICK, handshake_timeout_s=0.3)
+    low, high = sorted((1, 2), key=name)
+    async with open_node(low, config=config) as one, open_node(high) as other:
+        await join(one, other)
+        events: list[PeerEvent] = []
+        one.watch(events.append)
+        connector = Connector(seed(high), QUICK, Traffic())
+        crossed = await connector.dial(parse_address(one.addresses()[0]), one.peer)
+        with trio.fail_after(WAIT_S):
+            assert not await crossed.goes_on()
+        crossed.break_off()
+        assert events == []
 
 
 async def test_a_node_does_not_dial_itself() -> None:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from peernode.problems import Problem
 from peernode.terms import (
     MEMORY_STEP_BYTES,
     NO_TERMS,
@@ -16,6 +17,7 @@ from peernode.terms import (
     RequiresBody,
     RetryBody,
     TermsBody,
+    check_limits,
     for_architecture,
     from_row,
     resolve,
@@ -133,6 +135,31 @@ def test_the_strictest_of_node_function_and_caller_wins(
     counts = [most, stated(function.limits, "jobs_per_process")]
     counts.append(stated(caller.limits, "jobs_per_process"))
     assert terms.limits.jobs_per_process == min((one for one in counts if one), default=None)
+
+
+@settings(max_examples=40, deadline=None)
+@given(function=bodies, caller=bodies, memory=st.integers(16 << 20, 1 << 41), output=st.integers(1))
+def test_no_job_gets_more_than_the_node_lets_it_have(
+    function: TermsBody, caller: TermsBody, memory: int, output: int
+) -> None:
+    policy = Policy(memory_bytes=memory, output_bytes=output)
+    terms = resolve("python", to_row(function), to_row(caller), policy)
+    free = resolve("python", to_row(function), to_row(caller))
+    assert terms.limits.memory_bytes == min(free.limits.memory_bytes, memory)
+    assert terms.limits.output_bytes == min(free.limits.output_bytes, output)
+    for body in (function, caller):
+        over = [
+            (f"limits.{name}", most)
+            for name, most in (("memory_bytes", memory), ("output_bytes", output))
+            if (stated(body.limits, name) or 0) > most
+        ]
+        if not over:
+            check_limits(body.limits, policy)
+            continue
+        with pytest.raises(Problem) as caught:
+            check_limits(body.limits, policy)
+        assert (caught.value.field, caught.value.limit) == over[0]
+        assert caught.value.status == 422
 
 
 @settings(max_examples=40, deadline=None)
