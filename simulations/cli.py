@@ -87,7 +87,7 @@ def run(
             length_s = whole_s(source.scenario)
             with watching.watched(source.scenario.name, replications, length_s) as watch:
                 done = runs.execute(request, partial, watch)
-            runs.write(done, partial)
+                runs.write(done, partial)
         showing.show_run(done, path)
     if done.failures:
         raise typer.Exit(BROKEN)
@@ -192,7 +192,7 @@ def sweep(
                     watch=watch,
                     simulator=simulator_of(context),
                 )
-            sweep_files.write(done, partial)
+                sweep_files.write(done, partial)
         showing.show_sweep(done, path)
     if done.failures:
         raise typer.Exit(BROKEN)
@@ -221,6 +221,67 @@ def list_gallery(
                 }
             )
         output.show_list(rows, as_json, ("name", "driver", "duration_s", "summary"))
+
+
+@app.command("evaluate")
+def evaluate(
+    context: typer.Context,
+    out: Annotated[
+        Path, typer.Option(help="The directory that keeps what was run; what is there is kept.")
+    ] = Path("evaluation"),
+    only: Annotated[
+        str, typer.Option(metavar="NAME,...", help="These experiments, as e1,e4; else all.")
+    ] = "",
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Short and few runs: whether it works, not what is true."),
+    ] = False,
+    docs: Annotated[
+        Path | None, typer.Option(help="Write the page and its pictures into this directory.")
+    ] = None,
+    jobs: Jobs = 2,
+) -> None:
+    """Run the experiments that compare this system with theory, and write the page about them."""
+    with boundary():
+        from simulations import evaluation, watching
+        from simulations.experiments import NAMES
+
+        names = tuple(only.split(",")) if only else NAMES
+        if wrong := [name for name in names if name not in NAMES]:
+            raise typer.BadParameter(
+                f"--only: no experiment {wrong[0]}; there is {', '.join(NAMES)}"
+            )
+        with watching.steps() as told:
+            evaluation.evaluate(
+                out, quick, told, jobs=jobs, names=names, simulator=simulator_of(context)
+            )
+        if docs is not None:
+            importlib.import_module("simulations.evaluation_page").write_page(out, docs)
+            print(f"page         {docs / 'evaluation.md'}")
+        print(f"runs         {out}")
+
+
+def explore(
+    hours: Annotated[
+        float | None, typer.Option(min=0.001, help="Stop after so long; else --seeds says when.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many scenarios, if not --hours.")] = 1000,
+    seed: Seed = 1,
+    jobs: Jobs = 2,
+) -> None:
+    """Run scenarios with random faults, every invariant on; make what breaks one small."""
+    with boundary():
+        lines = importlib.import_module("simulations.exploring").explore(
+            hours=hours, seeds=None if hours else seeds, first_seed=seed, jobs=jobs, say=say
+        )
+        for line in lines:
+            print(f"repeat it    peernode sim replay {shlex.quote(line)}")
+    if lines:
+        raise typer.Exit(BROKEN)
+
+
+if importlib.util.find_spec("simulations.exploring") is not None:
+    app.command("explore")(explore)
 
 
 def simulator_of(context: typer.Context) -> str:

@@ -53,13 +53,17 @@ def load(path: str | Path) -> Scenario:
 def parse(text: str, place: str = "", directory: str | Path = ".") -> Scenario:
     """Return the scenario of a text; `place` is how errors call it. Raises `ScenarioError`."""
     try:
-        values = _read(text)
-        _check_values(values)
-        scenario = _convert(values)
-        check(scenario, directory)
+        return from_values(_read(text), directory)
     except ScenarioError as error:
         where = ": ".join(part for part in (place, error.place) if part)
         raise ScenarioError(where, error.what) from None
+
+
+def from_values(values: dict[str, Any], directory: str | Path = ".") -> Scenario:
+    """Return the scenario of tables, as TOML has them. Raises `ScenarioError`."""
+    _check_values(values)
+    scenario = _convert(values)
+    check(scenario, directory)
     return scenario
 
 

@@ -20,6 +20,8 @@ from simulations.metrics import Observation
 
 Numbers = NDArray[np.float64]
 
+SAME_MAX: Final = 1e-9
+"""How far apart equal numbers may be, as a share. Source: sums of floating point; 2^-30."""
 COLUMNS: Final = pa.schema(
     [
         ("metric", pa.dictionary(pa.int32(), pa.string())),
@@ -99,6 +101,11 @@ def from_rows(rows: Iterable[Observation]) -> Observations:
         for column, field in zip(columns, COLUMNS, strict=True)
     ]
     return Observations(pa.Table.from_arrays(arrays, schema=COLUMNS))
+
+
+def is_same(values: Numbers | Sequence[float]) -> bool:
+    """Return whether all values are one, but for what sums of floating point leave."""
+    return not len(values) or bool(np.ptp(values) <= SAME_MAX * np.abs(values).max())
 
 
 def write(observations: Observations, path: Path) -> None:

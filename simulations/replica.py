@@ -147,7 +147,8 @@ def answer(task: Task, tell: Callable[[Progress], None]) -> Answer:
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        return OutOfDisk(what=str(error))
+        place = f"{error.filename}: " if error.filename else ""
+        return OutOfDisk(what=place + os.strerror(error.errno or 0))
     return Done(
         trace_hash=result.trace_hash,
         metrics_hash=metrics_hash(result.metrics),

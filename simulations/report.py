@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from simulations import plots, provenance, summaries
 from simulations.conditions import Verdict
 from simulations.metrics import METRICS
+from simulations.observations import is_same
 from simulations.statistics import Interval
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def of_run(run: "Run", drawn: Sequence[tuple[str, str]], *, has_replay: bool = F
     parts = [_head(run), _conditions(run.verdicts), _failures(run)]
     if has_replay:
         parts.append('<p><a href="replay.html">Watch the first replication</a></p>')
-    parts += [_measured(run), section("Pictures", *(picture(svg, name) for name, svg in drawn))]
+    pictures = [picture(svg, name) for name, svg in drawn]
+    parts += [_measured(run), section("Pictures", *pictures, _same(run))]
     parts += [_replications(run), _again(run)]
     parts.append(section("Scenario", f"<pre>{escape(run.request.source.text)}</pre>"))
     return page(scenario.name, parts)
@@ -134,7 +136,7 @@ def cell(value: object) -> str:
 
 def number(value: float) -> str:
     """Return a number with what digits say something."""
-    if value == int(value) and abs(value) < 1e6:
+    if abs(value) < 1e6 and value == int(value):
         return str(int(value))
     return f"{value:.4g}"
 
@@ -229,6 +231,18 @@ def _measured(run: "Run") -> str:
         f"{alone if len(run.outcomes) == 1 else ''}</p>"
     )
     return section("Measured", table(columns, rows), note) if rows else ""
+
+
+def _same(run: "Run") -> str:
+    """Return what has no picture, since it was one number throughout."""
+    rows = summaries.summarize(run.observations)
+    least: dict[str, list[float]] = {}
+    for row in rows:
+        least.setdefault(row.metric, []).extend([row.least, row.greatest])
+    same = [f"{metric} {number(values[0])}" for metric, values in least.items() if is_same(values)]
+    if not same:
+        return ""
+    return f'<p class="faint">The same throughout: {escape(", ".join(same))}.</p>'
 
 
 def _replications(run: "Run") -> str:

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -59,10 +59,55 @@ def watched(title: str, count: int, virtual_s: float) -> Iterator[Watch]:
 
     def move(index: int, reached_s: float) -> None:
         advance.move(index, reached_s)
-        bar.update(task, completed=advance.share, over=advance.over)
+        doing = f"{title}: writing" if advance.over == count else title
+        bar.update(task, completed=advance.share, over=advance.over, description=doing)
 
     with bar:
         yield move
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield what is told of several parts, one after another: a name, how many are over, of how
+    many; each has a bar of its own, or a line now and then.
+    """
+    if not sys.stderr.isatty():
+        yield _step_lines()
+        return
+    from rich import progress as bars
+    from rich.console import Console
+
+    bar = bars.Progress(
+        bars.TextColumn("{task.description:<12}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("ends in"),
+        bars.TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    tasks: dict[str, bars.TaskID] = {}
+
+    def move(name: str, over: int, count: int) -> None:
+        if name not in tasks:
+            tasks[name] = bar.add_task(name, total=count)
+        bar.update(tasks[name], completed=over)
+
+    with bar:
+        yield move
+
+
+def _step_lines() -> Callable[[str, int, int], None]:
+    due_s = time.monotonic() + LINE_INTERVAL_S
+
+    def move(name: str, over: int, count: int) -> None:
+        nonlocal due_s
+        if over == count or time.monotonic() >= due_s:
+            due_s = time.monotonic() + LINE_INTERVAL_S
+            sys.stderr.write(f"{name}: {over} of {count}\n")
+            sys.stderr.flush()
+
+    return move
 
 
 def _lines(title: str, advance: Advance) -> Watch:
