@@ -10,6 +10,7 @@ the file, the place as it is written there, and what is allowed.  Sense is looke
 import math
 import re
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -135,7 +136,7 @@ def _refusal(message: str, values: dict[str, Any]) -> ScenarioError:
 
 def _at(parts: list[str], value: Any) -> tuple[inspect.Type, Any]:
     """Return the type of a place, of several the one that is meant, and what stands there."""
-    type_: inspect.Type = inspect.type_info(Scenario)
+    type_ = _scenario_type()
     for part in parts:
         type_ = _meant(type_, value)
         match type_:
@@ -151,6 +152,11 @@ def _at(parts: list[str], value: Any) -> tuple[inspect.Type, Any]:
             case _:
                 return inspect.AnyType(), None
     return _meant(type_, value), value
+
+
+@lru_cache(maxsize=1)
+def _scenario_type() -> inspect.Type:
+    return inspect.type_info(Scenario)  # some 20 ms
 
 
 def _meant(type_: inspect.Type, value: object) -> inspect.Type:
