@@ -258,10 +258,15 @@ def evaluate(
             evaluation.evaluate(
                 out, quick, told, jobs=jobs, names=names, simulator=simulator_of(context)
             )
-        if docs is not None:
-            importlib.import_module("simulations.evaluation_page").write_page(out, docs)
-            print(f"page         {docs / 'evaluation.md'}")
         print(f"runs         {out}")
+        if docs is None:
+            return
+        summary = importlib.import_module("simulations.evaluation_page").write_page(out, docs)
+        print(f"page         {docs / 'evaluation.md'}")
+        print(f"verdicts     {summary.verdicts}, {summary.failed} of them fail")
+        if summary.missing:
+            print(f"MISSING      {summary.missing} points were not run, or broke an invariant")
+            raise typer.Exit(FAILED)
 
 
 def explore(

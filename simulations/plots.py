@@ -176,8 +176,10 @@ def draw_curves(panel: Panel, series: Sequence[Series], theory: Sequence[Theory]
     alone = len(series) == 1 and len(theory) == 1
     for law in theory:
         colour = INK if alone else colours.get(law.label, INK)
-        label = law.label if law.label not in colours else f"{law.label} (theory)"
+        label = "" if law.label in colours else law.label
         panel.plot(law.x, law.y, "--", color=colour, linewidth=1.3, label=label)
+    if any(law.label in colours for law in theory):
+        panel.plot([], [], "--", color=INK, linewidth=1.3, label="theory")
     for i, each in enumerate(series):
         colour, marker = COLOURS[i % SERIES_MAX], MARKERS[i % len(MARKERS)]
         _band(panel, each, colour)

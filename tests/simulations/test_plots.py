@@ -61,8 +61,11 @@ def test_theory_has_the_colour_of_the_series_of_its_name() -> None:
         [Theory("b", [1, 2], [2, 3])],
         AXES,
     )
-    colours = {line.get_label(): line.get_color() for line in figure.axes[0].lines}
-    assert colours["b"] == colours["b (theory)"] != colours["a"]
+    theory, of_legend, first, second = figure.axes[0].lines
+    assert (first.get_label(), second.get_label()) == ("a", "b")
+    assert second.get_color() == theory.get_color() != first.get_color()
+    assert of_legend.get_label() == "theory"
+    assert texts(figure) == ["theory", "a", "b"]
 
 
 def test_an_infinite_interval_is_no_band() -> None:
