@@ -37,6 +37,8 @@ JOBS_MAX: Final = 256
 app = typer.Typer(
     name="sim",
     help="Simulations: whole meshes in one process, under a virtual clock.",
+    epilog="Exit codes: 0 passed, 1 a condition failed or two runs differ, 2 wrong usage or "
+    "scenario, 3 an invariant broke, 4 disk, memory or a process failed, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -161,9 +163,7 @@ def sweep(
     scenario: ScenarioName,
     set: Annotated[
         list[str],
-        typer.Option(
-            metavar="PLACE=VALUE,...", help="As load[0].arrivals.rate_per_s=1,2,5; repeatable."
-        ),
+        typer.Option(metavar="PLACE=VALUE,...", help="As load[0].model=async,sync; repeatable."),
     ],
     seed: Seed = 1,
     replications: Replications = 5,
@@ -376,7 +376,11 @@ def say(line: str) -> None:
 def main(arguments: Sequence[str] | None = None, simulator: str | None = None) -> int:
     """Run one command line without `peernode`; return its exit code. For tests and `-m`."""
     try:
-        app(list(sys.argv[1:] if arguments is None else arguments), prog_name="sim", obj=simulator)
+        app(
+            list(sys.argv[1:] if arguments is None else arguments),
+            prog_name="peernode sim",
+            obj=simulator,
+        )
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else 0
     return 0
