@@ -10,7 +10,7 @@ fooled by them (nobody, where messages carry records) says IGNORE.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 
 class Cached:
@@ -130,7 +130,7 @@ class SeenCache:
             self._stale, self._fresh = self._fresh, {}
         self._fresh[id] = what
 
-    def unseen(self, ids: Sequence[bytes]) -> list[bytes]:
+    def unseen(self, ids: Iterable[bytes]) -> list[bytes]:
         """Return those of the ids that are not remembered."""
         fresh, stale = self._fresh, self._stale
         return [key for key in ids if key not in fresh and key not in stale]

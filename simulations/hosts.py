@@ -197,6 +197,8 @@ class Host:
             del self._calls[exchange]
         if not exchange.answer.status:
             raise NodeDown(f"node {self.number} went down")
+        for told in self._world.answered:
+            told(self.number, method, path, token, headers, exchange.answer)
         return exchange.answer
 
     async def _answer(self, node: Node, scope: dict[str, Any], exchange: Exchange) -> None:

@@ -71,10 +71,9 @@ def simulate(scenario: Scenario, seed: int, options: Options | None = None) -> R
     options = options or Options()
     check(scenario, options.directory)
     if scenario.driver == "swarm":
-        from simulations.swarm_play import play  # type: ignore[import-not-found, unused-ignore]
+        from simulations.swarm_play import play
 
-        played: Result = play(scenario, seed, options)
-        return played
+        return play(scenario, seed, options)
     return _play_world(scenario, seed, options)
 
 
@@ -123,7 +122,7 @@ def _play_world(scenario: Scenario, seed: int, options: Options) -> Result:
         clock.run(main, seed=seed)
     except Exception as error:  # noqa: BLE001  (boundary: what a run lets out is its failure)
         first = _first(error)
-        if told.error is not None or isinstance(first, ScenarioError):
+        if told.error is not None or isinstance(first, ScenarioError | MemoryError):
             raise told.error or first from None
         failure = _failure(first, virtual_s)
     if failure is not None:

@@ -14,7 +14,7 @@ and who reads:
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -263,17 +263,17 @@ class UpdatesPlayer:
             self._observe("blob.fetched", float(fetched), node)
             self._observe("blob.fetched_bytes", float(size_bytes if fetched else 0), node)
 
-    def close(self) -> None:
-        """The run is over: look whether every node has what was acknowledged."""
+    def close(self, honest: Iterable[int]) -> None:
+        """The run is over: look whether these nodes have what was acknowledged."""
         if self._described.what != "kv":
             return
         for key, thing in enumerate(self._things):
             if thing.version:
-                self._observe("write.lost", float(self._is_lost(key, thing)), None)
+                self._observe("write.lost", float(self._is_lost(key, thing, honest)), None)
 
-    def _is_lost(self, key: int, thing: Thing) -> bool:
-        for node in self._world.nodes:
-            if node is None:
+    def _is_lost(self, key: int, thing: Thing, honest: Iterable[int]) -> bool:
+        for number in honest:
+            if (node := self._world.node(number)) is None:
                 continue
             space = node.spaces.get(int(thing.id))
             value = None if space is None else node.spaces.read(space, f"key-{key}".encode())

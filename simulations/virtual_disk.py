@@ -44,6 +44,8 @@ class VirtualDisk:
         self.full = False
         """Nothing can be added."""
         self.commits = 0
+        self.committed: Callable[[Batch], object] | None = None
+        """Is told of each batch that is committed, in order."""
         self._memory = MemoryStore(deliver=_at_once) if backing is None else None
         self._backing = backing
         self._store: VirtualStore | None = None
@@ -215,6 +217,8 @@ class VirtualStore:
                 results.append(StoreFull("the disk is full"))
             else:
                 self._rows.submit(batch, results.append)
+                if results[-1] is None and self._disk.committed is not None:
+                    self._disk.committed(batch)
         for (_, done), result in zip(group, results, strict=True):
             if done is not None:
                 done(result)

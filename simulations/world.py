@@ -17,30 +17,27 @@ that join while it runs.
 """
 
 import random
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol
 
-import msgspec
 import trio
 
-from peernode.config import Config, ConfigError
+from peernode.config import Config
 from peernode.node import Node
 from simulations import chance, clock
 from simulations.asgi_calls import Answer
 from simulations.chance import VirtualClock
-from simulations.errors import ScenarioError
 from simulations.founding import Mesh, found
 from simulations.hosts import Host, NodeDown
+from simulations.invariants import Invariants
 from simulations.journal import Journal
 from simulations.metrics import Metrics
+from simulations.node_settings import config_of, open_backing
 from simulations.scenario import Scenario
 from simulations.trace import Trace
-from simulations.virtual_disk import VirtualDisk, open_lmdb
+from simulations.virtual_disk import VirtualDisk
 from simulations.world_network import Lines, WorldNetwork, WorldWire
 from storage.certificates import AUDIENCE_MAX
 from storage.store import Store
@@ -48,19 +45,8 @@ from storage.store import Store
 __all__ = ["Answer", "Caller", "NodeDown", "World", "open_world"]
 
 PASSWORD: Final = "correct horse battery"  # noqa: S105  (of nobody)
-CONFIG: Final = Config(
-    workers=0,
-    signup="open",
-    isolation="process",
-    log_level="error",
-    # Passwords are not what is studied: the least that argon2id takes.
-    password_memory_bytes=8192,
-    password_passes=1,
-)
-"""What nodes of a World are told unless the scenario says otherwise."""
 OVERHEARD_MAX: Final = 256
 """Frames kept of a node that is overheard. Source: guess; some minutes of gossip."""
-IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108  (only a directory of our own in it is used)
 
 
 class Graph(Protocol):
@@ -78,6 +64,23 @@ class Graph(Protocol):
 
     def neighbours(self, node: int) -> Sequence[int]:
         """Return the nodes that a node is linked with, ascending."""
+        ...
+
+
+class Answered(Protocol):
+    """Is told what a client heard from a node."""
+
+    def __call__(
+        self,
+        number: int,
+        method: str,
+        path: str,
+        token: str | None,
+        headers: Mapping[str, str] | None,
+        answer: Answer,
+        /,
+    ) -> object:
+        """Take note."""
         ...
 
 
@@ -116,11 +119,15 @@ class World:
         self.size = len(graph.names)
         self.started: list[Callable[[int, Node], object]] = []
         """Are told of each node that is open, before it does anything more."""
+        self.answered: list[Answered] = []
+        """Are told of each call that was answered."""
         self.ended: list[Callable[[int], object]] = []
         """Are told of each node that is down."""
         self.mesh: Mesh = found(self.size, seed)
         numbers = {peer: number for number, peer in enumerate(self.mesh.peers)}
         self.wire = WorldWire(nursery, journal, lines, numbers, self._report)
+        self.invariants: Invariants | None = None
+        """What is asserted after each step, if anything is."""
         self.hosts = [
             Host(
                 self,
@@ -318,8 +325,9 @@ class World:
 
     async def end_all(self) -> None:
         """Have no node run any more, without regard to what they are doing."""
-        self.started.clear()
-        self.ended.clear()
+        self.clock.each_step = None
+        for told in (self.started, self.ended, self.answered):
+            told.clear()
         for number in range(self.size):
             await self.crash(number)
 
@@ -340,11 +348,13 @@ async def open_world(
     `checking`: every invariant is asserted after each step, and what fails ends the run.  Raises
     `ScenarioError` for settings that nodes do not have.
     """
-    config = _config(scenario)
+    config = config_of(scenario)
     journal = Journal(clock.current(), trace)
-    with _backing(scenario) as backing, _single_errors():
+    with open_backing(scenario) as backing, _single_errors():
         async with trio.open_nursery() as nursery:
             world = World(scenario, seed, journal, metrics, graph, lines, nursery, config, backing)
+            if checking:
+                world.invariants = Invariants(world)
             try:
                 await world.start_all()
                 yield world
@@ -365,27 +375,3 @@ def _single_errors() -> Iterator[None]:
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
         raise error from None
-
-
-def _config(scenario: Scenario) -> Config:
-    values = msgspec.to_builtins(CONFIG, enc_hook=str) | scenario.node
-    try:
-        config = msgspec.convert(values, Config, dec_hook=lambda kind, value: kind(value))
-        config.check()
-    except (msgspec.ValidationError, ConfigError) as error:
-        raise ScenarioError("node", str(error)) from error
-    return config
-
-
-@contextmanager
-def _backing(scenario: Scenario) -> Iterator[Callable[[int], Callable[[], Store]] | None]:
-    """Own where rows are; `None`: in memory."""
-    if scenario.store == "memory":
-        yield None
-        return
-    parent = IN_MEMORY if IN_MEMORY.is_dir() else None
-    directory = Path(tempfile.mkdtemp(prefix="peernode-world-", dir=parent))
-    try:
-        yield lambda number: lambda: open_lmdb(directory / str(number))
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)

@@ -7,7 +7,8 @@ goes.
 Nodes dial whom the topology links them with, by the supervisor that a real node has
 (`peernode.libp2p_supervisor`): a link that broke is dialled again by both ends, after delays that
 double.  A dial takes its round trips; one into the dark (a direction that is cut, a machine without
-power) takes its time-out.
+power) goes on when there is light again, until its time is out.  Nothing that is sent over a link
+is lost while that lives: it waits for a cut to end.
 
 What it leaves out: sockets, Noise and Yamux, so their bytes and the processor time they take; and
 strangers but for joining.
@@ -72,9 +73,12 @@ class WorldWire(Wire):
         self.sent_frames = [0] * len(numbers)
         self.networks: dict[str, WorldNetwork] = {}
         """Nodes that are there, or that others still take for being there."""
+        self.tap: Callable[[int, int, bytes], object] | None = None
+        """Is told of each frame that is sent: from which node, to which, and what."""
         self._clock = journal.clock
         self._journal = journal
         self._who = numbers
+        self._mended = trio.Event()
 
     def number(self, peer: str) -> int:
         """Return which node a peer is."""
@@ -84,6 +88,7 @@ class WorldWire(Wire):
         """Let a node in, for one life of it."""
         self.admit(network)
         self.networks[network.peer] = network
+        self._mend()
 
     def leave(self, peer: str) -> None:
         """Take a node away, and all its links."""
@@ -94,24 +99,43 @@ class WorldWire(Wire):
         """Have the clock call `act(*args)`."""
         self._clock.call_at(at, act, *args)
 
+    def carry(
+        self,
+        link: Link,
+        source: str,
+        size_bytes: int,
+        what: str,
+        deliver: Callable[..., object],
+        *args: object,
+    ) -> None:
+        """Call `deliver` when a frame of a stream or request has arrived."""
+        if self.tap is not None and args and isinstance(args[-1], bytes):
+            self.tap(self._who[source], self._who[link.target(source).peer], args[-1])
+        super().carry(link, source, size_bytes, what, deliver, *args)
+
+    def post(self, link: Link, source: str, frame: bytes) -> None:
+        """Have a frame of `send` arrive: gossip is on a stream, too, and waits for a cut to end."""
+        link.queued[source] = link.queued.get(source, 0) + 1
+        arrived = link.ends[source].arrived
+        self.carry(link, source, len(frame), GOSSIP, arrived, link, link.target(source), frame)
+
     def arrival(
         self, link: Link, source: str, size_bytes: int, what: str, *, is_lost: bool = False
     ) -> float | None:
-        """Return when a frame arrives, and have it in the trace."""
+        """Return when a frame arrives, and have it in the trace; streams lose nothing."""
         one, other = self._who[source], self._who[link.target(source).peer]
         now = self._clock.now
         at = self.lines.arrival_s(one, other, size_bytes, now)
         self.sent_bytes[one] += size_bytes
         self.sent_frames[one] += 1
-        is_lost = is_lost or at is None
         self._journal.record(
             "message",
             source=one,
             target=other,
-            what=what or GOSSIP,
+            what=what,
             size_bytes=size_bytes,
-            arrives_at_s=None if is_lost or at is None else self._journal.now + at - now,
-            lost=is_lost,
+            arrives_at_s=None if at is None else self._journal.now + at - now,
+            lost=at is None,
         )
         return at
 
@@ -131,6 +155,19 @@ class WorldWire(Wire):
             low, high = sorted((self._who[one], self._who[other]))
             self._journal.record("link", one=low, other=high, state="up")
         return is_up
+
+    def heal(self, source: str, target: str) -> None:
+        """Let frames through again."""
+        super().heal(source, target)
+        self._mend()
+
+    async def until_mended(self) -> None:
+        """Return when a cut has ended or a node is back."""
+        await self._mended.wait()
+
+    def _mend(self) -> None:
+        mended, self._mended = self._mended, trio.Event()
+        mended.set()
 
     def is_cut(self, one: str, other: str) -> bool:
         """Tell whether a direction between two nodes is cut."""
@@ -250,15 +287,20 @@ class WorldNetwork(MemoryNetwork):
         world = self._world
         one, other = world.number(self.peer), world.number(peer)
         there_s, back_s = world.lines.latency_s(one, other), world.lines.latency_s(other, one)
-        timeout_s = world.config.dial_timeout_s
-        takes_s = (there_s + back_s) * HANDSHAKE_ROUND_TRIPS
-        found = world.networks.get(peer)
-        if takes_s > timeout_s or world.is_cut(self.peer, peer) or (found and found.is_gone):
-            await trio.sleep(timeout_s)
-            return None
-        if found is None or not found.is_listening:
-            await trio.sleep(there_s + back_s)
-            return None
-        await trio.sleep(takes_s)
-        is_still_there = world.networks.get(peer) is found and not found.is_gone
-        return found if is_still_there and not world.is_cut(self.peer, peer) else None
+        with trio.move_on_after(world.config.dial_timeout_s):
+            while self._is_dark(peer):
+                await world.until_mended()
+            found = world.networks.get(peer)
+            if found is None or not found.is_listening:
+                await trio.sleep(there_s + back_s)
+                return None
+            await trio.sleep((there_s + back_s) * HANDSHAKE_ROUND_TRIPS)
+            while self._is_dark(peer):
+                await world.until_mended()
+            return found if world.networks.get(peer) is found else None
+        return None
+
+    def _is_dark(self, peer: str) -> bool:
+        """Tell whether nothing at all comes back from there; what is sent is sent again."""
+        found = self._world.networks.get(peer)
+        return self._world.is_cut(self.peer, peer) or (found is not None and found.is_gone)

@@ -32,6 +32,9 @@ class Steady:
     def arrival_s(self, source: int, target: int, size_bytes: int, now: float) -> float | None:
         return now + 0.01
 
+    def steady_s(self, source: int, target: int) -> float | None:
+        return None
+
     def reset(self, one: int, other: int) -> None: ...
 
 

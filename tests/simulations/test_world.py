@@ -145,6 +145,7 @@ def test_nothing_is_known_elsewhere_sooner_than_the_line_carries_it() -> None:
     run(play)
 
 
+@pytest.mark.slow
 def test_a_token_is_good_at_each_node() -> None:
     async def play() -> None:
         async with open_test_world(scenario(Regular(nodes=40, degree=3))) as world:
@@ -450,7 +451,7 @@ async def eventful(trace: Trace) -> None:
     async with open_test_world(scenario(Regular(nodes=12, degree=3)), seed=5, trace=trace) as world:
         ada = await sign_up(world)
         rng = world.chance("test")
-        for number in range(20):
+        for number in range(10):
             node = rng.randrange(12)
             try:
                 await create(world, node, f"p{number}", ada)
@@ -484,11 +485,12 @@ def test_a_run_is_the_same_in_every_process() -> None:
             check=True,
             text=True,
         ).stdout.strip()
-        for hash_seed in ("0", "1", "2")
+        for hash_seed in ("0", "1")
     ]
-    assert said == [eventful_hash()] * 3
+    assert said == [eventful_hash()] * 2
 
 
+@pytest.mark.slow
 def test_runs_of_one_process_are_the_same_too_and_other_seeds_are_others() -> None:
     first, again, other = eventful_hash(), eventful_hash(), eventful_hash(6)
     assert first == again != other
