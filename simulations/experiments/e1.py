@@ -86,7 +86,9 @@ def experiment(size: Size) -> Experiment:
         meaning=_meaning,
         limits=(
             "Breaks are exponential and independent of the job; a network whose breaks come in "
-            "bursts is another question. The node itself does not fail here (E9 is about that)."
+            "bursts is another question. The node itself does not fail here (E9 is about that). "
+            "Handing in and asking for the result are two short calls of their own; on links without "
+            "latency they take no time, and so hold no connection."
         ),
     )
 

@@ -188,6 +188,6 @@ def _meaning(found: Findings) -> str:
     return (
         f"Both halves take writes while they are apart. After {LASTS_S[1]} s apart all nodes agree "
         f"{short_s:.1f} s later, after {LASTS_S[-1]} s apart {long_s:.1f} s later: what takes the "
-        "time is that somebody dials again, not what has to be told. Of the writes that were "
-        f"acknowledged, {lost:.0%} are missing anywhere afterwards."
+        "time is that somebody looks or dials again, not what has to be told. Of the writes that "
+        f"were acknowledged, {lost:.0%} are missing anywhere afterwards."
     )
