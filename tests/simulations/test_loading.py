@@ -307,7 +307,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_scenario_with_anything_anywhere_is_loaded_or_refused(data: st.DataObject) -> None:
     values = copy.deepcopy(tomllib.loads(WHOLE))
@@ -345,7 +345,7 @@ def test_the_whole_one_is_right_and_written_as_it_is_read() -> None:
     assert parse(WHOLE) == parse(written(tomllib.loads(WHOLE)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet='abk=[]{}"\n.,-019:T\\# é\0', max_size=50))
 def test_a_text_of_anything_is_loaded_or_refused(text: str) -> None:
     with pytest.raises(ScenarioError):
