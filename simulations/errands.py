@@ -324,10 +324,11 @@ class Errand:
     def close(self, state: str) -> None:
         """Observe how it went; `state` of the job, or `left`, `broken`, `refused`, `lost`, `open`.
 
-        `job.wait_s` is from acceptance to the first start at a worker, `job.sojourn_s` from the
-        first call to the end of the last run, `job.result_s` to when the client has the result,
-        `job.extra_s` between the two.  `job.run_s` counts all runs, `job.wasted_s` those that
-        brought nothing; of an errand that failed they are observed when its job has been stopped.
+        `job.wait_s` is from acceptance to the first start at a worker, `job.sojourn_s` from
+        acceptance to the end of the last run, `job.result_s` from the first call until the client
+        has the result, `job.extra_s` from the end of the last run until then.  `job.run_s` counts
+        all runs, `job.wasted_s` those that brought nothing; of an errand that failed they are
+        observed when its job has been stopped.
         """
         if not self.is_open:
             return
@@ -357,7 +358,7 @@ class Errand:
         self._observe("job.wasted_s", max(0.0, total_s - (ended_s - last.last_at_s)))
         self._observe("job.reexecutions", float(last.starts - 1))
         self._observe("job.wait_s", max(0.0, last.first_at_s - self.accepted_s))
-        self._observe("job.sojourn_s", ended_s - self.begun_s)
+        self._observe("job.sojourn_s", ended_s - self.accepted_s)
         self._observe("job.result_s", now_s - self.begun_s)
         self._observe("job.extra_s", now_s - ended_s)
 
