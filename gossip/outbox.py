@@ -158,35 +158,40 @@ class Outbox:
 
     def flush(self, now: float) -> list[Effect]:
         """Return what was collected: RPCs last."""
-        config, effects = self._config, self._effects
+        high, effects = self._config.queue_high_bytes, self._effects
         self._effects = []
         for peer in self._staged:
             fragments = peer.fragments
-            if len(fragments) == 1 and not peer.controls and not peer.doomed:
-                # One message passed on: by far the most frequent.
+            if len(fragments) == 1 and peer.queued_bytes <= high and not peer.controls:
+                # One message passed on, and room for more: by far the most frequent.
                 peer.staged_bytes = 0
-                self.sent += 1
-                effects.append(Send(peer.id, fragments.pop()))
-                rpcs = []
+                rpc = fragments.pop()
+                if not peer.doomed:
+                    self.sent += 1
+                    effects.append(Send(peer.id, rpc))
             else:
-                rpcs = wire_encode.pack(peer.fragments, peer.controls, config.rpc_size_bytes)
-                peer.queued_bytes += sum(map(len, rpcs)) - peer.staged_bytes
-                peer.fragments.clear()
-                peer.controls.clear()
-            peer.staged_bytes = 0
-            if peer.doomed:
-                continue
-            if peer.queued_bytes > config.queue_max_bytes + config.queue_control_bytes:
-                peer.doomed = True
-                effects.append(Disconnect(peer.id, "it does not read what it is sent"))
-                continue
-            self.sent += len(rpcs)
-            effects += [Send(peer.id, rpc) for rpc in rpcs]
-            if peer.queued_bytes > config.queue_high_bytes and peer.full_since is None:
-                peer.full_since = now
-                self._full[peer.id] = peer
+                self._flush_to(peer, effects, now)
         self._staged.clear()
         return effects
+
+    def _flush_to(self, peer: Peer, effects: list[Effect], now: float) -> None:
+        config = self._config
+        rpcs = wire_encode.pack(peer.fragments, peer.controls, config.rpc_size_bytes)
+        peer.queued_bytes += sum(map(len, rpcs)) - peer.staged_bytes
+        peer.fragments.clear()
+        peer.controls.clear()
+        peer.staged_bytes = 0
+        if peer.doomed:
+            return
+        if peer.queued_bytes > config.queue_max_bytes + config.queue_control_bytes:
+            peer.doomed = True
+            effects.append(Disconnect(peer.id, "it does not read what it is sent"))
+            return
+        self.sent += len(rpcs)
+        effects += [Send(peer.id, rpc) for rpc in rpcs]
+        if peer.queued_bytes > config.queue_high_bytes and peer.full_since is None:
+            peer.full_since = now
+            self._full[peer.id] = peer
 
     def written(self, peer: Peer, size_bytes: int) -> None:
         """So many bytes left the driver's queue."""

@@ -96,7 +96,9 @@ class Spread:
 
     def arrived(self, one: Item, node: int, source: int, now: float) -> None:
         """A node has a record from another."""
-        spreading = self._records[one]
+        spreading = self._records.get(one)
+        if spreading is None:
+            return  # Nobody follows it.
         was_due = spreading.arrive(node, source)
         if node % self._each == 0:
             label, name = spreading.label, str(node)

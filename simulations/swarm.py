@@ -76,8 +76,8 @@ _TICK: Final = Tick()
 _DELIVERED: Final = 1 << 63
 
 
-Happening: TypeAlias = tuple[Way, bytes] | Node | Callable[[], None]
-"""An RPC arrives; a node may be due; anything else."""
+Who: TypeAlias = Way | Node | Callable[[], None]
+"""An RPC arrives over a way; a node may be due; anything else."""
 
 
 class Swarm:
@@ -111,7 +111,7 @@ class Swarm:
         """Links two nodes again whose link was reset, if that is to be."""
         self.zero_s = 0.0
         """From when the times of events that are kept are counted; none is kept before."""
-        self._agenda: Agenda[Happening] = Agenda()
+        self._agenda: Agenda[Who, bytes] = Agenda()
         self._written_bytes = self.config.queue_low_bytes // 4
         self._times = array("d")
         self._marks = array("Q")
@@ -203,7 +203,7 @@ class Swarm:
 
     def at(self, at: float, act: Callable[[], None]) -> None:
         """Have something happen at a time that is not past."""
-        self._agenda.push(max(at, self.now), act)
+        self._agenda.push(max(at, self.now), act, b"")
 
     def run(self, seconds: float) -> None:
         """Let so much time pass."""
@@ -211,23 +211,19 @@ class Swarm:
 
     def run_until(self, until: float) -> None:
         """Let time pass until then."""
-        pop, begun = self._agenda.pop, self.events
-        events = begun
-        while (entry := pop(until)) is not None:
-            self.now, _, what = entry
-            events += 1
-            if type(what) is tuple:
-                way, rpc = what
-                if way.is_open:
-                    self._receive(way, rpc)
-            elif type(what) is Node:
-                if what.tick_at == self.now:
-                    what.tick_at = -1.0
-                    self.say(what.number, _TICK)
+        for at, who, rpc in self._agenda.due(until):
+            self.now = at
+            self.events += 1
+            if type(who) is Way:
+                if who.is_open:
+                    self._receive(who, rpc)
+            elif type(who) is Node:
+                if who.tick_at == at:
+                    who.tick_at = -1.0
+                    self.say(who.number, _TICK)
             else:
-                assert callable(what)
-                what()
-        self.events += events - begun
+                assert callable(who)
+                who()
         self.now = until
         self._flush()
 
@@ -251,7 +247,7 @@ class Swarm:
         if at is None:
             self._reset(way)
         else:
-            self._agenda.push(at, lambda: arrive() if way.is_open else None)
+            self._agenda.push(at, lambda: arrive() if way.is_open else None, b"")
 
     def check(self) -> None:
         """Assert the invariants of all machines, and that links are what both ends think."""
@@ -288,7 +284,7 @@ class Swarm:
         deadline = node.mesh.deadline
         if node.tick_at != deadline and node.is_up:
             node.tick_at = deadline
-            self._agenda.push(deadline, node)
+            self._agenda.push(deadline, node, b"")
 
     def _receive(self, way: Way, rpc: bytes) -> None:
         node = way.target
@@ -350,7 +346,7 @@ class Swarm:
         self._times.append(at)
         self._marks.append(way.mark | self._rpc_sum)
         if not way.is_mute and at != math.inf:
-            self._agenda.push(at, (way, rpc))
+            self._agenda.push(at, way, rpc)
         if self.trace.is_kept and self.now >= self.zero_s:
             self._show(way, at)
 

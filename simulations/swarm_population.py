@@ -113,6 +113,12 @@ class Population:
         self.swarm.publish(number, record, TOPIC)
         return True
 
+    def take_aside(self, number: int, record: bytes) -> None:
+        """Let a node have a record that gossip brings to nobody, and no metric follows."""
+        one = self._reader.read(record)
+        assert one is not None, "no record"
+        self._keep(number, one, record)
+
     def forge(self, number: int, bit: int) -> None:
         """Let a node publish a record that is none, but for one bit."""
         archive = self.archives[number]

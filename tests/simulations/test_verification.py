@@ -85,20 +85,24 @@ def test_a_wrong_answer_is_found_out() -> None:
 
 
 def test_memory_is_bounded_and_forgets_the_oldest() -> None:
-    memory: Memory[int, int] = Memory(lambda key, value: key == value, remembered_max=10)
+    worked: list[int] = []
+    memory: Memory[int, int] = Memory(lambda key: worked.append(key) or key, remembered_max=10)
     for number in range(100):
-        memory.put(number, number)
+        assert memory.recall(number) == number
         assert len(memory) <= 10
-    assert memory.get(99) == 99
-    assert memory.get(0) is None
+    assert memory.recall(99) == 99
+    assert worked == list(range(100))
+    assert memory.recall(0) == 0
+    assert worked[-1] == 0
 
 
 def test_what_is_in_use_is_not_forgotten() -> None:
-    memory: Memory[int, int] = Memory(lambda key, value: key == value, remembered_max=10)
-    memory.put(-1, -1)
+    worked: list[int] = []
+    memory: Memory[int, int] = Memory(lambda key: worked.append(key) or key, remembered_max=10)
     for number in range(100):
-        memory.put(number, number)
-        assert memory.get(-1) == -1
+        memory.recall(-1)
+        memory.recall(number)
+    assert worked.count(-1) == 1
 
 
 def rpc(data: bytes) -> bytes:
