@@ -10,11 +10,13 @@ imported inside the commands.  An explorer and an evaluation are commands where 
 
 import importlib.util
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -203,24 +205,25 @@ def sweep(
 @app.command("list")
 def list_gallery(
     as_json: Annotated[bool, typer.Option("--json", help="Answer with JSON on stdout.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", hidden=True)] = False,
 ) -> None:
-    """List the scenarios that are shipped."""
+    """List the scenarios that are shipped, and about how long each takes."""
     with boundary():
         from peernode.cli import output
-        from simulations import loading
+        from simulations import gallery, watching
 
-        rows = []
-        for name, path in loading.gallery().items():
-            scenario = loading.load(path)
-            rows.append(
-                {
-                    "name": name,
-                    "driver": scenario.driver,
-                    "duration_s": whole_s(scenario),
-                    "summary": scenario.summary,
-                }
-            )
-        output.show_list(rows, as_json, ("name", "driver", "duration_s", "summary"))
+        if measure:
+            gallery.measure(say)
+        rows = [
+            {
+                "name": entry.name,
+                "driver": entry.scenario.driver,
+                "takes": "" if entry.took_s is None else watching.duration(entry.took_s),
+                "summary": entry.scenario.summary,
+            }
+            for entry in gallery.entries()
+        ]
+        output.show_list(rows, as_json, ("name", "driver", "takes", "summary"))
 
 
 @app.command("evaluate")
@@ -255,13 +258,19 @@ def evaluate(
             evaluation.evaluate(
                 out, quick, told, jobs=jobs, names=names, simulator=simulator_of(context)
             )
-        if docs is not None:
-            importlib.import_module("simulations.evaluation_page").write_page(out, docs)
-            print(f"page         {docs / 'evaluation.md'}")
         print(f"runs         {out}")
+        if docs is None:
+            return
+        summary = importlib.import_module("simulations.evaluation_page").write_page(out, docs)
+        print(f"page         {docs / 'evaluation.md'}")
+        print(f"verdicts     {summary.verdicts}, {summary.failed} of them fail")
+        if summary.missing:
+            print(f"MISSING      {summary.missing} points were not run, or broke an invariant")
+            raise typer.Exit(FAILED)
 
 
 def explore(
+    context: typer.Context,
     hours: Annotated[
         float | None, typer.Option(min=0.001, help="Stop after so long; else --seeds says when.")
     ] = None,
@@ -271,12 +280,27 @@ def explore(
 ) -> None:
     """Run scenarios with random faults, every invariant on; make what breaks one small."""
     with boundary():
-        lines = importlib.import_module("simulations.exploring").explore(
-            hours=hours, seeds=None if hours else seeds, first_seed=seed, jobs=jobs, say=say
+        from simulations import showing
+
+        exploring = importlib.import_module("simulations.exploring")
+        search = exploring.Search(
+            first=seed,
+            count=None if hours else seeds,
+            for_s=hours * 3600 if hours else None,
+            jobs=jobs,
+            simulator=simulator_of(context),
         )
-        for line in lines:
-            print(f"repeat it    peernode sim replay {shlex.quote(line)}")
-    if lines:
+        shown = 0
+
+        def tell(found: Any) -> None:
+            nonlocal shown
+            for finding in found.findings[shown:]:
+                showing.show_finding(finding.seed, finding.failure, finding.line)
+            shown = len(found.findings)
+            say(f"seed {found.last}: {found.runs} scenarios, {shown} broke something")
+
+        found = exploring.explore(search, tell)
+    if found.findings:
         raise typer.Exit(BROKEN)
 
 
@@ -307,6 +331,11 @@ def boundary() -> Iterator[None]:
     from simulations.replications import Interrupted, RunError
     from simulations.runs import CannotWrite
 
+    def end(number: int, _: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, end) for number in signals]
     try:
         yield
     except ScenarioError as error:
@@ -327,6 +356,9 @@ def boundary() -> Iterator[None]:
     except OSError as error:
         complain(f"{error.filename or 'a file'}: {error.strerror}")
         raise typer.Exit(IN_THE_WAY) from error
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def complain(what: str, hint: str = "") -> None:

@@ -1,7 +1,7 @@
 """What a node may write, seen from its disk: rules about rows, over all lives of a node.
 
-Every batch that is committed passes here, in order.  Names in brackets are those of the list that
-these rules come from, which stands in docs/simulation.md.
+Every batch that is committed passes here, in order.  Names in brackets number the rules, here and
+in `simulations.invariants`.
 
 * A job's request never changes, and is gone only with its outcome [I1].
 * A job ends once, and what it came to never changes [I2].

@@ -166,25 +166,27 @@ def _run(
             if progress is not None:
                 progress(experiment.name, done, total)
 
-    for point in missing:
-        tasks = [
-            Task(scenario=point.scenario, seed=seed, simulator=simulator)
-            for seed in wanted[point.name]
-        ]
-        kept: list[Replication] = []
-        error = ""
-        try:
-            outcomes = perform(tasks, jobs=jobs, watch=watch)
-            kept = [_keep(point, outcome) for outcome in outcomes]
-        except Interrupted:
-            raise
-        except (RunError, ScenarioError) as problem:
-            error = str(problem)
+    tasks = [
+        Task(scenario=point.scenario, seed=seed, simulator=simulator)
+        for point in missing
+        for seed in wanted[point.name]
+    ]
+    outcomes: list[Outcome] = []
+    error = ""
+    try:
+        outcomes = perform(tasks, jobs=jobs, watch=watch) if tasks else []
+    except Interrupted:
+        raise
+    except (RunError, ScenarioError) as problem:
+        error = str(problem)
+    for number, point in enumerate(missing):
+        first = number * size.replications
+        own = outcomes[first : first + size.replications]
         stored = Stored(
             experiment=experiment.name,
             point=point.name,
             scenario=point.scenario,
-            replications=kept,
+            replications=[_keep(point, outcome) for outcome in own],
             error=error,
         )
         _write(_path(directory, point), stored)

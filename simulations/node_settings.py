@@ -1,5 +1,6 @@
 """What the nodes of a World are told, and where their rows are: the scenario's word, or ours."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -45,7 +46,8 @@ def open_backing(scenario: Scenario) -> Iterator[Callable[[int], Callable[[], St
     if scenario.store == "memory":
         yield None
         return
-    parent = IN_MEMORY if IN_MEMORY.is_dir() else None
+    # Whoever names a directory for such files wants to clear them away, whatever happens to us.
+    parent = IN_MEMORY if "TMPDIR" not in os.environ and IN_MEMORY.is_dir() else None
     directory = Path(tempfile.mkdtemp(prefix="peernode-world-", dir=parent))
     try:
         yield lambda number: lambda: open_lmdb(directory / str(number))

@@ -5,6 +5,7 @@ the texts numbered: a tenth of the memory, and a million of them are selected in
 an Arrow table it is what metrics.csv and metrics.parquet hold.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -83,6 +84,14 @@ class Observations:
         """Return the times and the values of a metric, of one label if given."""
         chosen = self._chosen(metric, label, since_s)
         return self._at_s[chosen], self._value[chosen]
+
+    def digest(self) -> str:
+        """Return a hash of all that was measured: two equal runs have measured the same, too."""
+        found = hashlib.sha256()
+        for texts in (self._metric, _texts(self.table, "node"), self._label):
+            found.update(repr(texts.texts).encode() + texts.numbers.tobytes())
+        found.update(self._at_s.tobytes() + self._value.tobytes())
+        return found.hexdigest()
 
     def _chosen(self, metric: str, label: str | None, since_s: float) -> NDArray[np.bool_]:
         chosen = self._metric.is_(metric)

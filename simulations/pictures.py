@@ -3,6 +3,7 @@
 * Successes (only 0 and 1): their share over time.
 * Durations (a name that ends in `_s`): their median and 95th percentile over time, and beside it
   their distribution.
+* What was observed at one moment only, at the end say: its distribution.
 * The rest (queues, bytes, states): the mean over time, over all nodes.
 
 What was the same number each time has no picture; a condition's metric comes first.  Time is cut
@@ -41,10 +42,12 @@ def draw_run(scenario: Scenario, runs: Sequence[Observations]) -> list[tuple[str
     asked = [condition.metric for condition in scenario.passes if condition.metric in measured]
     found: list[tuple[str, Figure]] = []
     for metric in dict.fromkeys([*asked, *measured]):
-        everything = np.concatenate([run.values(metric) for run in runs])
+        at_s, everything = _together([run.series(metric) for run in runs])
         if len(found) == PICTURES_MAX or not np.isfinite(everything).all() or is_same(everything):
             continue
-        if metric.endswith("_s") and not metric.endswith("_per_s"):
+        if is_same(at_s):
+            figure = _at_once(metric, _labels(metric, runs), runs)
+        elif metric.endswith("_s") and not metric.endswith("_per_s"):
             figure = _durations(scenario, metric, _labels(metric, runs), runs)
         else:
             is_share = bool(np.isin(everything, (0.0, 1.0)).all())
@@ -86,10 +89,9 @@ def _over_time(
     *,
     is_share: bool,
 ) -> Figure:
-    edges = _edges(scenario)
+    edges = _edges(scenario, metric, runs)
     series = [
-        _binned(label or metric, [run.series(metric, label=label) for run in runs], edges)
-        for label in labels
+        _binned(label, [run.series(metric, label=label) for run in runs], edges) for label in labels
     ]
     label = axis_label(metric)
     floor = _share_floor(series) if is_share else _floor(series)
@@ -114,7 +116,7 @@ def _over_time(
 def _durations(
     scenario: Scenario, metric: str, labels: Sequence[str], runs: Sequence[Observations]
 ) -> Figure:
-    edges, label = _edges(scenario), axis_label(metric)
+    edges, label = _edges(scenario, metric, runs), axis_label(metric)
     since_s = scenario.warm_up_s
     with plots.house_style():
         figure = Figure(figsize=(plots.WIDTH_INCHES * 1.35, plots.HEIGHT_INCHES))
@@ -122,8 +124,7 @@ def _durations(
         several = len(labels) > 1
         series = []
         for name in labels:
-            parts = [run.series(metric, label=name) for run in runs]
-            at_s, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+            at_s, values = _together([run.series(metric, label=name) for run in runs])
             series.append(_quantiles(name or metric, at_s, values, edges))
         plots.draw_quantiles(left, series)
         everything = np.concatenate([run.values(metric, since_s=since_s) for run in runs])
@@ -155,8 +156,38 @@ def _durations(
     return figure
 
 
-def _edges(scenario: Scenario) -> Numbers:
-    return np.linspace(0.0, scenario.duration_s + scenario.drain_s, BINS + 1)
+def _at_once(metric: str, labels: Sequence[str], runs: Sequence[Observations]) -> Figure:
+    """Return the distribution of what was observed at one moment."""
+    everything = np.concatenate([run.values(metric) for run in runs])
+    with plots.house_style():
+        figure = Figure(figsize=(plots.WIDTH_INCHES, plots.HEIGHT_INCHES))
+        panel = figure.subplots()
+        for i, name in enumerate(labels):
+            x, y = _distribution(np.concatenate([run.values(metric, label=name) for run in runs]))
+            plots.draw_distribution(panel, name if len(labels) > 1 else "", x, y, i)
+        axes = Axes(
+            title=metric,
+            x_label=axis_label(metric),
+            y_label="share at most so much",
+            log_x=_is_wide(everything),
+            y_from=0.0,
+            y_to=1.02,
+        )
+        plots.dress(panel, axes)
+        plots.legend(figure, [panel])
+    return figure
+
+
+def _edges(scenario: Scenario, metric: str, runs: Sequence[Observations]) -> Numbers:
+    """Return the parts of time, as far as something was observed."""
+    at_s, _ = _together([run.series(metric) for run in runs])
+    return np.linspace(0.0, max(scenario.duration_s, float(at_s.max())), BINS + 1)
+
+
+def _together(parts: Sequence[tuple[Numbers, Numbers]]) -> tuple[Numbers, Numbers]:
+    """Return the times and values of all runs."""
+    at_s, values = zip(*parts, strict=True)
+    return np.concatenate(at_s), np.concatenate(values)
 
 
 def _binned(label: str, parts: Sequence[tuple[Numbers, Numbers]], edges: Numbers) -> Series:

@@ -28,6 +28,7 @@ import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
@@ -175,8 +176,10 @@ def draw_curves(panel: Panel, series: Sequence[Series], theory: Sequence[Theory]
     alone = len(series) == 1 and len(theory) == 1
     for law in theory:
         colour = INK if alone else colours.get(law.label, INK)
-        label = law.label if law.label not in colours else f"{law.label} (theory)"
+        label = "" if law.label in colours else law.label
         panel.plot(law.x, law.y, "--", color=colour, linewidth=1.3, label=label)
+    if any(law.label in colours for law in theory):
+        panel.plot([], [], "--", color=INK, linewidth=1.3, label="theory")
     for i, each in enumerate(series):
         colour, marker = COLOURS[i % SERIES_MAX], MARKERS[i % len(MARKERS)]
         _band(panel, each, colour)
@@ -232,7 +235,7 @@ def dress(panel: Panel, axes: Axes) -> None:
         if axes.y_from == 0:  # a line at 0 is seen in full
             panel.set_ylim(-BELOW * panel.get_ylim()[1], None)
     for axis, label in ((panel.xaxis, axes.x_label), (panel.yaxis, axes.y_label)):
-        if label.endswith(("(bytes)", "(bytes/s)")):
+        if label.endswith(("(bytes)", "(bytes/s)")) and max(axis.get_view_interval()) >= 1000:
             axis.set_major_formatter(EngFormatter())
 
 
@@ -247,12 +250,13 @@ def say_verdict(panel: Panel, passed: bool) -> None:
 
 
 def legend(figure: Figure, panels: Sequence[Panel]) -> None:
-    """Put one legend below all panels, if there is more than one thing to tell apart."""
+    """Put one legend below all panels; a line that is alone needs none."""
     found: dict[str, Any] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    if len(found) < 2:
+    lines = [each for each in found.values() if isinstance(each, Line2D)]
+    if not found or (len(found) == len(lines) == 1 and lines[0].get_linestyle() == "-"):
         return
     longest = max(map(len, found))
     columns = max(1, min(len(found), 4, LEGEND_WIDTH // (longest + 8)))

@@ -5,6 +5,7 @@ with their colours made variables of the page, so that they follow, too.
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from html import escape
 from string import Template
@@ -186,7 +187,12 @@ def _conditions(verdicts: Sequence[Verdict]) -> str:
             verdict.passed,
             verdict.value,
             range_of(verdict.interval),
-            verdict.why + ("" if verdict.sure else "; not sure: the interval reaches the limit"),
+            "; ".join(
+                [
+                    *([] if verdict.passed else [verdict.why]),
+                    *([] if verdict.sure else ["not sure: the interval reaches the limit"]),
+                ]
+            ),
         )
         for verdict in verdicts
     ]
@@ -203,7 +209,8 @@ def _failures(run: "Run") -> str:
         parts.append(
             f'<p class="fail">{escape(failure.what)}</p><p>at {failure.at_s:g} s'
             f"{', node ' + escape(failure.node) if failure.node else ''}; this repeats it:</p>"
-            f"<pre>peernode sim replay {escape(repr(line))}</pre>"
+            f"<pre>peernode sim replay {escape(shlex.quote(line))}</pre>"
+            + (f"<pre>{escape(failure.traceback)}</pre>" if failure.traceback else "")
         )
     return section("An invariant did not hold", *parts)
 

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scipy import stats
+from scipy import special
 
 CONFIDENCE: Final = 0.99
 """How often an interval holds the true mean. Source: docs/evaluation.md compares a hundred."""
@@ -75,7 +75,7 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
     if count == 1:
         return Interval(mean, -math.inf, math.inf)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
-    factor = float(stats.t.ppf((1 + confidence) / 2, count - 1))
+    factor = float(special.stdtrit(count - 1, (1 + confidence) / 2))
     half = factor * deviation / math.sqrt(count)
     return Interval(mean, mean - half, mean + half, count)
 

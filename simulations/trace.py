@@ -9,9 +9,10 @@ know of, and printing of it is.
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 Field = str | int | float | bool | None
 """What an event may say."""
@@ -28,6 +29,8 @@ KINDS: Final = {
     "check": "what, node: an invariant that did not hold",
 }
 """Every kind of event, with its fields."""
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class Trace:
@@ -68,4 +71,4 @@ class Trace:
 def _line(at_s: float, kind: str, fields: dict[str, Field]) -> str:
     if kind not in KINDS:
         raise ValueError(f"no kind of event: {kind}")
-    return json.dumps({"at_s": round(at_s, 9), "kind": kind} | fields, separators=(",", ":"))
+    return _encode({"at_s": round(at_s, 9), "kind": kind, **fields}).decode()

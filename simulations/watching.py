@@ -11,6 +11,8 @@ from simulations.replications import Watch
 
 LINE_INTERVAL_S: Final = 10.0
 """Between two lines where there is no terminal. Source: guess; a log of an hour has 360."""
+SHARE_MIN: Final = 0.02
+"""What must be over before the rest is estimated. Source: guess; processes take time to start."""
 
 
 class Advance:
@@ -122,7 +124,8 @@ def _lines(title: str, advance: Advance) -> Watch:
             return
         due_s = now_s + LINE_INTERVAL_S
         share, took_s = advance.share, now_s - started_s
-        left = f", about {duration(took_s / share - took_s)} left" if share > 0 else ""
+        known = share >= SHARE_MIN
+        left = f", about {duration(took_s / share - took_s)} left" if known else ""
         sys.stderr.write(f"{title}: {share:.0%}, {advance.over} of {advance.count} over{left}\n")
         sys.stderr.flush()
 

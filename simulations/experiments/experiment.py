@@ -9,7 +9,7 @@ may have a *check*: what theory says of it.  A dot without one is shown and not 
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from simulations import statistics
@@ -62,6 +62,9 @@ class Check:
     absolute_max: float | None = None
     """See `statistics.equals`."""
 
+    as_of: str = ""
+    """A point whose mean times `theory` is the theory: it grows no further from there."""
+
     def judge(self, measured: Interval) -> Verdict:
         """Say whether what was measured agrees."""
         match self.relation:
@@ -102,7 +105,7 @@ class Line:
         return self.curve or tuple(
             (dot.x, dot.check.theory)
             for dot in self.dots
-            if dot.check is not None and dot.check.relation == "equals"
+            if dot.check is not None and dot.check.relation == "equals" and not dot.check.as_of
         )
 
 
@@ -177,10 +180,18 @@ class Findings:
 
     def judge(self, dot: Dot) -> Verdict | None:
         """Return whether a dot agrees with theory; `None` if there is nothing to agree with."""
-        if dot.check is None:
+        check = self.check(dot)
+        if check is None:
             return None
         measured = self.of(dot)
-        return Verdict(False, "not measured") if measured is None else dot.check.judge(measured)
+        return Verdict(False, "not measured") if measured is None else check.judge(measured)
+
+    def check(self, dot: Dot) -> Check | None:
+        """Return the check of a dot, with the mean of another point filled in."""
+        if dot.check is None or not dot.check.as_of:
+            return dot.check
+        theory = dot.check.theory * self.mean(dot.check.as_of, dot.measure)
+        return replace(dot.check, theory=theory)
 
     def mean(self, point: str, measure: str) -> float:
         """Return a mean for words; not a number if it was not measured."""
@@ -196,7 +207,7 @@ def average(values: Iterable[float]) -> float:
 
 def measures(**values: float) -> Measures:
     """Return the measures that are numbers."""
-    return {name: value for name, value in values.items() if math.isfinite(value)}
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
 def grid(low: float, high: float, count: int = 40, *, log: bool = False) -> list[float]:

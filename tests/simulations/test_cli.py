@@ -212,6 +212,32 @@ def test_help_needs_nothing_heavy() -> None:
         assert f" {command} " in done.stdout
 
 
+WRITING = """
+import os, signal, sys
+from simulations import cli, runs
+
+def write(run, directory):
+    os.kill(os.getpid(), int(sys.argv[1]))
+
+runs.write = write
+sys.exit(cli.main(sys.argv[3:], sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_files_are_written_leaves_nothing(
+    here: Path, number: signal.Signals, code: int
+) -> None:
+    small.write(here)
+    words = [str(int(number)), small.stand_in("steady"), "run", "two-cities.toml", "--jobs", "1"]
+    command = [sys.executable, "-c", WRITING, *words, "--out", "run"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=here, env=environment, check=False, capture_output=True)
+    assert done.returncode == code
+    assert b"interrupted" in done.stderr
+    assert sorted(path.name for path in here.iterdir()) == ["two-cities.toml"]
+
+
 ENDLESS = "from simulations import cli; import sys; sys.exit(cli.main(sys.argv[2:], sys.argv[1]))"
 
 

@@ -61,8 +61,11 @@ def test_theory_has_the_colour_of_the_series_of_its_name() -> None:
         [Theory("b", [1, 2], [2, 3])],
         AXES,
     )
-    colours = {line.get_label(): line.get_color() for line in figure.axes[0].lines}
-    assert colours["b"] == colours["b (theory)"] != colours["a"]
+    theory, of_legend, first, second = figure.axes[0].lines
+    assert (first.get_label(), second.get_label()) == ("a", "b")
+    assert second.get_color() == theory.get_color() != first.get_color()
+    assert of_legend.get_label() == "theory"
+    assert texts(figure) == ["theory", "a", "b"]
 
 
 def test_an_infinite_interval_is_no_band() -> None:
@@ -109,10 +112,13 @@ def test_logarithmic_axes_are_written_plainly(tmp_path: Path) -> None:
 
 
 def runs(*rows: tuple[str, float, float, str]) -> list[Observations]:
-    return [
-        observations.from_rows(Observation(metric, at_s, value, label=label))
-        for metric, at_s, value, label in ()
-    ] or [observations.from_rows(Observation(m, t, v, label=text) for m, t, v, text in rows)]
+    """Return one run of rows: metric, time, value, label."""
+    return [observations.from_rows(Observation(m, t, v, label=text) for m, t, v, text in rows)]
+
+
+def test_a_span_is_named_even_if_it_is_all_there_is_to_name() -> None:
+    axes = Axes(title="", x_label="x", y_label="y", spans=[plots.Span("crash", 1.0, 1.0)])
+    assert texts(plots.curve([Series("", [1, 2], [1, 2])], axes=axes)) == ["crash"]
 
 
 def drawn(measured: list[Observations]) -> dict[str, Figure]:
@@ -146,14 +152,29 @@ def test_a_share_is_the_mean_of_successes_in_each_part_of_time() -> None:
     assert line.get_ydata().tolist() == [0.5, 1.0]
 
 
+def test_what_was_observed_at_one_moment_is_a_distribution() -> None:
+    measured = runs(("copies", 100.0, 2.0, ""), ("copies", 100.0, 1.0, ""))
+    (panel,) = drawn(measured)["copies"].axes
+    assert panel.lines[0].get_xdata().tolist() == [1, 1, 2]
+
+
+def test_time_goes_as_far_as_something_was_observed() -> None:
+    late = runs(("q", 20.0, 1.0, ""), ("q", 140.0, 2.0, ""))
+    early = runs(("q", 20.0, 1.0, ""), ("q", 30.0, 2.0, ""))
+    assert drawn(late)["q"].axes[0].get_xlim()[1] == 140
+    assert drawn(early)["q"].axes[0].get_xlim()[1] == small.scenario().duration_s
+
+
 def test_faults_and_the_warm_up_are_in_the_legend() -> None:
     measured = runs(("q", 20.0, 1.0, ""), ("q", 80.0, 2.0, ""))
     assert {"warm-up", "partition"} <= set(texts(drawn(measured)["q"]))
 
 
 def test_a_band_needs_some_replications() -> None:
-    one = [Observation("q", 20.0, float(i)) for i in range(3)]
-    few = [observations.from_rows([each]) for each in one]
+    few = [
+        observations.from_rows([Observation("q", 20.0, i), Observation("q", 60.0, 1.0)])
+        for i in (0.0, 2.0, 4.0)
+    ]
     many = few + few
     assert "99 % interval" not in texts(drawn(few)["q"])
     assert "99 % interval" in texts(drawn(many)["q"])
