@@ -157,13 +157,16 @@ def _success() -> Plot:
         )
         for up_s in UPS_S
     ]
-    lines += [
+    lines.append(
         Line(
-            f"asynchronous, U = {up_s} s",
-            tuple(Dot(s, f"u{up_s}", f"async {s} succeeded", share(1.0)) for s in RUNS_S),
+            "asynchronous, each U",
+            tuple(
+                Dot(s, f"u{up_s}", f"async {s} succeeded", share(1.0))
+                for s in RUNS_S
+                for up_s in UPS_S
+            ),
         )
-        for up_s in UPS_S
-    ]
+    )
     return Plot(
         name="e1-success",
         title="Calls that end well",
