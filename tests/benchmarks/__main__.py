@@ -9,7 +9,19 @@ from pathlib import Path
 
 from tests.benchmarks.daemon import end_with_parent
 
-ALL = ("store", "jobs", "wasm", "api", "memory", "mesh", "sync", "nodes", "sandbox", "peers")
+ALL = (
+    "store",
+    "jobs",
+    "wasm",
+    "api",
+    "memory",
+    "attach",
+    "mesh",
+    "sync",
+    "nodes",
+    "sandbox",
+    "peers",
+)
 
 
 def main() -> int:
