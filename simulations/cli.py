@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -202,38 +202,6 @@ def sweep(
         raise typer.Exit(FAILED)
 
 
-@app.command("explore")
-def explore(
-    context: typer.Context,
-    hours: Annotated[
-        float | None, typer.Option(min=0.0, help="How long to look, in real hours.")
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000_000, help="How many scenarios to try.")
-    ] = None,
-    first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 1,
-    jobs: Jobs = 2,
-) -> None:
-    """Look for what breaks: random scenarios and faults, with every invariant checked."""
-    if hours is None and seeds is None:
-        complain("nothing says how long to look", "add --seeds 1000, or --hours 1")
-        raise typer.Exit(WRONG)
-    with boundary():
-        from simulations import exploring, showing
-
-        search = exploring.Search(
-            first=first,
-            count=seeds,
-            for_s=None if hours is None else hours * 3600,
-            jobs=jobs,
-            simulator=simulator_of(context),
-        )
-        found = exploring.explore(search, showing.show_progress)
-        showing.show_findings(found)
-    if found.findings:
-        raise typer.Exit(BROKEN)
-
-
 @app.command("list")
 def list_gallery(
     as_json: Annotated[bool, typer.Option("--json", help="Answer with JSON on stdout.")] = False,
@@ -301,6 +269,7 @@ def evaluate(
             raise typer.Exit(FAILED)
 
 
+@app.command("explore")
 def explore(
     context: typer.Context,
     hours: Annotated[
@@ -312,9 +281,8 @@ def explore(
 ) -> None:
     """Run scenarios with random faults, every invariant on; make what breaks one small."""
     with boundary():
-        from simulations import showing
+        from simulations import exploring, showing
 
-        exploring = importlib.import_module("simulations.exploring")
         search = exploring.Search(
             first=seed,
             count=None if hours else seeds,
@@ -324,7 +292,7 @@ def explore(
         )
         shown = 0
 
-        def tell(found: Any) -> None:
+        def tell(found: exploring.Found) -> None:
             nonlocal shown
             for finding in found.findings[shown:]:
                 showing.show_finding(finding.seed, finding.failure, finding.line)
@@ -334,10 +302,6 @@ def explore(
         found = exploring.explore(search, tell)
     if found.findings:
         raise typer.Exit(BROKEN)
-
-
-if importlib.util.find_spec("simulations.exploring") is not None:
-    app.command("explore")(explore)
 
 
 def simulator_of(context: typer.Context) -> str:
