@@ -99,13 +99,9 @@ class LazyPush:
         self._outbox.control(peer, wire_encode.iwant([wanted[message_id] for message_id in ids]))
 
     def _wanted(self, written: Sequence[bytes], now: float) -> dict[bytes, bytes]:
-        forms = {
-            message_id: form
-            for form in written
-            if (message_id := wire.canonical_id(form)) is not None
-        }
+        forms = wire.canonical_ids(written)
         before, asked = now - self._config.ask_again_s, self._asked
-        unseen = self.seen.unseen(list(forms))
+        unseen = self.seen.unseen(forms)
         return {key: forms[key] for key in unseen if asked.get(key, before) <= before}
 
     def asked_by(self, peer: Peer, written: Sequence[bytes]) -> None:
@@ -117,21 +113,20 @@ class LazyPush:
         peer.ids_served += min(room, len(written))
         for form in written[:room]:
             message_id = wire.canonical_id(form)
-            entry = None if message_id is None else self.cache.get(message_id)
-            if entry is None:
+            fragment = None if message_id is None else self.cache.get(message_id)
+            if message_id is None or fragment is None:
                 continue
-            sent = entry.sent
-            if sent is None:
-                sent = entry.sent = {}
+            sent = self.cache.sent(message_id)
             times = sent.get(peer.id, 0)
-            if times < config.retransmissions_max and self._outbox.message(peer, entry.fragment):
+            if times < config.retransmissions_max and self._outbox.message(peer, fragment):
                 sent[peer.id] = times + 1
                 self.served += 1
 
     def arrived(self, id: bytes) -> None:
         """A message is here: whoever promised it kept the promise."""
-        self._asked.pop(id, None)
-        self._promises.pop(id, None)
+        if self._asked or self._promises:
+            self._asked.pop(id, None)
+            self._promises.pop(id, None)
 
     # --- at a heartbeat ---------------------------------------------------------------------
 
@@ -151,8 +146,6 @@ class LazyPush:
             and not (peer.explicit or peer.slow or peer.standing.is_below(least))
         ]
         count = max(config.degree_lazy, int(config.gossip_factor * len(peers)))
-        if len(ids) <= config.ihave_ids_max:
-            chance.shuffle(ids)
         forms: dict[bool, bytes] = {}
         for peer in chance.sample(peers, min(count, len(peers))):
             if len(ids) > config.ihave_ids_max:

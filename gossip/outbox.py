@@ -36,6 +36,7 @@ class Peer:
         "outbound",
         "queued_bytes",
         "short_ids",
+        "single",
         "slow",
         "staged_bytes",
         "standing",
@@ -57,6 +58,8 @@ class Peer:
         self.ids_asked = 0
         self.ids_served = 0
         # On their way:
+        self.single = b""
+        """The first fragment, if it is a message: mostly there is no other."""
         self.fragments: list[bytes] = []
         self.controls: list[bytes] = []
         self.staged_bytes = 0
@@ -133,9 +136,11 @@ class Outbox:
             if peer.slow or peer.doomed or peer.queued_bytes + size > most:
                 self.dropped += 1
                 continue
-            if not peer.staged_bytes:
+            if peer.staged_bytes:
+                peer.fragments.append(fragment)
+            else:
                 staged.append(peer)
-            peer.fragments.append(fragment)
+                peer.single = fragment
             peer.staged_bytes += size
             peer.queued_bytes += size
 
@@ -158,35 +163,43 @@ class Outbox:
 
     def flush(self, now: float) -> list[Effect]:
         """Return what was collected: RPCs last."""
-        config, effects = self._config, self._effects
+        high, effects = self._config.queue_high_bytes, self._effects
         self._effects = []
         for peer in self._staged:
-            fragments = peer.fragments
-            if len(fragments) == 1 and not peer.controls and not peer.doomed:
-                # One message passed on: by far the most frequent.
+            rpc = peer.single
+            if len(rpc) == peer.staged_bytes and peer.queued_bytes <= high:
+                # One message passed on, and room for more: by far the most frequent.
                 peer.staged_bytes = 0
-                self.sent += 1
-                effects.append(Send(peer.id, fragments.pop()))
-                rpcs = []
+                peer.single = b""
+                if not peer.doomed:
+                    self.sent += 1
+                    effects.append(Send(peer.id, rpc))
             else:
-                rpcs = wire_encode.pack(peer.fragments, peer.controls, config.rpc_size_bytes)
-                peer.queued_bytes += sum(map(len, rpcs)) - peer.staged_bytes
-                peer.fragments.clear()
-                peer.controls.clear()
-            peer.staged_bytes = 0
-            if peer.doomed:
-                continue
-            if peer.queued_bytes > config.queue_max_bytes + config.queue_control_bytes:
-                peer.doomed = True
-                effects.append(Disconnect(peer.id, "it does not read what it is sent"))
-                continue
-            self.sent += len(rpcs)
-            effects += [Send(peer.id, rpc) for rpc in rpcs]
-            if peer.queued_bytes > config.queue_high_bytes and peer.full_since is None:
-                peer.full_since = now
-                self._full[peer.id] = peer
+                self._flush_to(peer, effects, now)
         self._staged.clear()
         return effects
+
+    def _flush_to(self, peer: Peer, effects: list[Effect], now: float) -> None:
+        config = self._config
+        if peer.single:
+            peer.fragments.insert(0, peer.single)
+            peer.single = b""
+        rpcs = wire_encode.pack(peer.fragments, peer.controls, config.rpc_size_bytes)
+        peer.queued_bytes += sum(map(len, rpcs)) - peer.staged_bytes
+        peer.fragments.clear()
+        peer.controls.clear()
+        peer.staged_bytes = 0
+        if peer.doomed:
+            return
+        if peer.queued_bytes > config.queue_max_bytes + config.queue_control_bytes:
+            peer.doomed = True
+            effects.append(Disconnect(peer.id, "it does not read what it is sent"))
+            return
+        self.sent += len(rpcs)
+        effects += [Send(peer.id, rpc) for rpc in rpcs]
+        if peer.queued_bytes > config.queue_high_bytes and peer.full_since is None:
+            peer.full_since = now
+            self._full[peer.id] = peer
 
     def written(self, peer: Peer, size_bytes: int) -> None:
         """So many bytes left the driver's queue."""

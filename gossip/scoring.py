@@ -146,7 +146,7 @@ class Scores:
         deeds = self._deeds(standing, topic)
         config = self._book.rules_of(topic).config
         deeds.first = min(deeds.first + 1.0, config.first_max)
-        if deeds.mesh_since is not None:
+        if deeds.mesh_since is not None and deeds.deliveries < config.deficit_max:
             deeds.deliveries = min(deeds.deliveries + 1.0, config.deficit_max)
 
     def again(self, standing: Standing, topic: str) -> None:

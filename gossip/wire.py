@@ -303,11 +303,30 @@ class Draft:
         return message, Seal(source[_KEY_OFFSET:], signature, SIGNED_PREFIX + body)
 
 
+def check_topic(topic: str) -> None:
+    """Raise `ValueError` for a topic that no peer would take."""
+    if not 0 < len(topic.encode()) <= TOPIC_SIZE_MAX_BYTES:
+        raise ValueError(f"a topic has 1 to {TOPIC_SIZE_MAX_BYTES} bytes")
+
+
 def canonical_id(written: bytes) -> bytes | None:
     """Return the 44-byte form of an id, or `None` if it is not an id of an Ed25519 author."""
     if len(written) == ID_LONG_SIZE_BYTES and written.startswith(_ID_LONG_PREFIX):
         return written[2:]
     return written if len(written) == ID_SIZE_BYTES else None
+
+
+def canonical_ids(written: Iterable[bytes]) -> dict[bytes, bytes]:
+    """Return, by their 44-byte form, the ids of Ed25519 authors among these, as they are written.
+
+    As `canonical_id`, for many: an IHAVE tells of thousands that are known.
+    """
+    return {
+        form[2:] if len(form) == ID_LONG_SIZE_BYTES else form: form
+        for form in written
+        if len(form) == ID_SIZE_BYTES
+        or (len(form) == ID_LONG_SIZE_BYTES and form.startswith(_ID_LONG_PREFIX))
+    }
 
 
 def long_ids(ids: Iterable[bytes]) -> list[bytes]:

@@ -5,7 +5,7 @@ that overlap add up: a machine is up again when the last fault lets go of it, a 
 again when none holds it cut.  At `duration_s` all that can end has ended.
 
 A member that is byzantine goes on as a node, and beside that sends what it should not: bytes that
-mean nothing, records that all know already, and records whose signature does not fit.
+mean nothing, frames that it has heard before, and records whose signature does not fit.
 
 After each fault that parts nodes, `heal.converged_s` is how long it took until all nodes that are
 up show the same, if they ever do; its label is the kind of fault.
@@ -57,8 +57,16 @@ PARTING: Final = (Crash, Churn, Partition, Flapping)
 class Breaker:
     """Does faults to a world, and undoes them."""
 
-    def __init__(self, world: "World", metrics: Metrics, trace: Trace, until_s: float) -> None:
-        """`until_s`: when all faults end."""
+    def __init__(
+        self,
+        world: "World",
+        metrics: Metrics,
+        trace: Trace,
+        honest: Sequence[int],
+        until_s: float,
+    ) -> None:
+        """`honest`: who has to agree in the end; `until_s`: when all faults end."""
+        self._honest = honest
         self._world = world
         self._metrics = metrics
         self._trace = trace
@@ -208,7 +216,7 @@ class Breaker:
     async def _watch_healing(self, label: str) -> None:
         """Observe when all nodes show the same; not if the next such fault comes before."""
         world, healing, ended_s = self._world, self._healing, self._world.now
-        while distinct_views(world) > 1:
+        while distinct_views(world, self._honest) > 1:
             await trio.sleep(LOOK_S)
             if self._healing != healing:
                 return
@@ -219,32 +227,38 @@ class Breaker:
 
     async def _misbehave(self, number: int, fault: Byzantine, node: int) -> None:
         world, chance = self._world, self._world.chance("fault", number, node)
+        world.overhear(node)
         while True:
             await self._until(world.now + chance.expovariate(fault.rate_per_s))
             if world.now >= self._until_s:
                 return
             behaviour = chance.choice(fault.behaviours)
             opened, network = world.node(node), world.network(node)
-            if opened is None or network is None:
+            if opened is None or network is None or not network.peers():
                 continue
-            if behaviour == "garbage":
-                if peers := network.peers():
-                    size_bytes = chance.randint(1, GARBAGE_SIZE_MAX_BYTES)
-                    network.send(chance.choice(peers), chance.randbytes(size_bytes))
-            else:
-                _publish(opened, chance, is_forged=behaviour == "forge")
+            frame: bytes | None = None
+            match behaviour:
+                case "garbage":
+                    frame = chance.randbytes(chance.randint(1, GARBAGE_SIZE_MAX_BYTES))
+                case "replay":
+                    heard = world.overheard(node)
+                    frame = chance.choice(heard) if heard else None
+                case "forge":
+                    _forge(opened, chance)
+                case _:
+                    assert_never(behaviour)
+            if frame is not None:
+                network.send(chance.choice(network.peers()), frame)
 
 
-def _publish(node: "Node", chance: random.Random, *, is_forged: bool) -> None:
-    """Tell the mesh of a record again that it knows, or of one like it that nobody signed."""
+def _forge(node: "Node", chance: random.Random) -> None:
+    """Tell the mesh of a record that nobody signed: one that it knows, with a bit changed."""
     known = list(itertools.islice(node.registry.records(), RECORDS_MAX))
     if not known or node.federation is None:
         return
     record = chance.choice(known)
-    if is_forged:
-        # Still a record by its form: the last byte of its body's rid, so of what was signed.
-        place = record.encoded.rindex(record.seal.signature) + chance.randrange(32)
-        encoded = bytearray(record.encoded)
-        encoded[place] ^= 1 << chance.randrange(8)
-        record = dataclasses.replace(record, encoded=bytes(encoded))
-    node.federation.gossip.publish(record)
+    signature = record.seal.signature
+    place = record.encoded.rindex(signature) + chance.randrange(len(signature))
+    encoded = bytearray(record.encoded)
+    encoded[place] ^= 1 << chance.randrange(8)
+    node.federation.gossip.publish(dataclasses.replace(record, encoded=bytes(encoded)))

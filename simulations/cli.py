@@ -1,19 +1,21 @@
-"""`peernode sim`: run a scenario, repeat a failure, verify, sweep.
+"""`peernode sim`: run a scenario, repeat a failure, verify, sweep, explore.
 
 Exit codes: 0 done and passed; 1 a condition did not hold, or two runs differ that may not; 2 wrong
 usage, or a scenario that cannot be run; 3 an invariant did not hold; 4 the machine was in the way
 (disk, memory, a lost process); 130 interrupted.  Results go to stdout, everything else to stderr.
 
 `peernode` finds this through the entry point `peernode.commands`; what is heavy (numpy, trio) is
-imported inside the commands.  An explorer and an evaluation are commands where their modules are.
+imported inside the commands.
 """
 
 import importlib.util
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -35,6 +37,8 @@ JOBS_MAX: Final = 256
 app = typer.Typer(
     name="sim",
     help="Simulations: whole meshes in one process, under a virtual clock.",
+    epilog="Exit codes: 0 passed, 1 a condition failed or two runs differ, 2 wrong usage or "
+    "scenario, 3 an invariant broke, 4 disk, memory or a process failed, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -87,7 +91,7 @@ def run(
             length_s = whole_s(source.scenario)
             with watching.watched(source.scenario.name, replications, length_s) as watch:
                 done = runs.execute(request, partial, watch)
-            runs.write(done, partial)
+                runs.write(done, partial)
         showing.show_run(done, path)
     if done.failures:
         raise typer.Exit(BROKEN)
@@ -159,9 +163,7 @@ def sweep(
     scenario: ScenarioName,
     set: Annotated[
         list[str],
-        typer.Option(
-            metavar="PLACE=VALUE,...", help="As load[0].arrivals.rate_per_s=1,2,5; repeatable."
-        ),
+        typer.Option(metavar="PLACE=VALUE,...", help="As load[0].model=async,sync; repeatable."),
     ],
     seed: Seed = 1,
     replications: Replications = 5,
@@ -192,7 +194,7 @@ def sweep(
                     watch=watch,
                     simulator=simulator_of(context),
                 )
-            sweep_files.write(done, partial)
+                sweep_files.write(done, partial)
         showing.show_sweep(done, path)
     if done.failures:
         raise typer.Exit(BROKEN)
@@ -203,24 +205,103 @@ def sweep(
 @app.command("list")
 def list_gallery(
     as_json: Annotated[bool, typer.Option("--json", help="Answer with JSON on stdout.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", hidden=True)] = False,
 ) -> None:
-    """List the scenarios that are shipped."""
+    """List the scenarios that are shipped, and about how long each takes."""
     with boundary():
         from peernode.cli import output
-        from simulations import loading
+        from simulations import gallery, watching
 
-        rows = []
-        for name, path in loading.gallery().items():
-            scenario = loading.load(path)
-            rows.append(
-                {
-                    "name": name,
-                    "driver": scenario.driver,
-                    "duration_s": whole_s(scenario),
-                    "summary": scenario.summary,
-                }
+        if measure:
+            gallery.measure(say)
+        rows = [
+            {
+                "name": entry.name,
+                "driver": entry.scenario.driver,
+                "takes": "" if entry.took_s is None else watching.duration(entry.took_s),
+                "summary": entry.scenario.summary,
+            }
+            for entry in gallery.entries()
+        ]
+        output.show_list(rows, as_json, ("name", "driver", "takes", "summary"))
+
+
+@app.command("evaluate")
+def evaluate(
+    context: typer.Context,
+    out: Annotated[
+        Path, typer.Option(help="The directory that keeps what was run; what is there is kept.")
+    ] = Path("evaluation"),
+    only: Annotated[
+        str, typer.Option(metavar="NAME,...", help="These experiments, as e1,e4; else all.")
+    ] = "",
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Short and few runs: whether it works, not what is true."),
+    ] = False,
+    docs: Annotated[
+        Path | None, typer.Option(help="Write the page and its pictures into this directory.")
+    ] = None,
+    jobs: Jobs = 2,
+) -> None:
+    """Run the experiments that compare this system with theory, and write the page about them."""
+    with boundary():
+        from simulations import evaluation, watching
+        from simulations.experiments import NAMES
+
+        names = tuple(only.split(",")) if only else NAMES
+        if wrong := [name for name in names if name not in NAMES]:
+            raise typer.BadParameter(
+                f"--only: no experiment {wrong[0]}; there is {', '.join(NAMES)}"
             )
-        output.show_list(rows, as_json, ("name", "driver", "duration_s", "summary"))
+        with watching.steps() as told:
+            evaluation.evaluate(
+                out, quick, told, jobs=jobs, names=names, simulator=simulator_of(context)
+            )
+        print(f"runs         {out}")
+        if docs is None:
+            return
+        summary = importlib.import_module("simulations.evaluation_page").write_page(out, docs)
+        print(f"page         {docs / 'evaluation.md'}")
+        print(f"verdicts     {summary.verdicts}, {summary.failed} of them fail")
+        if summary.missing:
+            print(f"MISSING      {summary.missing} points were not run, or broke an invariant")
+            raise typer.Exit(FAILED)
+
+
+@app.command("explore")
+def explore(
+    context: typer.Context,
+    hours: Annotated[
+        float | None, typer.Option(min=0.001, help="Stop after so long; else --seeds says when.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many scenarios, if not --hours.")] = 1000,
+    seed: Seed = 1,
+    jobs: Jobs = 2,
+) -> None:
+    """Run scenarios with random faults, every invariant on; make what breaks one small."""
+    with boundary():
+        from simulations import exploring, showing
+
+        search = exploring.Search(
+            first=seed,
+            count=None if hours else seeds,
+            for_s=hours * 3600 if hours else None,
+            jobs=jobs,
+            simulator=simulator_of(context),
+        )
+        shown = 0
+
+        def tell(found: exploring.Found) -> None:
+            nonlocal shown
+            for finding in found.findings[shown:]:
+                showing.show_finding(finding.seed, finding.failure, finding.line)
+            shown = len(found.findings)
+            say(f"seed {found.last}: {found.runs} scenarios, {shown} broke something")
+
+        found = exploring.explore(search, tell)
+    if found.findings:
+        raise typer.Exit(BROKEN)
 
 
 def simulator_of(context: typer.Context) -> str:
@@ -246,6 +327,11 @@ def boundary() -> Iterator[None]:
     from simulations.replications import Interrupted, RunError
     from simulations.runs import CannotWrite
 
+    def end(number: int, _: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, end) for number in signals]
     try:
         yield
     except ScenarioError as error:
@@ -266,6 +352,9 @@ def boundary() -> Iterator[None]:
     except OSError as error:
         complain(f"{error.filename or 'a file'}: {error.strerror}")
         raise typer.Exit(IN_THE_WAY) from error
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def complain(what: str, hint: str = "") -> None:
@@ -283,7 +372,11 @@ def say(line: str) -> None:
 def main(arguments: Sequence[str] | None = None, simulator: str | None = None) -> int:
     """Run one command line without `peernode`; return its exit code. For tests and `-m`."""
     try:
-        app(list(sys.argv[1:] if arguments is None else arguments), prog_name="sim", obj=simulator)
+        app(
+            list(sys.argv[1:] if arguments is None else arguments),
+            prog_name="peernode sim",
+            obj=simulator,
+        )
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else 0
     return 0

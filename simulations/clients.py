@@ -63,6 +63,8 @@ class Group:
         self._up = list(clients)
         self._places = {client: place for place, client in enumerate(clients)}
         """Where each stands among those that are up."""
+        self.is_over = False
+        """Nobody comes or goes any more."""
 
     def choose(self, chance: random.Random) -> Client | None:
         """Return any of those that are up, all equally likely."""
@@ -134,6 +136,8 @@ def _come_and_go(
     call_at: Callable[..., None] = current().call_at
 
     def turn() -> None:
+        if group.is_over:
+            return
         client.turn(draw(down_s if client.is_up else up_s, chance))
         group.note(client)
         state = "up" if client.is_up else "down"

@@ -8,6 +8,7 @@ In TOML a number is a constant; a table names its `kind`:
 Values are never negative.
 """
 
+import math
 import random
 from typing import Annotated, assert_never
 
@@ -92,9 +93,9 @@ def mean(distribution: Distribution) -> float:
         case Exponential(mean=expected):
             return expected
         case Lognormal(median=median, sigma=sigma):
-            return median * float(2.718281828459045 ** (sigma * sigma / 2))
+            return median * math.exp(sigma * sigma / 2)
         case Pareto(minimum=minimum, shape=shape):
-            return float("inf") if shape <= 1 else minimum * shape / (shape - 1)
+            return math.inf if shape <= 1 else minimum * shape / (shape - 1)
         case Hyperexponential(mean_short=short, mean_long=long, share_long=share):
             return share * long + (1 - share) * short
         case _:

@@ -17,7 +17,7 @@ can (all but sync).  Each job has an idempotency key, as the client library give
 The metrics of an errand are observed once, when its fate is known: see `Errand.close`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -90,6 +90,8 @@ class Errand:
     jobs: list[int] = field(default_factory=list)
     """All that were made for it, the newest last."""
     is_open: bool = True
+    accepted: Callable[[], None] | None = None
+    """Is called once, when its node has it, or never will."""
 
     async def run(self) -> None:
         """Do it, and observe how it went."""
@@ -248,6 +250,7 @@ class Errand:
         if number not in self.jobs[-1:]:
             self.jobs.append(number)
             self.accepted_s = trio.current_time()
+            self._settle()
             if not desk.ledger.has_run(number):
                 self._tell(number, "queued")
         return number
@@ -321,14 +324,16 @@ class Errand:
     def close(self, state: str) -> None:
         """Observe how it went; `state` of the job, or `left`, `broken`, `refused`, `lost`, `open`.
 
-        `job.wait_s` is from acceptance to the first start at a worker, `job.sojourn_s` from the
-        first call to the end of the last run, `job.result_s` to when the client has the result,
-        `job.extra_s` between the two.  `job.run_s` counts all runs, `job.wasted_s` those that
-        brought nothing; of an errand that failed they are observed when its job has been stopped.
+        `job.wait_s` is from acceptance to the first start at a worker, `job.sojourn_s` from
+        acceptance to the end of the last run, `job.result_s` from the first call until the client
+        has the result, `job.extra_s` from the end of the last run until then.  `job.run_s` counts
+        all runs, `job.wasted_s` those that brought nothing; of an errand that failed they are
+        observed when its job has been stopped.
         """
         if not self.is_open:
             return
         self.is_open = False
+        self._settle()
         now_s = trio.current_time()
         self._observe("job.succeeded", float(state == "succeeded"))
         if state == "open":
@@ -353,9 +358,14 @@ class Errand:
         self._observe("job.wasted_s", max(0.0, total_s - (ended_s - last.last_at_s)))
         self._observe("job.reexecutions", float(last.starts - 1))
         self._observe("job.wait_s", max(0.0, last.first_at_s - self.accepted_s))
-        self._observe("job.sojourn_s", ended_s - self.begun_s)
+        self._observe("job.sojourn_s", ended_s - self.accepted_s)
         self._observe("job.result_s", now_s - self.begun_s)
         self._observe("job.extra_s", now_s - ended_s)
+
+    def _settle(self) -> None:
+        accepted, self.accepted = self.accepted, None
+        if accepted is not None:
+            accepted()
 
     def _observe_waste(self, job: int | None) -> None:
         runs = None if job is None else self.desk.ledger.take(job)

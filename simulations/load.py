@@ -3,12 +3,15 @@
 Every choice is drawn from a generator of the load's own, in the order of arrivals: when a job
 arrives, how long it takes and whom it asks do not depend on what the nodes do with it.
 
-A balancer knows how many unfinished jobs each node has (`Board`): exactly, or as it was when the
-board was last looked at (`stale_s`).  Among equals it takes any.  One that is known to be down is
-taken only if all are; but for `home`, everybody knows that.
+A balancer knows how many unfinished jobs each node has (`Board`), and how many it has sent there
+that have not arrived: exactly, or as it was when the board was last looked at (`stale_s`).  Among
+equals it takes any.  A node that is down is taken only if all are; but for `home`, everybody knows
+which are.
 """
 
 import random
+from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -32,10 +35,20 @@ class Board:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._seen: list[int] | None = None
+        self._sent: Counter[int] = Counter()
 
     def load(self, node: int) -> int:
         """Return how many jobs of a node are not over."""
         return self._look(node) if self._seen is None else self._seen[node]
+
+    def send(self, node: int) -> Callable[[], None]:
+        """Take note of a job on its way to a node; return what to call when it is there."""
+        self._sent[node] += 1
+
+        def arrived() -> None:
+            self._sent[node] -= 1
+
+        return arrived
 
     async def keep(self, stale_s: float) -> None:
         """Look at all nodes each `stale_s`, and remember it until the next look."""
@@ -45,7 +58,7 @@ class Board:
 
     def _look(self, node: int) -> int:
         opened = self._world.node(node)
-        return DOWN if opened is None else len(opened.live)
+        return DOWN if opened is None else len(opened.live) + self._sent[node]
 
 
 def choose_node(
@@ -125,11 +138,10 @@ class LoadPlayer:
                 if client is None:
                     desk.metrics.observe("load.dropped", world.now, 1.0, label=desk.label)
                     continue
+                node = choose_node(load.balance, client, self._board, world.size, chance)
+                key = f"{self._number}-{count}"
                 errand = Errand(
-                    desk=desk,
-                    client=client,
-                    node=choose_node(load.balance, client, self._board, world.size, chance),
-                    key=f"{self._number}-{count}",
+                    desk=desk, client=client, node=node, key=key, accepted=self._board.send(node)
                 )
                 self.open[errand] = None
                 nursery.start_soon(self._do, errand, duration_s, result_bytes)

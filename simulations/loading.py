@@ -10,6 +10,7 @@ the file, the place as it is written there, and what is allowed.  Sense is looke
 import math
 import re
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,13 +53,17 @@ def load(path: str | Path) -> Scenario:
 def parse(text: str, place: str = "", directory: str | Path = ".") -> Scenario:
     """Return the scenario of a text; `place` is how errors call it. Raises `ScenarioError`."""
     try:
-        values = _read(text)
-        _check_values(values)
-        scenario = _convert(values)
-        check(scenario, directory)
+        return from_values(_read(text), directory)
     except ScenarioError as error:
         where = ": ".join(part for part in (place, error.place) if part)
         raise ScenarioError(where, error.what) from None
+
+
+def from_values(values: dict[str, Any], directory: str | Path = ".") -> Scenario:
+    """Return the scenario of tables, as TOML has them. Raises `ScenarioError`."""
+    _check_values(values)
+    scenario = _convert(values)
+    check(scenario, directory)
     return scenario
 
 
@@ -131,7 +136,7 @@ def _refusal(message: str, values: dict[str, Any]) -> ScenarioError:
 
 def _at(parts: list[str], value: Any) -> tuple[inspect.Type, Any]:
     """Return the type of a place, of several the one that is meant, and what stands there."""
-    type_: inspect.Type = inspect.type_info(Scenario)
+    type_ = _scenario_type()
     for part in parts:
         type_ = _meant(type_, value)
         match type_:
@@ -147,6 +152,11 @@ def _at(parts: list[str], value: Any) -> tuple[inspect.Type, Any]:
             case _:
                 return inspect.AnyType(), None
     return _meant(type_, value), value
+
+
+@lru_cache(maxsize=1)
+def _scenario_type() -> inspect.Type:
+    return inspect.type_info(Scenario)  # some 20 ms
 
 
 def _meant(type_: inspect.Type, value: object) -> inspect.Type:

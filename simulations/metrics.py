@@ -38,6 +38,7 @@ METRICS: Final = PROBED | {
     "record.seen_s": "from a change until one node shows it",
     "record.covered": "share of the nodes that are up that show it at the end",
     "update.refused": "1 if a change was refused, 0 if it was acknowledged",
+    "read.stale": "1 if a key was read at a node that did not show its last change yet",
     "write.lost": "1 if an acknowledged change is not there at the end, at any node that is up",
     "mesh.copies": "how often a node got a record, the first time included",
     "record.hops": "over how many links a record came to a node (swarm)",

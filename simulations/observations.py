@@ -5,6 +5,7 @@ the texts numbered: a tenth of the memory, and a million of them are selected in
 an Arrow table it is what metrics.csv and metrics.parquet hold.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from simulations.metrics import Observation
 
 Numbers = NDArray[np.float64]
 
+SAME_MAX: Final = 1e-9
+"""How far apart equal numbers may be, as a share. Source: sums of floating point; 2^-30."""
 COLUMNS: Final = pa.schema(
     [
         ("metric", pa.dictionary(pa.int32(), pa.string())),
@@ -82,6 +85,14 @@ class Observations:
         chosen = self._chosen(metric, label, since_s)
         return self._at_s[chosen], self._value[chosen]
 
+    def digest(self) -> str:
+        """Return a hash of all that was measured: two equal runs have measured the same, too."""
+        found = hashlib.sha256()
+        for texts in (self._metric, _texts(self.table, "node"), self._label):
+            found.update(repr(texts.texts).encode() + texts.numbers.tobytes())
+        found.update(self._at_s.tobytes() + self._value.tobytes())
+        return found.hexdigest()
+
     def _chosen(self, metric: str, label: str | None, since_s: float) -> NDArray[np.bool_]:
         chosen = self._metric.is_(metric)
         if label is not None:
@@ -99,6 +110,11 @@ def from_rows(rows: Iterable[Observation]) -> Observations:
         for column, field in zip(columns, COLUMNS, strict=True)
     ]
     return Observations(pa.Table.from_arrays(arrays, schema=COLUMNS))
+
+
+def is_same(values: Numbers | Sequence[float]) -> bool:
+    """Return whether all values are one, but for what sums of floating point leave."""
+    return not len(values) or bool(np.ptp(values) <= SAME_MAX * np.abs(values).max())
 
 
 def write(observations: Observations, path: Path) -> None:

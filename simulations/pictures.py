@@ -3,9 +3,11 @@
 * Successes (only 0 and 1): their share over time.
 * Durations (a name that ends in `_s`): their median and 95th percentile over time, and beside it
   their distribution.
+* What was observed at one moment only, at the end say: its distribution.
 * The rest (queues, bytes, states): the mean over time, over all nodes.
 
-Time is cut into `BINS` equal parts.  With several replications the band is the 99 % interval over
+What was the same number each time has no picture; a condition's metric comes first.  Time is cut
+into `BINS` equal parts.  With several replications the band is the 99 % interval over
 them.  Grey are the warm-up, and the times of faults.
 """
 
@@ -18,7 +20,7 @@ from matplotlib.figure import Figure
 
 from simulations import plots
 from simulations.faults import Churn, ClockSkew, Fault
-from simulations.observations import Numbers, Observations
+from simulations.observations import Numbers, Observations, is_same
 from simulations.plots import Axes, Series, Span
 from simulations.scenario import Scenario
 from simulations.statistics import t_interval
@@ -28,26 +30,28 @@ BINS: Final = 60
 PICTURES_MAX: Final = 40
 POINTS_MAX: Final = 400
 """Of a distribution's curve. Source: a page has no more dots."""
+BAND_MIN: Final = 5
+"""With fewer replications no band is drawn. Source: of two, Student's is 64 deviations wide."""
 WIDE: Final = 30.0
 """From which ratio of 99th to 1st percentile on durations are drawn on a logarithmic axis."""
 
 
 def draw_run(scenario: Scenario, runs: Sequence[Observations]) -> list[tuple[str, Figure]]:
     """Return a picture for each metric, with the name of its file."""
-    names = list(dict.fromkeys(name for run in runs for name in run.names()))
-    found = []
-    for metric in names[:PICTURES_MAX]:
-        labels = _labels(metric, runs)
-        values = [run.values(metric) for run in runs]
-        everything = np.concatenate(values)
-        if not np.isfinite(everything).all() or not len(everything):
+    measured = sorted({name: None for run in runs for name in run.names()})
+    asked = [condition.metric for condition in scenario.passes if condition.metric in measured]
+    found: list[tuple[str, Figure]] = []
+    for metric in dict.fromkeys([*asked, *measured]):
+        at_s, everything = _together([run.series(metric) for run in runs])
+        if len(found) == PICTURES_MAX or not np.isfinite(everything).all() or is_same(everything):
             continue
-        if np.isin(everything, (0.0, 1.0)).all() and not metric.endswith("_s"):
-            figure = _over_time(scenario, metric, labels, runs, is_share=True)
+        if is_same(at_s):
+            figure = _at_once(metric, _labels(metric, runs), runs)
         elif metric.endswith("_s") and not metric.endswith("_per_s"):
-            figure = _durations(scenario, metric, labels, runs)
+            figure = _durations(scenario, metric, _labels(metric, runs), runs)
         else:
-            figure = _over_time(scenario, metric, labels, runs, is_share=False)
+            is_share = bool(np.isin(everything, (0.0, 1.0)).all())
+            figure = _over_time(scenario, metric, _labels(metric, runs), runs, is_share=is_share)
         found.append((metric.replace("/", "-"), figure))
     return found
 
@@ -85,18 +89,19 @@ def _over_time(
     *,
     is_share: bool,
 ) -> Figure:
-    edges = _edges(scenario)
+    edges = _edges(scenario, metric, runs)
     series = [
-        _binned(label or metric, [run.series(metric, label=label) for run in runs], edges)
-        for label in labels
+        _binned(label, [run.series(metric, label=label) for run in runs], edges) for label in labels
     ]
     label = axis_label(metric)
+    floor = _share_floor(series) if is_share else _floor(series)
     axes = Axes(
         title=metric,
         x_label="virtual time (s)",
         y_label=f"share of {label}" if is_share else label,
-        y_from=_share_floor(series) if is_share else _floor(series),
-        y_to=1.01 if is_share else None,
+        y_from=floor,
+        y_to=1.0 + plots.BELOW * (1.0 - (floor or 0.0)) if is_share else None,
+        x_to=float(edges[-1]),
         spans=_spans(scenario),
     )
     with plots.house_style():
@@ -111,7 +116,7 @@ def _over_time(
 def _durations(
     scenario: Scenario, metric: str, labels: Sequence[str], runs: Sequence[Observations]
 ) -> Figure:
-    edges, label = _edges(scenario), axis_label(metric)
+    edges, label = _edges(scenario, metric, runs), axis_label(metric)
     since_s = scenario.warm_up_s
     with plots.house_style():
         figure = Figure(figsize=(plots.WIDTH_INCHES * 1.35, plots.HEIGHT_INCHES))
@@ -119,8 +124,7 @@ def _durations(
         several = len(labels) > 1
         series = []
         for name in labels:
-            parts = [run.series(metric, label=name) for run in runs]
-            at_s, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+            at_s, values = _together([run.series(metric, label=name) for run in runs])
             series.append(_quantiles(name or metric, at_s, values, edges))
         plots.draw_quantiles(left, series)
         everything = np.concatenate([run.values(metric, since_s=since_s) for run in runs])
@@ -135,6 +139,7 @@ def _durations(
             y_label=label,
             log_y=log_y,
             y_from=None if log_y else 0.0,
+            x_to=float(edges[-1]),
             spans=_spans(scenario),
         )
         share = Axes(
@@ -151,8 +156,38 @@ def _durations(
     return figure
 
 
-def _edges(scenario: Scenario) -> Numbers:
-    return np.linspace(0.0, scenario.duration_s + scenario.drain_s, BINS + 1)
+def _at_once(metric: str, labels: Sequence[str], runs: Sequence[Observations]) -> Figure:
+    """Return the distribution of what was observed at one moment."""
+    everything = np.concatenate([run.values(metric) for run in runs])
+    with plots.house_style():
+        figure = Figure(figsize=(plots.WIDTH_INCHES, plots.HEIGHT_INCHES))
+        panel = figure.subplots()
+        for i, name in enumerate(labels):
+            x, y = _distribution(np.concatenate([run.values(metric, label=name) for run in runs]))
+            plots.draw_distribution(panel, name if len(labels) > 1 else "", x, y, i)
+        axes = Axes(
+            title=metric,
+            x_label=axis_label(metric),
+            y_label="share at most so much",
+            log_x=_is_wide(everything),
+            y_from=0.0,
+            y_to=1.02,
+        )
+        plots.dress(panel, axes)
+        plots.legend(figure, [panel])
+    return figure
+
+
+def _edges(scenario: Scenario, metric: str, runs: Sequence[Observations]) -> Numbers:
+    """Return the parts of time, as far as something was observed."""
+    at_s, _ = _together([run.series(metric) for run in runs])
+    return np.linspace(0.0, max(scenario.duration_s, float(at_s.max())), BINS + 1)
+
+
+def _together(parts: Sequence[tuple[Numbers, Numbers]]) -> tuple[Numbers, Numbers]:
+    """Return the times and values of all runs."""
+    at_s, values = zip(*parts, strict=True)
+    return np.concatenate(at_s), np.concatenate(values)
 
 
 def _binned(label: str, parts: Sequence[tuple[Numbers, Numbers]], edges: Numbers) -> Series:
@@ -170,10 +205,11 @@ def _binned(label: str, parts: Sequence[tuple[Numbers, Numbers]], edges: Numbers
         if not column:
             continue
         interval = t_interval(column)
+        enough = interval.replications >= BAND_MIN
         x.append(float(edges[i] + edges[i + 1]) / 2)
         mean.append(interval.mean)
-        low.append(interval.low)
-        high.append(interval.high)
+        low.append(interval.low if enough else -math.inf)
+        high.append(interval.high if enough else math.inf)
     return Series(label, x, mean, low, high)
 
 
@@ -198,10 +234,11 @@ def _bins(at_s: Numbers, edges: Numbers) -> Numbers:
 
 
 def _distribution(values: Numbers) -> tuple[Numbers, Numbers]:
-    """Return the empirical distribution as a curve of at most `POINTS_MAX` points."""
-    if not len(values):
-        return np.zeros(0), np.zeros(0)
-    share = np.linspace(0.0, 1.0, min(POINTS_MAX, len(values)) if len(values) > 1 else 2)
+    """Return the empirical distribution as steps, thinned out to `POINTS_MAX`."""
+    if len(values) <= POINTS_MAX:
+        ordered = np.sort(values)
+        return np.concatenate([ordered[:1], ordered]), np.linspace(0.0, 1.0, len(values) + 1)
+    share = np.linspace(0.0, 1.0, POINTS_MAX)
     return np.quantile(values, share), share
 
 
@@ -221,7 +258,7 @@ def _floor(series: Sequence[Series]) -> float | None:
 def _share_floor(series: Sequence[Series]) -> float:
     """Return the bottom of an axis of shares: 0, or nearer where all are near 1."""
     least = min((value for each in series for value in each.mean), default=0.0)
-    return -0.02 if least < 0.5 else max(0.0, 1.0 - 2.5 * max(1.0 - least, 0.01))
+    return 0.0 if least < 0.5 else max(0.0, 1.0 - 2.5 * max(1.0 - least, 0.01))
 
 
 def _spans(scenario: Scenario) -> list[Span]:

@@ -15,10 +15,11 @@ import trio
 from simulations.breaking import Breaker
 from simulations.clients import Group, always_up, open_group
 from simulations.errands import Desk
+from simulations.faults import ClockStep
 from simulations.inline_functions import Models
 from simulations.load import LoadPlayer
 from simulations.metrics import Metrics
-from simulations.probing import Prober
+from simulations.probing import Prober, honest_nodes
 from simulations.scenario import Load, Scenario
 from simulations.sightings import Sightings
 from simulations.stage import Stage, set_up
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 PROGRESS_STEPS: Final = 200
 """How often in a run its virtual time is told. Source: finer than a progress bar shows."""
+REST_S: Final = 120.0
+"""How long after its last fault a mesh has all in common. Source: two sync intervals, with room."""
+CLOCKS_OFF_MAX_S: Final = 50.0
+"""Source: records over 60 s ahead of a node's clock wait until they are not."""
 
 
 class Play:
@@ -56,7 +61,8 @@ class Play:
         self._directory = directory
         self._progress = progress
         self.ledger = Ledger(self._told)
-        self._sightings = Sightings(world, metrics, trace)
+        self._honest = honest_nodes(scenario.faults, world.size)
+        self._sightings = Sightings(world, metrics, trace, self._honest)
         self._updates = [
             UpdatesPlayer(
                 described,
@@ -64,6 +70,7 @@ class Play:
                 metrics,
                 number=number,
                 until_s=scenario.duration_s,
+                honest=self._honest,
                 directory=directory,
             )
             for number, described in enumerate(scenario.updates)
@@ -73,16 +80,17 @@ class Play:
         """Play it. Raises `SetUpError`, `Unexpected`."""
         self._sightings.listen()
         with tempfile.TemporaryDirectory() as directory:
-            stage = await set_up(
-                self._world,
-                self._scenario,
-                self.ledger,
-                Models(),
-                Path(directory),
-                prepare=self._prepare,
-            )
-            self._world.begin()
             async with trio.open_nursery() as nursery:
+                stage = await set_up(
+                    self._world,
+                    self._scenario,
+                    self.ledger,
+                    Models(),
+                    Path(directory),
+                    nursery,
+                    self._prepare,
+                )
+                self._world.begin()
                 await self._perform(stage, nursery)
                 nursery.cancel_scope.cancel()
 
@@ -98,24 +106,39 @@ class Play:
         ]
         self._sightings.begin()
         ends_s = scenario.duration_s + scenario.drain_s
-        breaker = Breaker(world, self._metrics, self._trace, scenario.duration_s)
+        breaker = Breaker(world, self._metrics, self._trace, self._honest, scenario.duration_s)
         for number, fault in enumerate(scenario.faults):
             nursery.start_soon(breaker.play, number, fault)
         for probe in scenario.probes:
-            prober = Prober(probe, world, self._metrics, stage.workers)
-            nursery.start_soon(prober.run, ends_s)
+            Prober(probe, world, self._metrics, stage.workers, self._honest).begin(ends_s)
         for player in players:
             nursery.start_soon(player.run)
         for changes in self._updates:
             nursery.start_soon(changes.run)
         if self._progress is not None:
-            nursery.start_soon(self._tell_progress, self._progress)
+            self._tell_progress(self._progress, 0)
         await world.sleep_until(ends_s)
+        if world.invariants is not None and self._is_at_rest(players):
+            world.invariants.at_rest()
+        for group in groups.values():
+            group.is_over = True
         for player in players:
             player.close()
         for changes in self._updates:
             changes.close()
         self._sightings.close()
+
+    def _is_at_rest(self, players: list[LoadPlayer]) -> bool:
+        """Tell whether all has had the time to come to rest, and nothing stands in the way."""
+        scenario, world = self._scenario, self._world
+        off_s = sum(abs(f.step_s) for f in scenario.faults if isinstance(f, ClockStep))
+        return (
+            scenario.drain_s >= REST_S
+            and off_s <= CLOCKS_OFF_MAX_S
+            and len(self._honest) == world.size
+            and all(world.node(number) is not None for number in range(world.size))
+            and not any(player.open for player in players)
+        )
 
     async def _prepare(self, caller: "Caller", project: str) -> list[int]:
         """Make what will change; return the ids that all have to know."""
@@ -155,11 +178,14 @@ class Play:
             directory=self._directory,
         )
 
-    async def _tell_progress(self, progress: "Callable[[float], None]") -> None:
-        step_s = (self._scenario.duration_s + self._scenario.drain_s) / PROGRESS_STEPS
-        while True:
-            progress(self._world.now)
-            await trio.sleep(step_s)
+    def _tell_progress(self, progress: "Callable[[float], None]", count: int) -> None:
+        """Tell it now, and from now on. No task: being watched changes nothing."""
+        world, scenario = self._world, self._scenario
+        progress(world.now)
+        if count < PROGRESS_STEPS:
+            at_s = (scenario.duration_s + scenario.drain_s) * (count + 1) / PROGRESS_STEPS
+            due_s = world.journal.clock_time(at_s)
+            world.clock.call_at(due_s, self._tell_progress, progress, count + 1)
 
     def _told(self, job: int, what: str, machine: Machine, attempt: int) -> None:
         """A worker began a job, or it was taken from it; a node says how jobs end."""

@@ -5,8 +5,9 @@
 
 Rules:
 
-* A measurement is points with a line; the band about it is the 99 % interval over replications.
+* A measurement is points; the bars or the band about them is the 99 % interval over replications.
   Theory is dashed, in the colour of the series of the same label, else in the colour of the text.
+  Points that have a theory are not joined: between them nothing was measured, and theory is there.
 * A point that does not agree with theory is a cross; one that was not judged, or agrees, a dot.
 * Colours are those of Okabe and Ito, which colour-blind people tell apart; and series differ in
   their markers, too.
@@ -28,6 +29,7 @@ import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes as Panel
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
@@ -175,12 +177,17 @@ def draw_curves(panel: Panel, series: Sequence[Series], theory: Sequence[Theory]
     alone = len(series) == 1 and len(theory) == 1
     for law in theory:
         colour = INK if alone else colours.get(law.label, INK)
-        label = law.label if law.label not in colours else f"{law.label} (theory)"
+        label = "" if law.label in colours else law.label
         panel.plot(law.x, law.y, "--", color=colour, linewidth=1.3, label=label)
+    if any(law.label in colours for law in theory):
+        panel.plot([], [], "--", color=INK, linewidth=1.3, label="theory")
     for i, each in enumerate(series):
         colour, marker = COLOURS[i % SERIES_MAX], MARKERS[i % len(MARKERS)]
-        _band(panel, each, colour)
-        panel.plot(each.x, each.mean, marker=marker, color=colour, label=each.label)
+        has_theory = alone or any(law.label == each.label for law in theory)
+        _band(panel, each, colour, as_bars=has_theory)
+        line = "" if has_theory else "-"
+        panel.plot(each.x, each.mean, marker=marker, ls=line, color=colour, label=each.label)
+    for each in series:
         _crosses(panel, each)
 
 
@@ -232,7 +239,7 @@ def dress(panel: Panel, axes: Axes) -> None:
         if axes.y_from == 0:  # a line at 0 is seen in full
             panel.set_ylim(-BELOW * panel.get_ylim()[1], None)
     for axis, label in ((panel.xaxis, axes.x_label), (panel.yaxis, axes.y_label)):
-        if label.endswith(("(bytes)", "(bytes/s)")):
+        if label.endswith(("(bytes)", "(bytes/s)")) and max(axis.get_view_interval()) >= 1000:
             axis.set_major_formatter(EngFormatter())
 
 
@@ -247,12 +254,13 @@ def say_verdict(panel: Panel, passed: bool) -> None:
 
 
 def legend(figure: Figure, panels: Sequence[Panel]) -> None:
-    """Put one legend below all panels, if there is more than one thing to tell apart."""
+    """Put one legend below all panels; a line that is alone needs none."""
     found: dict[str, Any] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    if len(found) < 2:
+    lines = [each for each in found.values() if isinstance(each, Line2D)]
+    if not found or (len(found) == len(lines) == 1 and lines[0].get_linestyle() == "-"):
         return
     longest = max(map(len, found))
     columns = max(1, min(len(found), 4, LEGEND_WIDTH // (longest + 8)))
@@ -294,18 +302,22 @@ def _shade(panel: Panel, spans: Sequence[Span]) -> None:
             panel.axvline(span.start, color=colour, lw=1.4, ls=(0, (1, 2)), label=span.label)
 
 
-def _band(panel: Panel, series: Series, colour: str) -> None:
+def _band(panel: Panel, series: Series, colour: str, *, as_bars: bool = False) -> None:
+    """Draw intervals: a band along a line, bars at points that stand alone."""
     known = [
         (x, low, high)
         for x, low, high in zip(series.x, series.low, series.high, strict=False)
         if math.isfinite(low) and math.isfinite(high)
     ]
-    if known:
-        x, low, high = zip(*known, strict=True)
+    if not known:
+        return
+    x, low, high = zip(*known, strict=True)
+    if as_bars or len(known) < 3:
+        panel.vlines(x, low, high, color=colour, linewidth=1.4, alpha=0.8)
+        panel.plot([], [], "|", markersize=9, color=FAINT, label=BAND)
+    else:
         panel.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0)
         panel.fill_between([], [], [], color=FAINT, alpha=0.4, linewidth=0, label=BAND)
-        if len(known) < 3:  # a band of two points hides how wide it is
-            panel.vlines(x, low, high, color=colour, linewidth=1.2)
 
 
 def _crosses(panel: Panel, series: Series) -> None:

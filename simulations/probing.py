@@ -3,10 +3,12 @@
 Looking changes nothing: a run with probes and one without have the same events.
 """
 
-import itertools
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from gossip.sync_messages import Stratum
+from simulations.clients import which
+from simulations.faults import Byzantine, Fault
 from simulations.metrics import Metrics
 from simulations.scenario import Probe
 from simulations.virtual_workers import VirtualWorker
@@ -16,18 +18,36 @@ if TYPE_CHECKING:
     from simulations.world import World
 
 
-def distinct_views(world: "World") -> int:
-    """Return how many different views the nodes have that are up."""
-    up = [number for number in range(world.size) if world.node(number) is not None]
+def distinct_views(world: "World", nodes: Iterable[int]) -> int:
+    """Return how many different views these nodes have, as far as they are up."""
+    up = [number for number in nodes if world.node(number) is not None]
     return len(dict.fromkeys(world.view_digest(number) for number in up))
+
+
+def honest_nodes(faults: Iterable[Fault], size: int) -> list[int]:
+    """Return the nodes that no fault makes byzantine: nobody owes the others anything."""
+    byzantine = [
+        node
+        for fault in faults
+        if isinstance(fault, Byzantine)
+        for node in which(fault.nodes, size)
+    ]
+    return [node for node in range(size) if node not in byzantine]
 
 
 class Prober:
     """One `[[probes]]` being played."""
 
     def __init__(
-        self, described: Probe, world: "World", metrics: Metrics, workers: list[VirtualWorker]
+        self,
+        described: Probe,
+        world: "World",
+        metrics: Metrics,
+        workers: list[VirtualWorker],
+        honest: Sequence[int],
     ) -> None:
+        """`honest`: whose views are compared."""
+        self._honest = honest
         self._described = described
         self._world = world
         self._metrics = metrics
@@ -35,22 +55,30 @@ class Prober:
         for worker in workers:
             self._of_node.setdefault(worker.machine.node, []).append(worker)
         self._sent_bytes = [0] * world.size
+        self._until_s = 0.0
 
-    async def run(self, until_s: float) -> None:
-        """Look each so many seconds before a time."""
-        world, each_s = self._world, self._described.each_s
+    def begin(self, until_s: float) -> None:
+        """Look each so many seconds from now on, before a time."""
+        world = self._world
+        self._until_s = until_s
         self._sent_bytes = [world.sent_bytes(node) for node in range(world.size)]
-        for count in itertools.count(1):
-            if count * each_s >= until_s:
-                break
-            await world.sleep_until(count * each_s)
-            for metric in self._described.metrics:
-                self._look(metric)
+        self._call(1)
+
+    def _call(self, count: int) -> None:
+        """Look for the time with this number when that has come. No task: none is moved by it."""
+        world, at_s = self._world, count * self._described.each_s
+        if at_s < self._until_s:
+            world.clock.call_at(world.journal.clock_time(at_s), self._look_at_all, count)
+
+    def _look_at_all(self, count: int) -> None:
+        for metric in self._described.metrics:
+            self._look(metric)
+        self._call(count + 1)
 
     def _look(self, metric: str) -> None:
         world = self._world
         if metric == "digest.distinct":
-            self._observe(metric, distinct_views(world), None)
+            self._observe(metric, distinct_views(world, self._honest), None)
             return
         for number in range(world.size):
             value = self._value(metric, number, world.node(number))

@@ -10,7 +10,6 @@ reads the answers any more, the process ends at its next progress.
 """
 
 import errno
-import hashlib
 import importlib
 import os
 import resource
@@ -26,7 +25,6 @@ from typing import Any, Final
 
 import msgspec
 
-from simulations.metrics import Metrics
 from simulations.scenario import Scenario
 from simulations.simulate import Failure, Options, Result
 
@@ -137,8 +135,8 @@ def answer(task: Task, tell: Callable[[Progress], None]) -> Answer:
                 directory=task.directory,
             )
             result = find(task.simulator)(task.scenario, task.seed, options)
+        columns = observations.from_rows(result.metrics)
         if task.observations_path:
-            columns = observations.from_rows(result.metrics)
             observations.write(columns, Path(task.observations_path))
     except ScenarioError as error:
         return Refused(place=error.place, what=error.what)
@@ -147,10 +145,11 @@ def answer(task: Task, tell: Callable[[Progress], None]) -> Answer:
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        return OutOfDisk(what=str(error))
+        place = f"{error.filename}: " if error.filename else ""
+        return OutOfDisk(what=place + os.strerror(error.errno or 0))
     return Done(
         trace_hash=result.trace_hash,
-        metrics_hash=metrics_hash(result.metrics),
+        metrics_hash=columns.digest(),
         virtual_s=result.virtual_s,
         cpu_s=result.cpu_s,
         wall_s=time.monotonic() - started_s,
@@ -167,14 +166,6 @@ def find(simulator: str) -> Simulator:
     module, _, name = simulator.partition(":")
     found: Simulator = getattr(importlib.import_module(module), name)
     return found
-
-
-def metrics_hash(metrics: Metrics) -> str:
-    """Return a hash of all that was measured: two equal runs have measured the same, too."""
-    found = hashlib.sha256()
-    for row in metrics:
-        found.update(repr(tuple(row)).encode() + b"\n")
-    return found.hexdigest()
 
 
 def topology(result: Result) -> dict[str, Any] | None:

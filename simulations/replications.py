@@ -37,6 +37,7 @@ START: Final = (
     "from simulations.replica import main; main()"
 )
 """What a process runs: it finds modules where this one does."""
+IN_MEMORY: Final = "/dev/shm"  # noqa: S108  only a directory of our own in it is used
 READ_BYTES: Final = 1 << 16
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAST_WORDS_LINES: Final = 15
@@ -111,8 +112,12 @@ def perform(
     Raises `ScenarioError`, `MemoryShort`, `DiskFull`, `ProcessLost` for the first task that it is
     true of, and `Interrupted`.
     """
-    with tempfile.TemporaryDirectory(prefix="replications-", dir=scratch) as directory:
-        pool = _Pool(tasks, min(jobs, len(tasks)), watch, stop_on_failure, Path(directory))
+    with (
+        tempfile.TemporaryDirectory(prefix="replications-", dir=scratch) as directory,
+        tempfile.TemporaryDirectory(prefix="simulations-", dir=_in_memory()) as temporary,
+    ):
+        places = (Path(directory), Path(temporary))
+        pool = _Pool(tasks, min(jobs, len(tasks)), watch, stop_on_failure, *places)
         trio.run(pool.run)
     if pool.error is not None:
         raise pool.error
@@ -129,6 +134,7 @@ class _Pool:
         watch: Watch | None,
         stop_on_failure: bool,
         directory: Path,
+        temporary: Path,
     ) -> None:
         self.outcomes: list[Outcome | None] = [None] * len(tasks)
         self.error: Exception | None = None
@@ -139,6 +145,7 @@ class _Pool:
         self._stop_on_failure = stop_on_failure
         self._failed = False
         self._directory = directory
+        self._temporary = temporary  # of the children, which are killed and tidy nothing up
         available = memory_available_bytes()
         self._memory_max_bytes = available and int(available * MEMORY_SHARE / max(1, jobs))
 
@@ -168,7 +175,7 @@ class _Pool:
                 if process is None or task.fresh or process.hash_seed != task.hash_seed:
                     if process is not None:
                         await process.end()
-                    process = await _Process.start(task.hash_seed)
+                    process = await _Process.start(task.hash_seed, self._temporary)
                 self.outcomes[index] = await self._perform(index, task, process)
         except (RunError, ScenarioError, OSError) as error:
             self.error = self.error or error
@@ -229,7 +236,7 @@ class _Process:
         self._read = bytearray()
 
     @classmethod
-    async def start(cls, hash_seed: str) -> "_Process":
+    async def start(cls, hash_seed: str, temporary: Path) -> "_Process":
         """Start one in a session of its own: a terminal's Ctrl-C is for the parent."""
         errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by `end`
         process = await trio.lowlevel.open_process(
@@ -237,7 +244,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            env=os.environ | {"PYTHONHASHSEED": hash_seed, "TMPDIR": str(temporary)},
             start_new_session=True,
         )
         return cls(process, hash_seed, errors)
@@ -298,6 +305,11 @@ def memory_available_bytes() -> int | None:
     except OSError:
         pass
     return None
+
+
+def _in_memory() -> str | None:
+    """Return where the children's own files go: into memory, if the user does not say where."""
+    return IN_MEMORY if "TMPDIR" not in os.environ and Path(IN_MEMORY).is_dir() else None
 
 
 def _outcome(task: Task, done: Done, measured: Observations) -> Outcome:

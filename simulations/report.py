@@ -5,6 +5,7 @@ with their colours made variables of the page, so that they follow, too.
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from html import escape
 from string import Template
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from simulations import plots, provenance, summaries
 from simulations.conditions import Verdict
 from simulations.metrics import METRICS
+from simulations.observations import is_same
 from simulations.statistics import Interval
 
 if TYPE_CHECKING:
@@ -82,7 +84,8 @@ def of_run(run: "Run", drawn: Sequence[tuple[str, str]], *, has_replay: bool = F
     parts = [_head(run), _conditions(run.verdicts), _failures(run)]
     if has_replay:
         parts.append('<p><a href="replay.html">Watch the first replication</a></p>')
-    parts += [_measured(run), section("Pictures", *(picture(svg, name) for name, svg in drawn))]
+    pictures = [picture(svg, name) for name, svg in drawn]
+    parts += [_measured(run), section("Pictures", *pictures, _same(run))]
     parts += [_replications(run), _again(run)]
     parts.append(section("Scenario", f"<pre>{escape(run.request.source.text)}</pre>"))
     return page(scenario.name, parts)
@@ -134,7 +137,7 @@ def cell(value: object) -> str:
 
 def number(value: float) -> str:
     """Return a number with what digits say something."""
-    if value == int(value) and abs(value) < 1e6:
+    if abs(value) < 1e6 and value == int(value):
         return str(int(value))
     return f"{value:.4g}"
 
@@ -184,7 +187,12 @@ def _conditions(verdicts: Sequence[Verdict]) -> str:
             verdict.passed,
             verdict.value,
             range_of(verdict.interval),
-            verdict.why + ("" if verdict.sure else "; not sure: the interval reaches the limit"),
+            "; ".join(
+                [
+                    *([] if verdict.passed else [verdict.why]),
+                    *([] if verdict.sure else ["not sure: the interval reaches the limit"]),
+                ]
+            ),
         )
         for verdict in verdicts
     ]
@@ -201,7 +209,8 @@ def _failures(run: "Run") -> str:
         parts.append(
             f'<p class="fail">{escape(failure.what)}</p><p>at {failure.at_s:g} s'
             f"{', node ' + escape(failure.node) if failure.node else ''}; this repeats it:</p>"
-            f"<pre>peernode sim replay {escape(repr(line))}</pre>"
+            f"<pre>peernode sim replay {escape(shlex.quote(line))}</pre>"
+            + (f"<pre>{escape(failure.traceback)}</pre>" if failure.traceback else "")
         )
     return section("An invariant did not hold", *parts)
 
@@ -229,6 +238,18 @@ def _measured(run: "Run") -> str:
         f"{alone if len(run.outcomes) == 1 else ''}</p>"
     )
     return section("Measured", table(columns, rows), note) if rows else ""
+
+
+def _same(run: "Run") -> str:
+    """Return what has no picture, since it was one number throughout."""
+    rows = summaries.summarize(run.observations)
+    least: dict[str, list[float]] = {}
+    for row in rows:
+        least.setdefault(row.metric, []).extend([row.least, row.greatest])
+    same = [f"{metric} {number(values[0])}" for metric, values in least.items() if is_same(values)]
+    if not same:
+        return ""
+    return f'<p class="faint">The same throughout: {escape(", ".join(same))}.</p>'
 
 
 def _replications(run: "Run") -> str:

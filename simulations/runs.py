@@ -209,7 +209,10 @@ def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
         _put(partial, path, replace)
     except OSError as error:
         if error.errno in DISK_FULL:
-            raise DiskFull(f"cannot write {path}: {error.strerror}", ROOM) from error
+            why = os.strerror(error.errno or 0)  # of pyarrow, too, whose own words are long
+            raise DiskFull(f"cannot write {path}: {why}", ROOM) from error
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and partial is not None:
+            raise CannotWrite(f"{path} is there: it appeared meanwhile", ELSEWHERE) from error
         if partial is None or error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise CannotWrite(f"cannot write {path}: {error.strerror}", ELSEWHERE) from error
         raise
@@ -223,6 +226,8 @@ ELSEWHERE: Final = "--out names another place"
 
 
 def _check_free(path: Path, replace: bool) -> None:
+    if path.parent.exists() and not path.parent.is_dir():
+        raise CannotWrite(f"{path.parent} is no directory", ELSEWHERE)
     if not path.exists():
         return
     if not replace:

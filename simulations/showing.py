@@ -14,6 +14,7 @@ from simulations import references, report, watching
 from simulations.conditions import Verdict
 from simulations.replications import Outcome
 from simulations.runs import Run
+from simulations.simulate import Failure
 from simulations.sweeping import Sweep
 from simulations.verifying import Verification
 
@@ -41,10 +42,15 @@ def show_run(done: Run, path: Path) -> None:
 
 
 def show_failure(outcome: Outcome, line: str) -> None:
-    """Print which invariant did not hold, and the line that repeats it."""
+    """Print which invariant did not hold in a replication, and the line that repeats it."""
     assert outcome.failure is not None
-    at = f"at {outcome.failure.at_s:g} s with seed {outcome.seed}"
-    print(f"BROKEN       {at}: {outcome.failure.what}")
+    show_finding(outcome.seed, outcome.failure, line)
+
+
+def show_finding(seed: int, failure: Failure, line: str) -> None:
+    """Print which invariant did not hold, and the line that repeats it."""
+    where = f", node {failure.node}" if failure.node else ""
+    print(f"BROKEN       at {failure.at_s:g} s with seed {seed}{where}: {failure.what}")
     print(f"repeat it    peernode sim replay {shlex.quote(line)}")
 
 

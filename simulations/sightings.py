@@ -11,6 +11,7 @@ as label:
 * `record.covered`, one for each record: the share of those nodes that have it in the end.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -73,7 +74,11 @@ class _Ear:
 class Sightings:
     """Follows records of a world's nodes that are made after `begin`; from `listen` on it hears."""
 
-    def __init__(self, world: "World", metrics: Metrics, trace: Trace) -> None:
+    def __init__(
+        self, world: "World", metrics: Metrics, trace: Trace, honest: Sequence[int]
+    ) -> None:
+        """`honest`: the nodes whose records count, and that are to have them."""
+        self._honest = dict.fromkeys(honest)
         self._world = world
         self._metrics = metrics
         self._trace = trace
@@ -107,7 +112,7 @@ class Sightings:
             self._newest[key] = hlc
         if not self._has_begun:
             return
-        if is_new:
+        if is_new and node in self._honest:
             self._made(node, key, hlc, label)
         self._tell(node, slot, "made" if is_new else "seen")
         for spreading in list(self._spreading.get(key, ())):
@@ -135,8 +140,8 @@ class Sightings:
                     self._look(key, spreading)
 
     def _made(self, maker: int, key: bytes, hlc: int, label: str) -> None:
-        nodes = enumerate(self._world.nodes)
-        up = {number: node is not None for number, node in nodes if number != maker}
+        others = (number for number in self._honest if number != maker)
+        up = {number: self._world.node(number) is not None for number in others}
         missing = dict.fromkeys(number for number, is_up in up.items() if is_up)
         late = dict.fromkeys(number for number, is_up in up.items() if not is_up)
         now_s = trio.current_time()

@@ -71,10 +71,9 @@ def simulate(scenario: Scenario, seed: int, options: Options | None = None) -> R
     options = options or Options()
     check(scenario, options.directory)
     if scenario.driver == "swarm":
-        from simulations.swarm_play import play  # type: ignore[import-not-found, unused-ignore]
+        from simulations.swarm_play import play
 
-        played: Result = play(scenario, seed, options)
-        return played
+        return play(scenario, seed, options)
     return _play_world(scenario, seed, options)
 
 
@@ -82,6 +81,7 @@ def _play_world(scenario: Scenario, seed: int, options: Options) -> Result:
     """Run a scenario of whole daemons."""
     from simulations import chance, clock, topology
     from simulations.errors import ScenarioError
+    from simulations.invariants import Broken
     from simulations.links import Lines
     from simulations.play import Play
     from simulations.world import open_world
@@ -123,11 +123,11 @@ def _play_world(scenario: Scenario, seed: int, options: Options) -> Result:
         clock.run(main, seed=seed)
     except Exception as error:  # noqa: BLE001  (boundary: what a run lets out is its failure)
         first = _first(error)
-        if told.error is not None or isinstance(first, ScenarioError):
+        if told.error is not None or isinstance(first, ScenarioError | MemoryError):
             raise told.error or first from None
         failure = _failure(first, virtual_s)
-    if failure is not None:
-        trace.record(failure.at_s, "check", what=failure.what, node=failure.node)
+        if not isinstance(first, Broken):  # which is in the trace already
+            trace.record(failure.at_s, "check", what=failure.what, node=failure.node)
     return Result(
         seed=seed,
         trace_hash=trace.digest(),

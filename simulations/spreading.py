@@ -21,7 +21,17 @@ HOPS_MAX: Final = 255
 class Spreading:
     """One record on its way."""
 
-    __slots__ = ("_due", "expected", "hops", "hops_max", "label", "made_s", "maker", "missing")
+    __slots__ = (
+        "_due",
+        "expected",
+        "hops",
+        "hops_max",
+        "label",
+        "made_s",
+        "maker",
+        "missing",
+        "visible_s",
+    )
 
     def __init__(self, label: str, maker: int, made_s: float, due: bytearray) -> None:
         """`due` has a 1 for each node that is to have it; it is taken over."""
@@ -33,6 +43,13 @@ class Spreading:
         self.expected = self.missing = sum(due)
         self.hops = bytearray(len(due))
         self.hops_max = 0
+        self.visible_s: float | None = None
+        """From when it was made until the last that is to have it has it."""
+
+    @property
+    def covered(self) -> float:
+        """The share of those that are to have it that do; 1 if nobody is to."""
+        return 1 - self.missing / self.expected if self.expected else 1.0
 
     def arrive(self, node: int, source: int) -> bool:
         """A node has it from another; return whether it was to have it."""
@@ -66,18 +83,22 @@ class Spread:
         self._each = max(1, round(nodes * records / ROWS_MAX))
         """Of so many nodes one is observed."""
         self._records: dict[Item, Spreading] = {}
+        self._all: list[Spreading] = []
         self._open: dict[Item, Spreading] = {}
 
     def made(self, one: Item, label: str, maker: int, now: float, due: bytearray) -> None:
         """A node made a record."""
         spreading = Spreading(label, maker, now, due)
         self._records[one] = spreading
+        self._all.append(spreading)
         if spreading.missing:
             self._open[one] = spreading
 
     def arrived(self, one: Item, node: int, source: int, now: float) -> None:
         """A node has a record from another."""
-        spreading = self._records[one]
+        spreading = self._records.get(one)
+        if spreading is None:
+            return  # Nobody follows it.
         was_due = spreading.arrive(node, source)
         if node % self._each == 0:
             label, name = spreading.label, str(node)
@@ -93,17 +114,21 @@ class Spread:
             if spreading.give_up(node) and not spreading.missing:
                 self._complete(one, spreading, now)
 
+    def of(self, number: int) -> Spreading:
+        """Return the record that was made as the so-many-th, from 0."""
+        return self._all[number]
+
     def close(self, now: float) -> None:
         """The run is over."""
         for spreading in self._records.values():
             if spreading.expected:
-                share = 1 - spreading.missing / spreading.expected
-                self._observe("record.covered", now, share, spreading)
+                self._observe("record.covered", now, spreading.covered, spreading)
 
     def _complete(self, one: Item, spreading: Spreading, now: float) -> None:
         del self._open[one]
         if spreading.expected:
-            self._observe("record.visible_s", now, now - spreading.made_s, spreading)
+            spreading.visible_s = now - spreading.made_s
+            self._observe("record.visible_s", now, spreading.visible_s, spreading)
             self._observe("record.hops_max", now, spreading.hops_max, spreading)
 
     def _observe(self, metric: str, now: float, value: float, spreading: Spreading) -> None:

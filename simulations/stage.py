@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import trio
+
 from simulations.calls import ask, wait_for
 from simulations.clients import which
 from simulations.examples import open_example
@@ -53,9 +55,10 @@ async def set_up(
     ledger: Ledger,
     models: Models,
     directory: Path,
+    nursery: trio.Nursery,
     prepare: "Prepare",
 ) -> Stage:
-    """Make what a scenario needs.
+    """Make what a scenario needs; its workers run in `nursery`.
 
     `directory` is for what workers write; `prepare(caller, project)` makes more, and returns ids
     that all nodes have to know.  Raises `SetUpError`, `Unexpected`.
@@ -73,7 +76,7 @@ async def set_up(
         for machine in machines(group, number, world.size)
     ]
     for worker in workers:
-        world.nursery.start_soon(worker.run)
+        nursery.start_soon(worker.run)
     known = [int(staged.id) for staged in functions.values()]
     known += await prepare(caller, project)
     await wait_for(lambda: _is_ready(world, int(caller.id), known, workers))

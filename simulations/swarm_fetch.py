@@ -58,28 +58,19 @@ class Blob(NamedTuple):
     size_bytes: int
 
 
-class _Reading:
-    """Somebody waits for a blob."""
-
-    __slots__ = ("begun_s", "blob", "bytes_before")
-
-    def __init__(self, blob: Blob, begun_s: float, bytes_before: int) -> None:
-        self.blob = blob
-        self.begun_s = begun_s
-        self.bytes_before = bytes_before
-
-
 class _Member:
     """One node: its blocks, and its machine."""
 
-    __slots__ = ("fetch", "held", "number", "readings", "received_bytes", "tick_at")
+    __slots__ = ("fetch", "held", "number", "readings", "received", "tick_at")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.held: dict[Cid, bytes] = {}
         self.fetch = Fetch(FetchConfig())
-        self.readings: dict[int, _Reading] = {}
-        self.received_bytes = 0
+        self.readings: dict[int, float] = {}
+        """Waiter -> since when."""
+        self.received: dict[int, int] = {}
+        """Fetch -> bytes of replies, until a reading is told."""
         self.tick_at: float | None = None
 
 
@@ -119,8 +110,7 @@ class Fetching:
             return
         member = self.member(number)
         self._waiters += 1
-        reading = _Reading(blob, self._population.now, member.received_bytes)
-        member.readings[self._waiters] = reading
+        member.readings[self._waiters] = self._population.now
         graph = self._population.graph
         others = [n for n in graph.neighbours(number) if n != blob.home]
         providers = [] if number == blob.home else [Provider(name(blob.home), is_home=True)]
@@ -148,26 +138,28 @@ class Fetching:
                 leaves = tuple(one for one in here if is_leaf(one))
                 nodes = tuple((one, member.held[one]) for one in here if not is_leaf(one))
                 self._tell(member, LookedUp(fetch, look, leaves, nodes))
-            case Request(request, _, peer, frame):
-                self._ask(member, request, int(peer[1:]), frame)
+            case Request():
+                self._ask(member, effect)
             case Verify(request, _, _, _, block, data):
                 if block is not None and cids.matches(block.cid, data):
                     member.held[block.cid] = data
                     self._tell(member, Verified(request))
                 else:
                     self._tell(member, Bad(request, "not what its CID says"))
-            case Answer(waiter, _, outcome):
-                self._answered(member, waiter, isinstance(outcome, Found))
+            case Answer():
+                self._answered(member, effect)
             case _:
                 pass  # Abandon, Penalise: nothing that a swarm has would take notice.
 
-    def _answered(self, member: _Member, waiter: int, found: bool) -> None:
-        reading, now = member.readings.pop(waiter), self._population.now
-        self._observe("blob.failed", float(not found), member)
-        if found:
-            size_bytes = member.received_bytes - reading.bytes_before
-            self._observe("blob.read_s", now - reading.begun_s, member)
-            self._observe("blob.fetched", float(size_bytes > 0), member)
+    def _answered(self, member: _Member, answer: Answer) -> None:
+        begun_s, now = member.readings.pop(answer.waiter), self._population.now
+        # Of readers that waited for one fetch, the first has the bytes to its account.
+        size_bytes = member.received.pop(answer.fetch, 0)
+        outcome = answer.outcome
+        self._observe("blob.failed", float(not isinstance(outcome, Found)), member)
+        if isinstance(outcome, Found):
+            self._observe("blob.read_s", now - begun_s, member)
+            self._observe("blob.fetched", float(bool(outcome.sources)), member)
             self._observe("blob.fetched_bytes", size_bytes, member)
 
     def _arm(self, member: _Member, deadline: float) -> None:
@@ -182,24 +174,26 @@ class Fetching:
 
     # --- requests -----------------------------------------------------------------------------
 
-    def _ask(self, member: _Member, request: int, provider: int, frame: bytes) -> None:
+    def _ask(self, member: _Member, asked: Request) -> None:
+        provider, request, fetch = int(asked.peer[1:]), asked.request, asked.fetch
+
         def arrive() -> None:
             if not self._swarm.nodes[provider].is_up:
                 unreachable(PeerUnreachable("it is down"))
                 return
-            reply = encode(self._reply(self.member(provider), decode_request(frame)))
+            reply = encode(self._reply(self.member(provider), decode_request(asked.frame)))
             self._carry(provider, member.number, len(reply), lambda: hear(reply), unreachable)
 
         def hear(reply: bytes) -> None:
             if not self._swarm.nodes[member.number].is_up:
                 return  # Its deadline comes, and nobody has an answer.
-            member.received_bytes += len(reply)
+            member.received[fetch] = member.received.get(fetch, 0) + len(reply)
             self._tell(member, Replied(request, reply))
 
         def unreachable(error: PeerError) -> None:
             self._tell(member, Unanswered(request, error))
 
-        self._carry(member.number, provider, len(frame), arrive, unreachable)
+        self._carry(member.number, provider, len(asked.frame), arrive, unreachable)
 
     def _carry(
         self,

@@ -18,6 +18,12 @@ class Lines(Protocol):
         Infinity: they never do, which no stream does to bytes, but a test may.
         """
 
+    def steady_s(self, source: int, target: int) -> float | None:
+        """Return how long each message takes, if that never changes; `None`: ask each time."""
+
+    def reset(self, one: int, other: int) -> None:
+        """Forget what is under way between two nodes: their link broke."""
+
 
 class Watcher(Protocol):
     """Who is told what becomes of links and messages."""
@@ -67,12 +73,23 @@ class Node:
 class Way:
     """One direction of a link, from when the link comes up until it breaks."""
 
-    __slots__ = ("is_mute", "is_open", "mark", "source", "source_id", "target", "unwritten_bytes")
+    __slots__ = (
+        "is_mute",
+        "is_open",
+        "mark",
+        "source",
+        "source_id",
+        "steady_s",
+        "target",
+        "unwritten_bytes",
+    )
 
-    def __init__(self, source: Node, target: Node) -> None:
+    def __init__(self, source: Node, target: Node, steady_s: float | None) -> None:
+        """`steady_s` is how long each message takes, if that is known."""
         self.source = source
         self.source_id = source.id
         self.target = target
+        self.steady_s = steady_s
         self.is_open = True
         self.is_mute = False
         """What is sent goes nowhere, and nobody notices."""

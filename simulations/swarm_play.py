@@ -9,14 +9,12 @@ all nodes are to have them.  A blob is made at a node, and read at others by `go
 
 import time
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from simulations import chance, topology
 from simulations.arrivals import arrivals, expected
 from simulations.clients import which
 from simulations.distributions import draw
-from simulations.errors import ScenarioError
-from simulations.faults import ClockSkew, ClockStep, DiskFull, SlowDisk
 from simulations.links import Lines
 from simulations.metrics import Metrics
 from simulations.scenario import Scenario, Updates
@@ -31,17 +29,14 @@ from simulations.trace import Trace
 if TYPE_CHECKING:
     from simulations.simulate import Failure, Options, Result
 
-STEPS = 200
+STEPS: Final = 200
 """In how many steps a run tells its progress. Source: half a percent each."""
-NOT_PROBED = ("queue.length", "worker.busy")
-WORLDLY = 'driver "swarm" has gossip only; driver = "world" has it'
 
 
 def play(scenario: Scenario, seed: int, options: "Options") -> "Result":
-    """Run a scenario once. Raises `ScenarioError` for one that needs more than gossip."""
+    """Run a scenario that was checked (`simulations.checking`): one that needs gossip only."""
     from simulations.simulate import Failure, Result
 
-    check(scenario)
     begun_s = time.process_time()
     trace, metrics = Trace(options.keep), Metrics()
     graph = topology.build(
@@ -66,25 +61,6 @@ def play(scenario: Scenario, seed: int, options: "Options") -> "Result":
         failure=failure,
         graph=graph,
     )
-
-
-def check(scenario: Scenario) -> None:
-    """Raise `ScenarioError` for what a swarm does not have, with the table that asks for it."""
-    for place in ("workers", "functions", "clients", "load", "node"):
-        if getattr(scenario, place):
-            raise ScenarioError(place, WORLDLY)
-    if scenario.store != "memory":
-        raise ScenarioError("store", WORLDLY)
-    for number, updates in enumerate(scenario.updates):
-        if updates.reads is not None and updates.what != "blob":
-            raise ScenarioError(f"updates[{number}].reads", 'a swarm reads what = "blob" only')
-    for number, fault in enumerate(scenario.faults):
-        if isinstance(fault, SlowDisk | DiskFull | ClockStep | ClockSkew):
-            raise ScenarioError(f"faults[{number}]", WORLDLY)
-    for number, probe in enumerate(scenario.probes):
-        for metric in NOT_PROBED:
-            if metric in probe.metrics:
-                raise ScenarioError(f"probes[{number}].metrics", f"{metric}: {WORLDLY}")
 
 
 class _Run:

@@ -58,7 +58,7 @@ class Population:
         self.byzantine: dict[int, deque[bytes]] = {}
         """Node -> messages it was brought."""
         self._reader = Reader(swarm.verification)
-        self._spread = Spread(metrics, graph.size, records)
+        self.spread = Spread(metrics, graph.size, records)
         self._cuts: Counter[tuple[int, int]] = Counter()
         self._mutes: Counter[tuple[int, int]] = Counter()
         self._outcasts: dict[tuple[int, int], None] = {}
@@ -107,11 +107,17 @@ class Population:
         due = bytearray(
             other.is_up and other.number not in self.byzantine for other in self.swarm.nodes
         )
-        self._spread.made(one, label, number, self.now, due)
+        self.spread.made(one, label, number, self.now, due)
         self._note("made", number, one[8:24])
         self._keep(number, one, record)
         self.swarm.publish(number, record, TOPIC)
         return True
+
+    def take_aside(self, number: int, record: bytes) -> None:
+        """Let a node have a record that gossip brings to nobody, and no metric follows."""
+        one = self._reader.read(record)
+        assert one is not None, "no record"
+        self._keep(number, one, record)
 
     def forge(self, number: int, bit: int) -> None:
         """Let a node publish a record that is none, but for one bit."""
@@ -130,7 +136,7 @@ class Population:
             return
         self.swarm.crash(number)
         self.sync.end(number)
-        self._spread.gone(number, self.now)
+        self.spread.gone(number, self.now)
         if number not in self.byzantine:
             self.views.drop(self.archives[number].digest)
         self._record_node(number, "down")
@@ -153,7 +159,7 @@ class Population:
         """A node is byzantine from now on: it counts no more among those that are to agree."""
         if number not in self.byzantine:
             self.byzantine[number] = deque(maxlen=OVERHEARD_MAX)
-            self._spread.gone(number, self.now)
+            self.spread.gone(number, self.now)
             if self.swarm.nodes[number].is_up:
                 self.views.drop(self.archives[number].digest)
 
@@ -212,7 +218,7 @@ class Population:
         assert one is not None, "judged before"
         number = node.number
         self._keep(number, one, message.data)
-        self._spread.arrived(one, number, source.number, self.now)
+        self.spread.arrived(one, number, source.number, self.now)
         if number in self.byzantine:
             self.byzantine[number].append(message.fragment)
         if self.swarm.trace.is_kept:
@@ -249,7 +255,7 @@ class Population:
         one = self._reader.read(record)
         assert one is not None, "looked at before"
         self._keep(number, one, record)
-        self._spread.arrived(one, number, source, self.now)
+        self.spread.arrived(one, number, source, self.now)
         self._note("seen", number, one[8:24])
 
     def session_over(self, number: int, done: Done, frames: int) -> None:
@@ -267,7 +273,7 @@ class Population:
 
     def close(self) -> None:
         """Observe what is known at the end only."""
-        self._spread.close(self.now)
+        self.spread.close(self.now)
         counted_s = self.now - self._counted_s
         for node in self.swarm.nodes:
             if not node.is_up or node.number in self.byzantine:

@@ -35,17 +35,17 @@ class Reader:
 
     def __init__(self, verification: Verification) -> None:
         self._verification = verification
-        self._known: Memory[bytes, Item] = Memory(lambda record, found: _item(record) == found)
+        self._items: Memory[bytes, Item | None] = Memory(self._look)
+        self.read = self._items.recall
+        """Returns the item of a record; `None` for what is none. Raises `AuditError`."""
 
-    def read(self, record: bytes) -> Item | None:
-        """Return the item of a record; `None` if it is none. Raises `AuditError`."""
-        found = self._known.get(record)
-        if found is None and len(record) >= HEAD_SIZE_BYTES:
-            public_key, signature, body = record[:32], record[32:96], record[96:]
-            if self._verification.verify(public_key, signature, SIGNED_AS + body):
-                found = _item(record)
-                self._known.put(record, found)
-        return found
+    def _look(self, record: bytes) -> Item | None:
+        if len(record) < HEAD_SIZE_BYTES:
+            return None
+        public_key, signature, body = record[:32], record[32:96], record[96:]
+        if not self._verification.verify(public_key, signature, SIGNED_AS + body):
+            return None
+        return _item(record)
 
 
 def _item(record: bytes) -> Item:

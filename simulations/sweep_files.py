@@ -86,8 +86,14 @@ def _write_observations(found: Sweep, stem: Path) -> None:
 
 
 def _draw(found: Sweep) -> list[tuple[str, Figure]]:
-    metrics = list(dict.fromkeys(row.metric for ended in found.points for row in ended.rows))
-    return [(metric, _picture(found, metric)) for metric in metrics[: pictures.PICTURES_MAX]]
+    """Return a picture for each metric, but for what is one number at all points."""
+    asked = [condition.metric for condition in found.source.scenario.passes]
+    means: dict[str, list[float]] = {metric: [] for metric in asked}
+    for ended in found.points:
+        for row in ended.rows:
+            means.setdefault(row.metric, []).append(row.mean)
+    differ = [metric for metric, values in means.items() if not observations.is_same(values)]
+    return [(metric, _picture(found, metric)) for metric in differ[: pictures.PICTURES_MAX]]
 
 
 def _picture(found: Sweep, metric: str) -> Figure:
@@ -123,6 +129,7 @@ def _picture(found: Sweep, metric: str) -> Figure:
         title=metric,
         x_label=pictures.axis_label(first.place) if is_number else first.place,
         y_label=f"mean {pictures.axis_label(metric)}",
+        y_from=0.0 if all(mean >= 0 for each in series for mean in each.mean) else None,
         x_words=() if is_number else tuple(map(in_words, first.values)),
     )
     return plots.curve(series, axes=axes)

@@ -17,8 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from simulations import conditions, provenance, references, summaries
-from simulations.checking import check
+from simulations import conditions, loading, provenance, references, summaries
 from simulations.conditions import Verdict
 from simulations.errors import ScenarioError
 from simulations.references import Source
@@ -99,31 +98,40 @@ def grid(source: Source, settings: Sequence[Setting]) -> list[Point]:
         raise ScenarioError("--set", f"{count} points; at most {POINTS_MAX}")
     points = []
     for values in itertools.product(*(setting.values for setting in settings)):
-        scenario = source.scenario
+        tables = _tables(source.scenario)
         for setting, value in zip(settings, values, strict=True):
-            scenario = changed(scenario, setting.place, value)
-        _check(scenario, settings, values, source.directory)
+            put(tables, setting.place, value)
+        try:
+            scenario = loading.from_values(tables, source.directory)
+        except ScenarioError as error:
+            point = " ".join(
+                f"{setting.place}={in_words(value)}"
+                for setting, value in zip(settings, values, strict=True)
+            )
+            where = ": ".join(part for part in (point, error.place) if part)
+            raise ScenarioError(where, error.what) from None
         embedded = references.embed(scenario, source.directory)
         points.append(Point(values=values, source=embedded))
     return points
 
 
-def changed(scenario: Scenario, place: str, value: Any) -> Scenario:
-    """Return a scenario with another value in one place. Raises `ScenarioError`."""
-    tree = msgspec.to_builtins(scenario)
+def put(tables: dict[str, Any], place: str, value: Any) -> None:
+    """Put a value into a place of a scenario's tables; `None` takes away what is there.
+
+    Raises `ScenarioError` for a place that is none.
+    """
     *steps, last = _steps(place)
-    here = tree
+    here: Any = tables
     for step in steps:
         here = _below(here, step, place)
     if isinstance(last, int):
         _below(here, last, place)
     elif not isinstance(here, dict):
         raise ScenarioError(place, f"nothing is called {last} there")
+    elif value is None:
+        here.pop(last, None)
+        return
     here[last] = value
-    try:
-        return msgspec.convert(tree, Scenario)
-    except msgspec.ValidationError as error:
-        raise ScenarioError(place, f"cannot be {value!r}: {error}") from error
 
 
 def sweep(
@@ -177,15 +185,20 @@ def _ended(point: Point, outcomes: Sequence[Outcome]) -> Ended:
 # --- settings --------------------------------------------------------------------------------
 
 
-def _check(
-    scenario: Scenario, settings: Sequence[Setting], values: Sequence[Any], directory: str
-) -> None:
-    """Raise `ScenarioError` for a point that makes no sense, with what was set."""
-    try:
-        check(scenario, directory)
-    except ScenarioError as error:
-        point = " ".join(f"{s.place}={in_words(v)}" for s, v in zip(settings, values, strict=True))
-        raise ScenarioError(f"{point}: {error.place}", error.what) from None
+def _tables(scenario: Scenario) -> dict[str, Any]:
+    """Return a scenario as tables, which have no `None`."""
+
+    def without_none(value: Any) -> Any:
+        match value:
+            case dict():
+                return {k: without_none(v) for k, v in value.items() if v is not None}
+            case list():
+                return [*map(without_none, value)]
+            case _:
+                return value
+
+    tables: dict[str, Any] = without_none(msgspec.json.decode(msgspec.json.encode(scenario)))
+    return tables
 
 
 def _split(values: str) -> list[str]:

@@ -14,6 +14,7 @@ Frames are taken apart (`gossip.wire.decode_rpc`) the same way: that, too, depen
 Virtual time passes for neither, remembered or not.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
@@ -38,80 +39,101 @@ class AuditError(AssertionError):
 class Memory(Generic[K, V]):
     """What was worked out, by what it was worked out from. Bounded, and audited."""
 
-    __slots__ = ("_audit", "_fresh", "_half_max", "_stale", "_until_audit", "audits", "works")
+    __slots__ = (
+        "_fresh",
+        "_half_max",
+        "_is_kept",
+        "_is_same",
+        "_stale",
+        "_until_audit",
+        "_work",
+        "audits",
+        "works",
+    )
 
-    def __init__(self, audit: Callable[[K, V], bool], remembered_max: int = REMEMBERED_MAX) -> None:
-        """Remember so many. `audit` tells whether an answer is the one that is worked out."""
-        self._audit = audit
+    def __init__(
+        self,
+        work: Callable[[K], V],
+        *,
+        is_same: Callable[[V, V], bool] = operator.eq,
+        is_kept: Callable[[V], bool] = lambda _: True,
+        remembered_max: int = REMEMBERED_MAX,
+    ) -> None:
+        """Remember so many answers of `work`, which depends on its argument only.
+
+        `is_kept` tells which are worth it, `is_same` whether two of them say the same.
+        """
+        self._work = work
+        self._is_same = is_same
+        self._is_kept = is_kept
         self._half_max = max(1, remembered_max // 2)
         self._fresh: dict[K, V] = {}
         self._stale: dict[K, V] = {}
         self._until_audit = AUDIT_EACH
         self.works = 0
-        """How often something was worked out."""
+        """How often something was worked out, audits apart."""
         self.audits = 0
 
     def __len__(self) -> int:
         return len(self._fresh) + len(self._stale)
 
-    def get(self, key: K) -> V | None:
-        """Return what was worked out, if it is remembered. Raises `AuditError`."""
+    def recall(self, key: K) -> V:
+        """Return what is worked out from `key`. Raises `AuditError`, and what `work` raises."""
         found = self._fresh.get(key)
         if found is None:
-            found = self._stale.get(key)
-            if found is None:
-                return None
-            self._keep(key, found)
+            return self._look_further(key)
         self._until_audit -= 1
         if not self._until_audit:
-            self._until_audit = AUDIT_EACH
-            self.audits += 1
-            if not self._audit(key, found):
-                raise AuditError(f"remembered {found!r:.100} of {key!r:.200}")
+            self._audit(key, found)
         return found
 
     def put(self, key: K, value: V) -> None:
-        """Remember what was worked out."""
-        self.works += 1
-        self._keep(key, value)
-
-    def _keep(self, key: K, value: V) -> None:
+        """Remember an answer."""
         if len(self._fresh) >= self._half_max:
             self._stale, self._fresh = self._fresh, {}
         self._fresh[key] = value
+
+    def _look_further(self, key: K) -> V:
+        found = self._stale.get(key)
+        if found is None:
+            self.works += 1
+            found = self._work(key)
+            if not self._is_kept(found):
+                return found
+        self.put(key, found)
+        return found
+
+    def _audit(self, key: K, found: V) -> None:
+        self._until_audit = AUDIT_EACH
+        self.audits += 1
+        if not self._is_same(self._work(key), found):
+            raise AuditError(f"remembered {found!r:.100} of {key!r:.200}")
 
 
 class Verification:
     """Verifies signatures and reads frames, for all nodes of a simulation."""
 
-    def __init__(self, *, remembering: bool = True, remembered_max: int = REMEMBERED_MAX) -> None:
+    def __init__(self, *, remembering: bool = True) -> None:
         """`remembering` false: everything is worked out each time."""
-        self._remembering = remembering
         self.signatures: Memory[tuple[bytes, bytes, bytes], bool] = Memory(
-            lambda key, right: is_signed(*key) is right, remembered_max
+            lambda key: is_signed(*key), is_kept=lambda _: remembering
         )
-        self.frames: Memory[bytes, wire.Rpc] = Memory(_reads_the_same, remembered_max)
+        # What else is said than messages is said once, and would only take room.
+        self.frames: Memory[bytes, wire.Rpc] = Memory(
+            wire.decode_rpc,
+            is_same=_say_the_same,
+            is_kept=lambda rpc: remembering and bool(rpc.publish),
+        )
+        self.read = self.frames.recall
+        """Returns what an RPC says: a `gossip.mesh.Reader`. Raises `RemoteProtocolError`."""
 
     def verify(self, public_key: bytes, signature: bytes, signed: bytes) -> bool:
         """Tell whether a signature is right: a `gossip.intake.Verifier`."""
-        key = public_key, signature, signed
-        found = self.signatures.get(key) if self._remembering else None
-        if found is None:
-            found = is_signed(public_key, signature, signed)
-            self.signatures.put(key, found)
-        return found
-
-    def read(self, frame: bytes) -> wire.Rpc:
-        """Return what an RPC says: a `gossip.mesh.Reader`. Raises `RemoteProtocolError`."""
-        found = self.frames.get(frame) if self._remembering else None
-        if found is None:
-            found = wire.decode_rpc(frame)
-            self.frames.put(frame, found)
-        return found
+        return self.signatures.recall((public_key, signature, signed))
 
 
-def _reads_the_same(frame: bytes, before: wire.Rpc) -> bool:
-    return _said(wire.decode_rpc(frame)) == _said(before)
+def _say_the_same(one: wire.Rpc, other: wire.Rpc) -> bool:
+    return _said(one) == _said(other)
 
 
 def _said(rpc: wire.Rpc) -> tuple[object, ...]:

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -11,6 +11,8 @@ from simulations.replications import Watch
 
 LINE_INTERVAL_S: Final = 10.0
 """Between two lines where there is no terminal. Source: guess; a log of an hour has 360."""
+SHARE_MIN: Final = 0.02
+"""What must be over before the rest is estimated. Source: guess; processes take time to start."""
 
 
 class Advance:
@@ -59,10 +61,55 @@ def watched(title: str, count: int, virtual_s: float) -> Iterator[Watch]:
 
     def move(index: int, reached_s: float) -> None:
         advance.move(index, reached_s)
-        bar.update(task, completed=advance.share, over=advance.over)
+        doing = f"{title}: writing" if advance.over == count else title
+        bar.update(task, completed=advance.share, over=advance.over, description=doing)
 
     with bar:
         yield move
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield what is told of several parts, one after another: a name, how many are over, of how
+    many; each has a bar of its own, or a line now and then.
+    """
+    if not sys.stderr.isatty():
+        yield _step_lines()
+        return
+    from rich import progress as bars
+    from rich.console import Console
+
+    bar = bars.Progress(
+        bars.TextColumn("{task.description:<12}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("ends in"),
+        bars.TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    tasks: dict[str, bars.TaskID] = {}
+
+    def move(name: str, over: int, count: int) -> None:
+        if name not in tasks:
+            tasks[name] = bar.add_task(name, total=count)
+        bar.update(tasks[name], completed=over)
+
+    with bar:
+        yield move
+
+
+def _step_lines() -> Callable[[str, int, int], None]:
+    due_s = time.monotonic() + LINE_INTERVAL_S
+
+    def move(name: str, over: int, count: int) -> None:
+        nonlocal due_s
+        if over == count or time.monotonic() >= due_s:
+            due_s = time.monotonic() + LINE_INTERVAL_S
+            sys.stderr.write(f"{name}: {over} of {count}\n")
+            sys.stderr.flush()
+
+    return move
 
 
 def _lines(title: str, advance: Advance) -> Watch:
@@ -77,7 +124,8 @@ def _lines(title: str, advance: Advance) -> Watch:
             return
         due_s = now_s + LINE_INTERVAL_S
         share, took_s = advance.share, now_s - started_s
-        left = f", about {duration(took_s / share - took_s)} left" if share > 0 else ""
+        known = share >= SHARE_MIN
+        left = f", about {duration(took_s / share - took_s)} left" if known else ""
         sys.stderr.write(f"{title}: {share:.0%}, {advance.over} of {advance.count} over{left}\n")
         sys.stderr.flush()
 

@@ -121,6 +121,7 @@ BOUNDARIES = {
     "peernode/libp2p_strangers.py:answer": "a handler's fault ends its request, and is told",
     "peernode/http_websocket.py:_run_application": "a fault of the application closes its socket",
     "simulations/clock.py:deadline_to_sleep_time": "trio ends in an internal error of what it gets",
+    "simulations/simulate.py:_play_world": "what a run lets out is its failure, and is told",
     "storage/group_commit.py:_run": "the writer's thread: whoever waits must hear that it ended",
     "worker/inference.py:load": "engines raise anything, and the next one may take the model",
     "worker/runtimes/handling.py:outcome": "a function may raise anything",

@@ -108,9 +108,7 @@ class Agent:
         rng: random.Random,
         supervise: Open = open_supervisor,
     ) -> None:
-        self._offer = offer
-        self._supervise = supervise
-        self._config = config
+        self._offer, self._config, self._supervise = offer, config, supervise
         self._clock = clock
         self._rng = rng
         self._programs: dict[str, LoadedProgram] = {}
@@ -363,21 +361,11 @@ class Agent:
 
     def finished(self, attempt: Attempt, outcome: Outcome) -> None:
         """Report an outcome, and keep it."""
-        job, fence = attempt.lease.job, attempt.lease.fence
-        message = Finished(
-            job,
-            fence,
-            outcome.error_code,
-            outcome.payload,
-            outcome.traceback,
-            outcome.usage,
-            outcome.backend,
-            list(outcome.writes),
-        )
-        if self._attempts.get(job) is attempt:
-            del self._attempts[job]
+        message = outcome.message(attempt.lease)
+        if self._attempts.get(message.job) is attempt:
+            del self._attempts[message.job]
         self._gateway.release(attempt)
-        self._finished[job, fence] = message
+        self._finished[message.job, message.fence] = message
         self._say(message)
 
     async def answer(self, attempt: Attempt, request: frames.Request) -> frames.Reply:

@@ -31,11 +31,11 @@ from simulations.theory import queues
 
 ALIKE: Final = 4
 """Slots in the first plot."""
-RHOS: Final = {0.3: 400, 0.5: 700, 0.7: 1500, 0.8: 2500}
+RHOS: Final = {0.3: 300, 0.5: 600, 0.7: 1500}
 """How busy, and how many jobs in a run: the busier, the longer a queue remembers."""
 MIX: Final = Hyperexponential(mean_short=0.5, mean_long=3.0, share_long=0.2)
 """Mean 1, and a variation of 3 where exponential has 1."""
-MIX_RHOS: Final = {0.3: 1000, 0.5: 2000, 0.6: 3000}
+MIX_RHOS: Final = {0.3: 2000, 0.5: 2500}
 LONG: Final = Exponential(mean=60.0)
 LIMITS_S: Final = (1, 10, 30, 60, 120, 240)
 LONG_RATE_PER_S: Final = 0.5
@@ -45,7 +45,7 @@ SHORT_PER_S: Final = 2.0
 SLOW_PER_S: Final = 0.2
 RESERVED: Final = (3, 5)
 """Slots kept for short and for long jobs: 2/3 and 4/5 busy. Together 8, which are 3/4 busy."""
-WARM_UP_S: Final = 50.0
+WARM_UP_S: Final = 30.0
 
 
 def experiment(size: Size) -> Experiment:
@@ -96,7 +96,7 @@ def _queue(size: Size, name: str, rho: float, slots: int, jobs: float) -> Point:
 
 def _mixed(size: Size, name: str, rho: float, jobs: float) -> Point:
     rate = rho / mean(MIX)
-    warm_up_s = 2 * WARM_UP_S / (1 - rho)
+    warm_up_s = WARM_UP_S / (1 - rho)
     scenario = single_node(
         f"e2-{name}",
         functions=[Function(name="job", duration_s=MIX)],
@@ -127,7 +127,7 @@ def _limited(size: Size) -> Point:
             for limit_s in LIMITS_S
         ]
         + [poisson("long", LONG_RATE_PER_S, "async")],
-        duration_s=size.jobs(200) / LONG_RATE_PER_S,
+        duration_s=size.jobs(150) / LONG_RATE_PER_S,
         drain_s=1000.0,
     )
 
@@ -172,7 +172,7 @@ def _beside_point(size: Size, name: str, workers: list[Workers]) -> Point:
         workers=workers,
         load=[poisson("short", SHORT_PER_S), poisson("long", SLOW_PER_S)],
         warm_up_s=warm_up_s,
-        duration_s=warm_up_s + size.jobs(2000) / SHORT_PER_S,
+        duration_s=warm_up_s + size.jobs(1500) / SHORT_PER_S,
         drain_s=600.0,
     )
 

@@ -23,24 +23,29 @@ from simulations.experiments.experiment import (
     measures,
     share,
 )
-from simulations.experiments.single_node import MEMORY_BYTES
+from simulations.experiments.single_node import MEMORY_BYTES, poisson, single_node
 from simulations.faults import Churn
 from simulations.observations import Observations
-from simulations.scenario import Complete, Function, Link, Load, Poisson, Scenario, Workers
+from simulations.scenario import Function, Workers
 from simulations.theory import calls
 
-NODES: Final = 12
-"""Each with a worker that crashes by itself: what is lost together counts as one."""
-RUNS_S: Final = (10, 30, 60, 120)
+GROUPS: Final = {1: 10, 3: 4}
+"""For each number of workers in a group, how many groups: what is lost together counts as one."""
+RUNS_S: Final = (10, 50, 100)
 UP_S: Final = 100.0
 """Mean time to a crash."""
 BACK_S: Final = 5.0
 SLOTS: Final = 16
 """More than jobs at a time, so that nothing waits for a slot."""
-ARRIVING_S: Final = 600.0
-JOBS: Final = 150
-WORKERS: Final = 4
-"""At each node, where jobs go to another worker when one is lost."""
+ARRIVING_S: Final = 1000.0
+DRAIN_S: Final = 1500.0
+"""Until what is begun e^(S/U) times has ended."""
+JOBS: Final = 120
+NODE_JOBS: Final = 60
+WORKERS: Final = 3
+"""In a group, where jobs go to another worker when one is lost."""
+RETRIES_MAX: Final = 999
+"""Source: the most that the API takes."""
 POISON_WORKERS: Final = 2
 """Source: `worker.Config.poison_workers`."""
 
@@ -58,10 +63,10 @@ def experiment(size: Size) -> Experiment:
             "average, or its node?"
         ),
         set_up=(
-            f"{NODES} nodes with workers that crash after an exponential time with mean "
-            f"{UP_S:g} s and are back {BACK_S:g} s later; jobs of exactly S. First one worker a "
-            f"node: the job waits for it. Then {WORKERS} a node: it goes to another one. Then "
-            "workers are safe, and nodes lose power."
+            f"One node. {GROUPS[1]} workers crash, each by itself, after an exponential time with "
+            f"mean {UP_S:g} s, and are back {BACK_S:g} s later; jobs of exactly S fit one of them "
+            f"(by a label) and wait for it. Then {WORKERS} workers fit each job: it goes to "
+            "another one. Then workers are safe, and the node loses power."
         ),
         points=tuple(points),
         plots=(_attempts(), _ends()),
@@ -74,35 +79,50 @@ def experiment(size: Size) -> Experiment:
     )
 
 
-def _scenario(size: Size, name: str, run_s: float, workers: Workers, *faults: Churn) -> Scenario:
-    return Scenario(
-        name=f"e9-{name}-{run_s:g}",
-        duration_s=ARRIVING_S,
-        drain_s=3000.0 if not faults else 500.0,
-        topology=Complete(nodes=NODES),
-        link=Link(latency_s=0.005),
-        functions=[Function(name="job", duration_s=float(run_s), retries_max=999)],
-        workers=[workers],
-        load=[Load(function="job", arrivals=Poisson(rate_per_s=size.jobs(JOBS) / ARRIVING_S))],
-        faults=list(faults),
-    )
-
-
 def _workers(size: Size, name: str, run_s: int, count: int) -> Point:
-    crashing = Workers(
-        count=count,
-        slots=SLOTS,
-        memory_bytes=MEMORY_BYTES,
-        crash_mean_s=UP_S,
-        back_s=BACK_S,
+    """Groups of workers, and jobs that fit one group each."""
+    groups = [f"group-{number}" for number in range(GROUPS[count])]
+    rate_per_s = size.jobs(JOBS) / len(groups) / ARRIVING_S
+    scenario = single_node(
+        f"e9-{name}-{run_s}",
+        functions=[
+            Function(
+                name=group,
+                duration_s=float(run_s),
+                requires={"labels": {"group": group}},
+                retries_max=RETRIES_MAX,
+            )
+            for group in groups
+        ],
+        workers=[
+            Workers(
+                count=count,
+                slots=SLOTS,
+                memory_bytes=MEMORY_BYTES,
+                labels={"group": group},
+                crash_mean_s=UP_S,
+                back_s=BACK_S,
+            )
+            for group in groups
+        ],
+        load=[poisson(group, rate_per_s, "job") for group in groups],
+        duration_s=ARRIVING_S,
+        drain_s=DRAIN_S,
     )
-    return Point(f"{name}-{run_s}", _scenario(size, name, run_s, crashing), _reduce)
+    return Point(f"{name}-{run_s}", scenario, _reduce)
 
 
 def _nodes(size: Size, run_s: int) -> Point:
-    churn = Churn(up_s=Exponential(mean=UP_S), down_s=BACK_S)
-    safe = Workers(slots=SLOTS, memory_bytes=MEMORY_BYTES)
-    return Point(f"nodes-{run_s}", _scenario(size, "nodes", run_s, safe, churn), _reduce)
+    scenario = single_node(
+        f"e9-node-{run_s}",
+        functions=[Function(name="job", duration_s=float(run_s), retries_max=RETRIES_MAX)],
+        workers=[Workers(slots=SLOTS, memory_bytes=MEMORY_BYTES)],
+        load=[poisson("job", size.jobs(NODE_JOBS) / ARRIVING_S)],
+        duration_s=ARRIVING_S,
+        drain_s=DRAIN_S,
+        faults=[Churn(up_s=Exponential(mean=UP_S), down_s=BACK_S)],
+    )
+    return Point(f"node-{run_s}", scenario, _reduce)
 
 
 def _reduce(run: Observations, seed: int) -> Measures:
@@ -127,18 +147,18 @@ def _attempts() -> Plot:
         y_label="attempts a job",
         lines=(
             Line(
-                "one worker a node",
+                "one worker fits",
                 tuple(Dot(s, f"own-{s}", "attempts", Check(again(s))) for s in RUNS_S),
                 curve(again, 1, 130),
             ),
             Line(
-                f"{WORKERS} workers a node",
+                f"{WORKERS} workers fit",
                 tuple(Dot(s, f"others-{s}", "attempts", Check(given_up(s))) for s in RUNS_S),
                 curve(given_up, 1, 130),
             ),
             Line(
-                "nodes lose power",
-                tuple(Dot(s, f"nodes-{s}", "attempts") for s in RUNS_S),
+                "the node loses power",
+                tuple(Dot(s, f"node-{s}", "attempts") for s in RUNS_S),
             ),
         ),
         y_from=0.0,
@@ -156,21 +176,21 @@ def _ends() -> Plot:
         y_label="share of jobs",
         lines=(
             Line(
-                "one worker a node",
+                "one worker fits",
                 tuple(Dot(s, f"own-{s}", "succeeded", share(1.0)) for s in RUNS_S),
             ),
             Line(
-                f"{WORKERS} workers a node",
+                f"{WORKERS} workers fit",
                 tuple(Dot(s, f"others-{s}", "succeeded", share(ends(s))) for s in RUNS_S),
                 curve(ends, 1, 130),
             ),
             Line(
-                "nodes lose power",
-                tuple(Dot(s, f"nodes-{s}", "succeeded", share(1.0)) for s in RUNS_S),
+                "the node loses power",
+                tuple(Dot(s, f"node-{s}", "succeeded", share(1.0)) for s in RUNS_S),
             ),
             Line(
-                "nodes lose power: accepted and then lost",
-                tuple(Dot(s, f"nodes-{s}", "lost", Check(0.0, absolute_max=1e-9)) for s in RUNS_S),
+                "the node loses power: accepted and then lost",
+                tuple(Dot(s, f"node-{s}", "lost", Check(0.0, absolute_max=1e-9)) for s in RUNS_S),
             ),
         ),
         y_from=-0.03,
@@ -179,15 +199,15 @@ def _ends() -> Plot:
 
 
 def _meaning(found: Findings) -> str:
-    begun = found.mean("own-120", "attempts")
-    poisoned = 1 - found.mean("others-120", "succeeded")
-    kept = found.mean("nodes-120", "succeeded")
+    begun = found.mean("own-100", "attempts")
+    poisoned = 1 - found.mean("others-100", "succeeded")
+    kept = found.mean("node-100", "succeeded")
     return (
-        f"A job of 120 s on a worker that crashes each {UP_S:g} s is begun {begun:.1f} times, and "
+        f"A job of 100 s on a worker that crashes each {UP_S:g} s is begun {begun:.1f} times, and "
         "then it has succeeded, with nobody waiting for it. Where the job goes to another worker, "
         "the node suspects the job: two different workers lost with it, and it is given up as "
         f"poisoned, {poisoned:.0%} of these. That protects the others from a job that kills "
         "workers, and it is wrong for long jobs on workers that are bad; the measure is S against "
-        f"U again. Nodes that lose power forget nothing that they accepted: {kept:.0%} of those "
+        f"U again. A node that loses power forgets nothing that it accepted: {kept:.0%} of those "
         "jobs succeed, and none is lost."
     )

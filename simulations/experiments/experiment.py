@@ -9,8 +9,8 @@ may have a *check*: what theory says of it.  A dot without one is shown and not 
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, replace
+from typing import Final, Literal, assert_never
 
 from simulations import statistics
 from simulations.observations import Observations
@@ -39,6 +39,7 @@ FULL: Final = Size()
 QUICK: Final = Size(replications=2, share=0.02)
 
 
+Relation = Literal["equals", "at least", "at most", "always at least", "always at most"]
 Reduce = Callable[[Observations, int], Measures]
 """Of what a run observed, and its seed."""
 
@@ -57,20 +58,30 @@ class Check:
     """What theory says of a measure."""
 
     theory: float
-    relation: Literal["equals", "at least", "at most"] = "equals"
-    """The measured is, or is at least, or is at most `theory`."""
+    relation: Relation = "equals"
+    """The measured is, or is at least, or is at most `theory`; "always": in every single run."""
     absolute_max: float | None = None
     """See `statistics.equals`."""
 
-    def judge(self, measured: Interval) -> Verdict:
-        """Say whether what was measured agrees."""
+    as_of: str = ""
+    """A point whose mean times `theory` is the theory: it grows no further from there."""
+
+    def judge(self, values: Sequence[float]) -> Verdict:
+        """Say whether what the runs gave agrees."""
         match self.relation:
             case "equals":
+                measured = statistics.t_interval(values)
                 return statistics.equals(measured, self.theory, absolute_max=self.absolute_max)
             case "at least":
-                return statistics.at_least(measured, self.theory)
+                return statistics.at_least(statistics.t_interval(values), self.theory)
             case "at most":
-                return statistics.at_most(measured, self.theory)
+                return statistics.at_most(statistics.t_interval(values), self.theory)
+            case "always at least":
+                return statistics.always_at_least(values, self.theory)
+            case "always at most":
+                return statistics.always_at_most(values, self.theory)
+            case _:
+                assert_never(self.relation)
 
 
 def share(theory: float) -> Check:
@@ -102,7 +113,7 @@ class Line:
         return self.curve or tuple(
             (dot.x, dot.check.theory)
             for dot in self.dots
-            if dot.check is not None and dot.check.relation == "equals"
+            if dot.check is not None and dot.check.relation == "equals" and not dot.check.as_of
         )
 
 
@@ -177,10 +188,18 @@ class Findings:
 
     def judge(self, dot: Dot) -> Verdict | None:
         """Return whether a dot agrees with theory; `None` if there is nothing to agree with."""
-        if dot.check is None:
+        check = self.check(dot)
+        if check is None:
             return None
-        measured = self.of(dot)
-        return Verdict(False, "not measured") if measured is None else dot.check.judge(measured)
+        values = self.values(dot.point, dot.measure)
+        return check.judge(values) if values else Verdict(False, "not measured")
+
+    def check(self, dot: Dot) -> Check | None:
+        """Return the check of a dot, with the mean of another point filled in."""
+        if dot.check is None or not dot.check.as_of:
+            return dot.check
+        theory = dot.check.theory * self.mean(dot.check.as_of, dot.measure)
+        return replace(dot.check, theory=theory)
 
     def mean(self, point: str, measure: str) -> float:
         """Return a mean for words; not a number if it was not measured."""
@@ -196,7 +215,7 @@ def average(values: Iterable[float]) -> float:
 
 def measures(**values: float) -> Measures:
     """Return the measures that are numbers."""
-    return {name: value for name, value in values.items() if math.isfinite(value)}
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
 def grid(low: float, high: float, count: int = 40, *, log: bool = False) -> list[float]:

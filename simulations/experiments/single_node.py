@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from simulations.experiments.experiment import Measures, average, measures
+from simulations.faults import Fault
 from simulations.observations import Observations
 from simulations.scenario import Complete, Function, Link, Load, Poisson, Scenario, Workers
 
@@ -21,6 +22,7 @@ def single_node(
     duration_s: float,
     warm_up_s: float = 0.0,
     drain_s: float = 0.0,
+    faults: Sequence[Fault] = (),
 ) -> Scenario:
     """Return a scenario of one node; its clients sit beside it."""
     return Scenario(
@@ -33,6 +35,7 @@ def single_node(
         functions=list(functions),
         workers=list(workers),
         load=list(load),
+        faults=list(faults),
     )
 
 

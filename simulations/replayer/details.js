@@ -115,7 +115,7 @@
       const waiting = jobs.find(([, row]) => row.worker === null)?.[1];
       const pairs = [
         ["number", String(index)],
-        ["state now", run.stateOf(index, player.now) || "not said"],
+        ["state now", run.stateOf(index, player.now)],
         ["neighbours", Replay.count(run.neighbours(index).length)],
         ["events", Replay.count(own.length)],
       ];

@@ -103,8 +103,9 @@
 
     // --- questions ----------------------------------------------------------------------
 
+    /** Return a node's state; one of which nothing was said yet is up. */
     stateOf(node, at) {
-      return this.nodes[node].history.when(at);
+      return this.nodes[node].history.when(at) || "up";
     }
 
     faultsAt(at) {

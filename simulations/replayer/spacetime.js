@@ -117,7 +117,7 @@
           const row = this.rowOf.get(node);
           if (row === undefined || row < this.first || row > this.last) continue;
           const y = this.y(row) + Math.min(7, this.pitch * 0.4);
-          context.globalAlpha = this.pitch < 3 ? 0.35 : 1;
+          context.globalAlpha = this.pitch < 3 ? 0.2 : 1;
           context.fillRect(from, y - 1, Math.max(2, to - from), this.pitch < 6 ? 1 : 2);
         }
       }

@@ -10,6 +10,7 @@
   const LOOKED_AT_MAX = 50000; // Messages counted for what is lit, per picture.
   const GLOW_S = 0.25; // Of the viewer's seconds.
   const NAMES_ROOM = 46; // Pixels between nodes from which on names fit.
+  const MANY_LINKS = 1500; // From so many on each is drawn fainter.
   const MARGIN = 34;
   const ZOOM_MAX = 60;
 
@@ -175,7 +176,7 @@
         path.moveTo(this.x[link.one], this.y[link.one]);
         path.lineTo(this.x[link.other], this.y[link.other]);
       });
-      const many = run.links.length > 1500;
+      const many = run.links.length > MANY_LINKS;
       context.lineWidth = many ? 0.5 : 1;
       context.globalAlpha = many ? 0.6 : 1;
       context.strokeStyle = palette.link;
@@ -195,11 +196,12 @@
     _drawLit(context) {
       const { run, palette } = this.app;
       const crowded = this.underWay > DOTS_MAX;
+      const least = run.links.length > MANY_LINKS && !crowded ? 0.12 : 0.35;
       context.strokeStyle = palette.accent;
       for (const [number, count] of this.lit) {
         const { one, other } = run.links[number];
-        context.globalAlpha = Math.min(0.9, 0.35 + 0.1 * count);
-        context.lineWidth = crowded ? Math.min(5, 0.5 + Math.log2(1 + count)) : 1.25;
+        context.globalAlpha = Math.min(0.9, least + 0.1 * count);
+        context.lineWidth = crowded ? Math.min(5, 0.5 + Math.log2(1 + count)) : 1;
         context.beginPath();
         context.moveTo(this.x[one], this.y[one]);
         context.lineTo(this.x[other], this.y[other]);

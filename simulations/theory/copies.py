@@ -43,12 +43,19 @@ def everywhere_bytes(nodes: int, things: int, size_bytes: float) -> float:
     return (nodes - 1) * things * size_bytes
 
 
-def first_read_least_s(
-    latency_s: float, size_bytes: float, bandwidth_bytes_per_s: float | None
+def first_read_s(
+    latency_s: float,
+    size_bytes: float,
+    bandwidth_bytes_per_s: float | None,
+    *,
+    round_trips: int = 1,
 ) -> float:
-    """Return the least time of a read that is not local: there, back, and the bytes."""
+    """Return the time of a read that is not local: there, back, and the bytes.
+
+    With one round trip it is a lower bound; whoever asks first and then fetches has two.
+    """
     bytes_s = 0.0 if bandwidth_bytes_per_s is None else size_bytes / bandwidth_bytes_per_s
-    return 2 * latency_s + bytes_s
+    return 2 * round_trips * latency_s + bytes_s
 
 
 def available(node_up: float, copies: int) -> float:

@@ -3,7 +3,7 @@
 A message that every node passes on at once to all its neighbours arrives everywhere on the fastest
 way there is: no protocol beats the *eccentricity* of its source (the longest of all shortest ways,
 Dijkstra 1959), nor fewer hops than a tree of that degree needs (Moore's bound).  Where every node
-has passed it on to all but whom it had it from, each has received D - 1 copies.
+has passed it on to all but whom it had it from, each has received about D - 1 copies.
 
 Nodes that are away hear of it when they come back.  After a partition somebody has to reconnect,
 and that takes as long as it takes; then news has the distance to go.
@@ -43,11 +43,11 @@ def hops_least(nodes: int, degree: int) -> int:
 
 
 def copies_received(nodes: int, degree: float) -> float:
-    """Return how many copies of a message a node receives, if all pass it on to all others.
+    """Return how many copies each node that is told receives, if all pass it on to all others.
 
-    The source sends `degree`, the others all but one: N (D - 1) + 1, over N nodes.
+    The source sends `degree`, the others all but one: N (D - 1) + 1, to N - 1 nodes.
     """
-    return degree - 1 + 1 / nodes
+    return (nodes * (degree - 1) + 1) / (nodes - 1)
 
 
 def all_back_s(nodes: int, up_s: float, down_s: float) -> float:

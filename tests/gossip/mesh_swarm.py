@@ -93,6 +93,13 @@ class Weather:
             at = self._last[source, target] = max(at, self._last.get((source, target), 0.0) + 1e-6)
         return at
 
+    def steady_s(self, source: int, target: int) -> None:
+        return None
+
+    def reset(self, one: int, other: int) -> None:
+        for way in ((one, other), (other, one)):
+            self._last.pop(way, None)
+
 
 class Diary:
     """What each node of a swarm was delivered, and whom it reset; and late verdicts."""

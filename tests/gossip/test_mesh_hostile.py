@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 
 from gossip import wire, wire_encode
-from gossip.mesh_events import Connected, Disconnect, Received, Reset, Subscribe
+from gossip.mesh_events import Connected, Disconnect, Disconnected, Received, Reset, Subscribe
 from simulations.swarm import Swarm
 from tests.gossip.mesh_malformed import KILLS_PY_LIBP2P, KINDS, corpus
 from tests.gossip.mesh_swarm import (
@@ -153,7 +153,7 @@ def test_an_attacker_that_comes_again_and_again_is_no_cleaner() -> None:
         attack(swarm, 0, from_outside)
         scores.append(mesh.score(MALLORY))
         swarm.by_id[MALLORY] = swarm.nodes[0]
-        mesh._disconnect(MALLORY)
+        mesh.handle(Disconnected(MALLORY), swarm.now)
         swarm.run(60.0)
     assert scores == sorted(scores, reverse=True)
     assert scores[1] == pytest.approx(-80, abs=1)

@@ -25,8 +25,8 @@ def rows(seed: int = 2021) -> list[str]:
             function = rng.choices(range(FUNCTIONS), weights)[0]
             took_s = min(medians_s[function] * rng.lognormvariate(0, 0.8), 300.0)
             calls.append((at_s + took_s, took_s, function))
-    for number in range(96):  # a timer, each quarter of an hour
-        calls.append((number * 900.0 + 2.0, 2.0, FUNCTIONS))
+    # A timer, each quarter of an hour.
+    calls += [(number * 900.0 + 2.0, 2.0, FUNCTIONS) for number in range(96)]
     return [
         f"app{function % 9},func{function},{end_s:.3f},{took_s:.3f}"
         for end_s, took_s, function in sorted(calls)

@@ -4,8 +4,10 @@ import errno
 import os
 import random
 import signal
+import tempfile
 import time
 
+from simulations import topology
 from simulations.errors import ScenarioError
 from simulations.metrics import Metrics
 from simulations.scenario import Scenario
@@ -23,8 +25,8 @@ def steady(scenario: Scenario, seed: int, options: Options) -> Result:
         took_s = rng.expovariate(5)
         trace.record(at_s, "job", node="n0", job=f"j{trace.length}", state="succeeded", took=took_s)
         metrics.observe("job.sojourn_s", at_s, took_s, node="n0", label="short")
-        metrics.observe("job.succeeded", at_s, float(rng.random() < 0.99), node="n0", label="short")
-        metrics.observe("queue.length", at_s, float(rng.randrange(5)), node="n0")
+        metrics.observe("job.succeeded", at_s, 1.0, node="n0", label="short")
+        metrics.observe("queue.length", at_s, 2.0, node="n0")
         at_s += rng.expovariate(1)
         if options.progress is not None:
             options.progress(at_s)
@@ -35,6 +37,7 @@ def steady(scenario: Scenario, seed: int, options: Options) -> Result:
         virtual_s=scenario.duration_s,
         cpu_s=0.25,
         events=trace.length,
+        graph=topology.build(scenario.topology, scenario.link, random.Random(seed)),
     )
 
 
@@ -77,7 +80,8 @@ def refusing(scenario: Scenario, seed: int, options: Options) -> Result:
 
 
 def killed(scenario: Scenario, seed: int, options: Options) -> Result:
-    """A process that the system ends, as when memory is short."""
+    """A process that the system ends, as when memory is short, in the middle of its work."""
+    tempfile.mkdtemp()
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 
@@ -104,3 +108,19 @@ def endless(scenario: Scenario, seed: int, options: Options) -> Result:
         assert options.progress is not None
         options.progress(1.0)
         time.sleep(0.01)
+
+
+def leaking_metrics(scenario: Scenario, seed: int, options: Options) -> Result:
+    """What a hash of texts reaches in the metrics only."""
+    metrics = Metrics()
+    for name in {f"n{number}" for number in range(1, 30)}:
+        metrics.observe("queue.length", 0.0, 1.0, node=name)
+    trace = Trace(options.keep)
+    return Result(
+        seed=seed,
+        trace_hash=trace.digest(),
+        metrics=metrics,
+        virtual_s=1.0,
+        cpu_s=0.1,
+        events=trace.length,
+    )

@@ -37,6 +37,16 @@ def test_a_selection_is_that_of_the_rows(
     assert len(at_s) == len(values)
 
 
+@given(rows, rows)
+def test_the_hash_of_observations_is_that_of_their_rows(
+    one: list[Observation], other: list[Observation]
+) -> None:
+    same = [str(row) for row in one] == [str(row) for row in other]  # -0.0 is not 0.0 here
+    digests = [observations.from_rows(each).digest() for each in (one, other)]
+    assert (digests[0] == digests[1]) is same
+    assert observations.from_rows(one).digest() == digests[0]
+
+
 def test_labels_are_those_of_one_metric() -> None:
     columns = observations.from_rows(
         [

@@ -123,7 +123,7 @@ def test_files_too_large_missing_or_binary_are_refused(
         read_graphml(tmp_path, "net.graphml")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(
         st.sampled_from(
@@ -178,7 +178,7 @@ def test_a_wrong_table_is_told_with_row_and_column(tmp_path: Path, text: str, sa
         matrix(tmp_path, text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet='ab,\n01-. "\r\0', max_size=60))
 def test_whatever_a_table_is_it_is_a_graph_or_a_scenario_error(tmp_path_factory, text) -> None:
     with contextlib.suppress(ScenarioError):

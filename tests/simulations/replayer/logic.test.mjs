@@ -87,8 +87,8 @@ test("a node has a number and a name, and either names it", () => {
     { at_s: 1, kind: "node", node: "b", state: "down" }, { at_s: 2, kind: "node", node: 1, state: "up" },
   ], TWO);
   assert.equal(run.nodes.length, 2);
-  assert.deepEqual([0, 1, 1.5, 2].map((at) => run.stateOf(1, at)), ["", "down", "down", "up"]);
-  assert.equal(run.stateOf(0, 9), "");
+  assert.deepEqual([0, 1, 1.5, 2].map((at) => run.stateOf(1, at)), ["up", "down", "down", "up"]);
+  assert.equal(run.stateOf(0, 9), "up");
 });
 
 test("without a topology nodes and links are those of the messages", () => {

@@ -54,8 +54,9 @@ def test_popularity_falls_and_is_shared_out(things: int, exponent: float) -> Non
 
 
 def test_a_first_read_waits_for_the_way_and_the_bytes() -> None:
-    assert copies.first_read_least_s(0.05, 1_000_000, 2_000_000) == pytest.approx(0.6)
-    assert copies.first_read_least_s(0.05, 1_000_000, None) == pytest.approx(0.1)
+    assert copies.first_read_s(0.05, 1_000_000, 2_000_000) == pytest.approx(0.6)
+    assert copies.first_read_s(0.05, 1_000_000, None) == pytest.approx(0.1)
+    assert copies.first_read_s(0.05, 1_000_000, 2e6, round_trips=2) == pytest.approx(0.7)
 
 
 def test_more_copies_are_there_more_often() -> None:
