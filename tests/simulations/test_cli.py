@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from simulations import cli
@@ -248,8 +249,6 @@ def start(here: Path, *words: str, **pipes: object) -> subprocess.Popen[bytes]:
 
 
 def test_ctrl_c_ends_everything_and_leaves_nothing(here: Path) -> None:
-    import psutil
-
     small.write(here)
     master, slave = pty.openpty()
     process = start(
