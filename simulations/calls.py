@@ -52,7 +52,7 @@ async def ask(
             answer = await world.request(node, method, path, body, token=token, headers=headers)
             if answer.status == status:
                 return answer
-            if not is_passing(answer, node):
+            if answer.status == 401 or not is_passing(answer, node):
                 raise Unexpected(node, f"{call} was answered {answer.status}, not {status}")
             await trio.sleep(RETRY_S)
         except NodeDown:
@@ -71,11 +71,12 @@ async def wait_for(is_so: Callable[[], bool]) -> None:
 def is_passing(answer: Answer, node: int) -> bool:
     """Tell whether a refusal is one that passes. Raises `Unexpected` for one that does not.
 
-    404 is: what was made elsewhere may not have come to this node yet.
+    404 is: what was made elsewhere may not have come to this node yet.  401 is too: a token is not
+    good at a node whose clock is far off.
     """
     if 200 <= answer.status < 300:
         return False
-    if answer.status in (404, 425, 429) or answer.status >= 500:
+    if answer.status in (401, 404, 425, 429) or answer.status >= 500:
         return True
     said = answer.body[:300].decode("utf-8", "replace")
     raise Unexpected(node, f"a node answered {answer.status}: {said}")

@@ -30,6 +30,8 @@ from simulations.scenario import Scenario
 FORMAT: Final = 1
 SEEDS: Final = 1_000_000
 """How many first seeds there are to choose from."""
+DIGITS: Final = 9
+"""How many digits of a measure are kept. Source: far more than any interval is narrow."""
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 Progress = Callable[[str, int, int], None]
@@ -58,6 +60,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     replications: list[Replication]
     error: str = ""
     """Why it was not run."""
+    commit: str = ""
+    """Of the code that ran it."""
     format: int = FORMAT
 
 
@@ -66,7 +70,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     replications: int
     share: float
-    commit: str
     versions: dict[str, str]
     machine: dict[str, Any]
     format: int = FORMAT
@@ -109,7 +112,6 @@ def evaluate(
     manifest = Manifest(
         replications=size.replications,
         share=size.share,
-        commit=str(provenance.commit()),
         versions=provenance.versions(),
         machine=provenance.machine(),
     )
@@ -166,6 +168,7 @@ def _run(
             if progress is not None:
                 progress(experiment.name, done, total)
 
+    commit = str(provenance.commit())
     tasks = [
         Task(scenario=point.scenario, seed=seed, simulator=simulator)
         for point in missing
@@ -188,6 +191,7 @@ def _run(
             scenario=point.scenario,
             replications=[_keep(point, outcome) for outcome in own],
             error=error,
+            commit=commit,
         )
         _write(_path(directory, point), stored)
 
@@ -200,7 +204,12 @@ def _keep(point: Point, outcome: Outcome) -> Replication:
         virtual_s=outcome.virtual_s,
         cpu_s=outcome.cpu_s,
         events=outcome.events,
-        measures={} if failed else point.reduce(outcome.observations, outcome.seed),
+        measures={}
+        if failed
+        else {
+            name: float(f"{value:.{DIGITS}g}")
+            for name, value in point.reduce(outcome.observations, outcome.seed).items()
+        },
         failure="" if failed is None else f"{failed.what} ({failed.at_s:.3f} s, {failed.node})",
     )
 
@@ -221,7 +230,7 @@ def _path(directory: Path, point: Point) -> Path:
 def _write(path: Path, value: msgspec.Struct) -> None:
     """Write a file; there is never half of one."""
     partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
+    partial.write_bytes(msgspec.json.encode(value) + b"\n")
     partial.replace(path)
 
 

@@ -81,6 +81,7 @@ def _play_world(scenario: Scenario, seed: int, options: Options) -> Result:
     """Run a scenario of whole daemons."""
     from simulations import chance, clock, topology
     from simulations.errors import ScenarioError
+    from simulations.invariants import Broken
     from simulations.links import Lines
     from simulations.play import Play
     from simulations.world import open_world
@@ -125,8 +126,8 @@ def _play_world(scenario: Scenario, seed: int, options: Options) -> Result:
         if told.error is not None or isinstance(first, ScenarioError | MemoryError):
             raise told.error or first from None
         failure = _failure(first, virtual_s)
-    if failure is not None:
-        trace.record(failure.at_s, "check", what=failure.what, node=failure.node)
+        if not isinstance(first, Broken):  # which is in the trace already
+            trace.record(failure.at_s, "check", what=failure.what, node=failure.node)
     return Result(
         seed=seed,
         trace_hash=trace.digest(),

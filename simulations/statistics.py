@@ -10,7 +10,8 @@ Rules:
   it.  Both, because a wide interval holds any theory, and a narrow one refuses a good
   approximation.  A share near 0 or 1 has no useful relative error: it may be given `absolute_max`
   instead, and one that is the same in all replications has no interval to speak of (`SAME_MAX`).
-* Or it is a *bound*: the whole interval lies on its side.
+* Or it is a *bound*: the whole interval lies on its side.  A bound that holds for every single run
+  (no message is faster than its way) is asked of each of them, "always".
 * A run begins empty; what is observed before the queue is as it will stay is dropped.  Scenarios
   say how long that is (`warm_up_s`), `warm_up_length` proposes it (MSER-5).
 
@@ -33,6 +34,7 @@ RELATIVE_MAX: Final = 0.05
 """How far a mean may be from theory, as a share of it. Source: what a plot shows."""
 SAME_MAX: Final = 1e-9
 """Largest relative difference of equal numbers that were computed on two ways. Source: 2^-30."""
+BROKEN: Final = "some run breaks the bound"
 BATCH: Final = 5
 """Observations in a batch of MSER-5. Source: White, Cobb and Spratt 2000."""
 
@@ -175,6 +177,20 @@ def at_most(measured: Interval, bound: float) -> Verdict:
     """Judge whether what was measured keeps to an upper bound."""
     held = measured.high <= bound + SAME_MAX * abs(bound)
     return Verdict(held, "below the bound" if held else "the interval reaches above the bound")
+
+
+def always_at_least(values: Sequence[float], bound: float) -> Verdict:
+    """Judge whether not one run fell below a bound that holds for each of them, not for a mean."""
+    least = min(values)
+    held = least >= bound - SAME_MAX * abs(bound)
+    return Verdict(held, f"above the bound in each run, least {least:.4g}" if held else BROKEN)
+
+
+def always_at_most(values: Sequence[float], bound: float) -> Verdict:
+    """Judge whether not one run rose above a bound that holds for each of them, not for a mean."""
+    most = max(values)
+    held = most <= bound + SAME_MAX * abs(bound)
+    return Verdict(held, f"below the bound in each run, most {most:.4g}" if held else BROKEN)
 
 
 def _percent(error: float, theory: float) -> str:

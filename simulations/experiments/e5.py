@@ -4,6 +4,8 @@ Users, projects, functions and global keys are distributed when they change.  No
 faster than the fastest way through the graph; how near to that is ours?
 """
 
+import math
+from collections import Counter
 from typing import Final
 
 from simulations import chance, topology
@@ -93,11 +95,20 @@ def _point(size: Size, nodes: int, degree: int) -> Point:
             ratio=average(visible_s / least_s for visible_s, least_s in seen),
             least_ratio=min((visible_s / least_s for visible_s, least_s in seen), default=0.0),
             covered=average(run.values("record.covered")),
-            copies=average(run.values("mesh.copies")),
+            copies=_copies_received(run),
             hops=average(run.values("record.hops_max")),
         )
 
     return Point(f"{nodes}-{degree}", scenario, reduce)
+
+
+def _copies_received(run: Observations) -> float:
+    """Return the mean over nodes, weighted by what each was told: all but what it made itself."""
+    made = Counter(row.node for row in run if row.metric == "update.refused" and not row.value)
+    copies = [(row.value, row.node) for row in run if row.metric == "mesh.copies"]
+    told = [made.total() - made[node] for _, node in copies]
+    received = sum(each * count for (each, _), count in zip(copies, told, strict=True))
+    return received / sum(told) if sum(told) else math.nan
 
 
 def _ratio() -> Plot:
@@ -117,7 +128,9 @@ def _ratio() -> Plot:
             ),
             Line(
                 "the fastest of all records, 12 links",
-                tuple(Dot(n, f"{n}-12", "least_ratio", Check(1.0, "at least")) for n in NODES),
+                tuple(
+                    Dot(n, f"{n}-12", "least_ratio", Check(1.0, "always at least")) for n in NODES
+                ),
             ),
         ),
         curves=(Curve("the least possible", ((NODES[0], 1.0), (NODES[-1], 1.0))),),
@@ -161,7 +174,7 @@ def _times() -> Plot:
             Line(
                 "hops, 4 links (at least Moore's bound)",
                 tuple(
-                    Dot(n, f"{n}-4", "hops", Check(spreading.hops_least(n, 4), "at least"))
+                    Dot(n, f"{n}-4", "hops", Check(spreading.hops_least(n, 4), "always at least"))
                     for n in NODES
                 ),
             ),

@@ -10,7 +10,7 @@ may have a *check*: what theory says of it.  A dot without one is shown and not 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, assert_never
 
 from simulations import statistics
 from simulations.observations import Observations
@@ -39,6 +39,7 @@ FULL: Final = Size()
 QUICK: Final = Size(replications=2, share=0.02)
 
 
+Relation = Literal["equals", "at least", "at most", "always at least", "always at most"]
 Reduce = Callable[[Observations, int], Measures]
 """Of what a run observed, and its seed."""
 
@@ -57,23 +58,30 @@ class Check:
     """What theory says of a measure."""
 
     theory: float
-    relation: Literal["equals", "at least", "at most"] = "equals"
-    """The measured is, or is at least, or is at most `theory`."""
+    relation: Relation = "equals"
+    """The measured is, or is at least, or is at most `theory`; "always": in every single run."""
     absolute_max: float | None = None
     """See `statistics.equals`."""
 
     as_of: str = ""
     """A point whose mean times `theory` is the theory: it grows no further from there."""
 
-    def judge(self, measured: Interval) -> Verdict:
-        """Say whether what was measured agrees."""
+    def judge(self, values: Sequence[float]) -> Verdict:
+        """Say whether what the runs gave agrees."""
         match self.relation:
             case "equals":
+                measured = statistics.t_interval(values)
                 return statistics.equals(measured, self.theory, absolute_max=self.absolute_max)
             case "at least":
-                return statistics.at_least(measured, self.theory)
+                return statistics.at_least(statistics.t_interval(values), self.theory)
             case "at most":
-                return statistics.at_most(measured, self.theory)
+                return statistics.at_most(statistics.t_interval(values), self.theory)
+            case "always at least":
+                return statistics.always_at_least(values, self.theory)
+            case "always at most":
+                return statistics.always_at_most(values, self.theory)
+            case _:
+                assert_never(self.relation)
 
 
 def share(theory: float) -> Check:
@@ -183,8 +191,8 @@ class Findings:
         check = self.check(dot)
         if check is None:
             return None
-        measured = self.of(dot)
-        return Verdict(False, "not measured") if measured is None else check.judge(measured)
+        values = self.values(dot.point, dot.measure)
+        return check.judge(values) if values else Verdict(False, "not measured")
 
     def check(self, dot: Dot) -> Check | None:
         """Return the check of a dot, with the mean of another point filled in."""
