@@ -1,11 +1,11 @@
-"""`peernode sim`: run a scenario, repeat a failure, verify, sweep.
+"""`peernode sim`: run a scenario, repeat a failure, verify, sweep, explore.
 
 Exit codes: 0 done and passed; 1 a condition did not hold, or two runs differ that may not; 2 wrong
 usage, or a scenario that cannot be run; 3 an invariant did not hold; 4 the machine was in the way
 (disk, memory, a lost process); 130 interrupted.  Results go to stdout, everything else to stderr.
 
 `peernode` finds this through the entry point `peernode.commands`; what is heavy (numpy, trio) is
-imported inside the commands.  An explorer and an evaluation are commands where their modules are.
+imported inside the commands.
 """
 
 import importlib.util
@@ -200,6 +200,38 @@ def sweep(
         raise typer.Exit(BROKEN)
     if not all(verdict.passed for point in done.points for verdict in point.verdicts):
         raise typer.Exit(FAILED)
+
+
+@app.command("explore")
+def explore(
+    context: typer.Context,
+    hours: Annotated[
+        float | None, typer.Option(min=0.0, help="How long to look, in real hours.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000_000, help="How many scenarios to try.")
+    ] = None,
+    first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 1,
+    jobs: Jobs = 2,
+) -> None:
+    """Look for what breaks: random scenarios and faults, with every invariant checked."""
+    if hours is None and seeds is None:
+        complain("nothing says how long to look", "add --seeds 1000, or --hours 1")
+        raise typer.Exit(WRONG)
+    with boundary():
+        from simulations import exploring, showing
+
+        search = exploring.Search(
+            first=first,
+            count=seeds,
+            for_s=None if hours is None else hours * 3600,
+            jobs=jobs,
+            simulator=simulator_of(context),
+        )
+        found = exploring.explore(search, showing.show_progress)
+        showing.show_findings(found)
+    if found.findings:
+        raise typer.Exit(BROKEN)
 
 
 @app.command("list")
