@@ -68,9 +68,7 @@ def show_progress(found: Found) -> None:
 def show_findings(found: Found) -> None:
     """Print what an exploration found, each with the line that repeats it."""
     for finding in found.findings:
-        failure = finding.failure
-        print(f"BROKEN       at {failure.at_s:g} s with seed {finding.seed}: {failure.what}")
-        print(f"repeat it    peernode sim replay {shlex.quote(finding.line)}")
+        show_finding(finding.seed, finding.failure, finding.line)
     if not found.findings:
         print(f"every invariant held in {found.runs} scenarios, {found.events} events")
 

@@ -209,7 +209,7 @@ def test_help_needs_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stderr == "[]\n"
-    for command in ("run", "replay", "verify", "sweep", "list", "evaluate"):
+    for command in ("run", "replay", "verify", "sweep", "list", "evaluate", "explore"):
         assert f" {command} " in done.stdout
 
 
