@@ -87,8 +87,8 @@ def experiment(size: Size) -> Experiment:
         limits=(
             "Breaks are exponential and independent of the job; a network whose breaks come in "
             "bursts is another question. The node itself does not fail here (E9 is about that). "
-            "Handing in and asking for the result are two short calls of their own; on links without "
-            "latency they take no time, and so hold no connection."
+            "Handing in and asking for the result are two short calls of their own; on links "
+            "without latency they take no time, and so hold no connection."
         ),
     )
 
