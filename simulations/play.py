@@ -70,6 +70,7 @@ class Play:
                 metrics,
                 number=number,
                 until_s=scenario.duration_s,
+                honest=self._honest,
                 directory=directory,
             )
             for number, described in enumerate(scenario.updates)
@@ -124,7 +125,7 @@ class Play:
         for player in players:
             player.close()
         for changes in self._updates:
-            changes.close(self._honest)
+            changes.close()
         self._sightings.close()
 
     def _is_at_rest(self, players: list[LoadPlayer]) -> bool:

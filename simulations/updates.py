@@ -14,7 +14,7 @@ and who reads:
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -70,9 +70,14 @@ class UpdatesPlayer:
         *,
         number: int,
         until_s: float,
+        honest: Sequence[int],
         directory: str = ".",
     ) -> None:
-        """`number` tells them apart; nothing changes at or after `until_s`."""
+        """`number` tells them apart; nothing changes at or after `until_s`.
+
+        `honest` are the nodes whose word counts: what others acknowledge is no promise.
+        """
+        self._honest = dict.fromkeys(honest)
         self._described = described
         self._world = world
         self._metrics = metrics
@@ -199,7 +204,8 @@ class UpdatesPlayer:
     def _acknowledged(self, thing: Thing, node: int, size_bytes: int, answer: Answer) -> None:
         match self._described.what:
             case "kv":
-                thing.version = max(thing.version, int(answer.json()["version"]))
+                if node in self._honest:
+                    thing.version = max(thing.version, int(answer.json()["version"]))
             case "blob":
                 said = answer.json()
                 thing.id, thing.content = str(said["id"]), str(said["cid"])
@@ -263,16 +269,16 @@ class UpdatesPlayer:
             self._observe("blob.fetched", float(fetched), node)
             self._observe("blob.fetched_bytes", float(size_bytes if fetched else 0), node)
 
-    def close(self, honest: Iterable[int]) -> None:
-        """The run is over: look whether these nodes have what was acknowledged."""
+    def close(self) -> None:
+        """The run is over: look whether all nodes have what was acknowledged."""
         if self._described.what != "kv":
             return
         for key, thing in enumerate(self._things):
             if thing.version:
-                self._observe("write.lost", float(self._is_lost(key, thing, honest)), None)
+                self._observe("write.lost", float(self._is_lost(key, thing)), None)
 
-    def _is_lost(self, key: int, thing: Thing, honest: Iterable[int]) -> bool:
-        for number in honest:
+    def _is_lost(self, key: int, thing: Thing) -> bool:
+        for number in self._honest:
             if (node := self._world.node(number)) is None:
                 continue
             space = node.spaces.get(int(thing.id))
