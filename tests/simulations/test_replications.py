@@ -1,6 +1,7 @@
 """Replications in processes: the same anywhere, and whatever is lost is told in words."""
 
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -145,11 +146,12 @@ def test_a_signal_ends_the_processes_first() -> None:
     assert not alive
 
 
-def test_processes_end_when_nobody_reads_their_answers() -> None:
+def test_processes_end_when_nobody_reads_their_answers(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED],
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parent.parent.parent,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     assert parent.stdout is not None
     parent.stdout.readline()
