@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Final
 
 from simulations import chance, topology
-from simulations.distributions import Lognormal
+from simulations.distributions import Exponential, Lognormal
 from simulations.experiments.experiment import (
     Check,
     Curve,
@@ -22,9 +22,11 @@ from simulations.experiments.experiment import (
     Point,
     Size,
     average,
+    curve,
     measures,
     share,
 )
+from simulations.faults import Churn
 from simulations.observations import Observations
 from simulations.scenario import Link, Periodic, Regular, Scenario, Updates
 from simulations.theory import spreading
@@ -36,6 +38,15 @@ Source: `gossip.config.Config.degree_low`, `degree`."""
 UPDATES: Final = 20
 INTERVAL_S: Final = 1.0
 WARM_UP_S: Final = 5.0
+CHURNING: Final = 60
+CHURNING_DEGREE: Final = 6
+UP_S: Final = 100.0
+DOWNS_S: Final = (5, 20)
+CHURNING_S: Final = 600.0
+CHURNING_INTERVAL_S: Final = 5.0
+LATE_S: Final = 0.5
+"""Whoever has a record later was away when it was made. Source: far above any way through the mesh,
+far below a time away."""
 LATENCY: Final = Lognormal(median=0.02, sigma=0.5)
 
 
@@ -50,15 +61,20 @@ def experiment(size: Size) -> Experiment:
             f"replication. Links take {LATENCY.median * 1000:g} ms in the median, log-normally. "
             f"A record each {INTERVAL_S:g} s, made at one node after another. Its time is divided "
             "by the eccentricity of its maker: the longest of all shortest ways in that very "
-            "graph."
+            "graph. "
+            f"Then {CHURNING} nodes with {CHURNING_DEGREE} links each that come and go, up for "
+            f"{UP_S:g} s on average."
         ),
-        points=tuple(_point(size, nodes, degree) for degree in DEGREES for nodes in NODES),
-        plots=(_ratio(), _copies(), _times()),
+        points=(
+            *(_point(size, nodes, degree) for degree in DEGREES for nodes in NODES),
+            *(_churning(size, down_s) for down_s in DOWNS_S),
+        ),
+        plots=(_ratio(), _copies(), _times(), _away(), _late()),
         meaning=_meaning,
         limits=(
             "Processor time is none: on real machines each hop adds what it takes to check a "
-            "signature and to pass a message on. All nodes are up; nodes that are away hear of it "
-            "when they are back (E7 is about that)."
+            "signature and to pass a message on. How long catching up takes after being back has no "
+            "formula here: it is what the dots of the last plot lie above the line."
         ),
     )
 
@@ -100,6 +116,81 @@ def _point(size: Size, nodes: int, degree: int) -> Point:
         )
 
     return Point(f"{nodes}-{degree}", scenario, reduce)
+
+
+def _churning(size: Size, down_s: int) -> Point:
+    lasts_s = max(60.0, CHURNING_S * size.share)
+    # Records of the last while are left out: at its end all nodes are back, whatever their luck.
+    counts_until_s = WARM_UP_S + lasts_s
+    scenario = Scenario(
+        name=f"e5-churn-{down_s}",
+        driver="swarm",
+        topology=Regular(nodes=CHURNING, degree=CHURNING_DEGREE),
+        link=Link(latency_s=LATENCY),
+        updates=[Updates(what="kv", arrivals=Periodic(interval_s=CHURNING_INTERVAL_S))],
+        faults=[Churn(up_s=Exponential(mean=UP_S), down_s=Exponential(mean=float(down_s)))],
+        warm_up_s=WARM_UP_S,
+        duration_s=counts_until_s + 5 * down_s,
+        drain_s=20.0,
+    )
+
+    def reduce(run: Observations, seed: int) -> Measures:
+        # By then as many are away as there will be.
+        begins_s = WARM_UP_S + 2 * down_s
+        seen_at_s, seen_s = run.series("record.seen_s")
+        made_s = seen_at_s - seen_s
+        seen_s = seen_s[(made_s >= begins_s) & (made_s <= counts_until_s)]
+        return measures(
+            late=average(seen_s > LATE_S),
+            late_s=average(seen_s[seen_s > LATE_S]),
+            covered=average(run.values("record.covered")),
+        )
+
+    return Point(f"churn-{down_s}", scenario, reduce)
+
+
+def _away() -> Plot:
+    def away(down_s: float) -> float:
+        return down_s / (UP_S + down_s)
+
+    return Plot(
+        name="e5-away",
+        title="Nodes that are away when a record is made, and have it in the end",
+        x_label="mean time away (s)",
+        y_label="share of nodes",
+        lines=(
+            Line(
+                "have it only when they are back",
+                tuple(Dot(d, f"churn-{d}", "late", share(away(d))) for d in DOWNS_S),
+                curve(away, 1, 25),
+            ),
+            Line(
+                "have it in the end",
+                tuple(Dot(d, f"churn-{d}", "covered", share(1.0)) for d in DOWNS_S),
+            ),
+        ),
+        y_from=0.0,
+        y_to=1.05,
+    )
+
+
+def _late() -> Plot:
+    return Plot(
+        name="e5-late",
+        title="When those have it that were away",
+        x_label="mean time away (s)",
+        y_label="after it was made (s)",
+        lines=(
+            Line(
+                "nodes that were away",
+                tuple(Dot(d, f"churn-{d}", "late_s") for d in DOWNS_S),
+            ),
+        ),
+        curves=(
+            Curve("until they are back (theory, without catching up)", ((0, 0.0), (25, 25.0))),
+        ),
+        y_from=0.0,
+    )
 
 
 def _copies_received(run: Observations) -> float:
@@ -195,10 +286,13 @@ def _meaning(found: Findings) -> str:
     ratio = found.mean(f"{most}-4", "ratio")
     wide = found.mean(f"{most}-12", "ratio")
     slow_s = found.mean(f"{most}-4", "visible_s")
+    late_s = found.mean(f"churn-{DOWNS_S[-1]}", "late_s")
     fast_s = found.mean(f"{least}-4", "visible_s")
     return (
         f"From {least} nodes to {most} the time until all know grows from {fast_s * 1000:.0f} ms "
         f"to {slow_s * 1000:.0f} ms, as the logarithm of their number does. Where all links are in "
         f"the mesh it takes {ratio:.3f} times the least possible; where only some are, {wide:.3f} "
-        "times, at a smaller price in copies than telling all would have."
+        "times, at a smaller price in copies than telling all would have. A node that is away "
+        f"has it {late_s:.1f} s later on average where being away takes {DOWNS_S[-1]} s: as soon "
+        "as it is back, time away being without memory."
     )
