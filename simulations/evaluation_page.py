@@ -9,7 +9,7 @@ are the experiment's own, and every number in them is looked up in the findings.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -58,14 +58,13 @@ class Section:
             if verdict is not None and dot.point in ran:
                 yield plot, line, dot, verdict
 
-    def verdicts(self) -> list[bool]:
-        """Return whether each of them passed."""
-        return [verdict.passed for _, _, _, verdict in self.judged()]
+    def verdicts(self) -> list[Verdict]:
+        """Return what is said of each of them."""
+        return [verdict for _, _, _, verdict in self.judged()]
 
-    @property
-    def passed(self) -> bool:
-        """Whether all did, and all is there."""
-        return all(self.verdicts()) and not self.missing
+    def word(self) -> str:
+        """Return the verdict on the whole."""
+        return "**incomplete**" if self.missing else _overall(self.verdicts())
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +73,14 @@ class Summary:
 
     verdicts: int
     failed: int
+    undecided: int
     missing: int
     """Points that were not run, and invariants that did not hold."""
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed."""
-        return not self.failed and not self.missing
+        """Whether everything did."""
+        return not (self.failed or self.undecided or self.missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,8 @@ def compose(directory: Path, names: tuple[str, ...] = NAMES) -> Page:
     verdicts = [verdict for section in sections for verdict in section.verdicts()]
     summary = Summary(
         verdicts=len(verdicts),
-        failed=verdicts.count(False),
+        failed=sum(_failed(verdict) for verdict in verdicts),
+        undecided=sum(verdict.undecided for verdict in verdicts),
         missing=sum(len(section.missing) for section in sections),
     )
     text = "\n".join(_page(manifest, sections, summary)).rstrip() + "\n"
@@ -155,14 +156,15 @@ def _page(manifest: Manifest, sections: Sequence[Section], summary: Summary) -> 
     yield "# Evaluation"
     yield ""
     yield from _opening(manifest, sections, summary)
-    yield "| | | verdicts | failed | |"
-    yield "|---|---|--:|--:|---|"
+    yield "| | | verdicts | failed | undecided | |"
+    yield "|---|---|--:|--:|--:|---|"
     for section in sections:
         name, title = section.experiment.name.upper(), section.experiment.title
         verdicts = section.verdicts()
         link = f"[{title}](#{_anchor(f'{name}: {title}')})"
-        failed = verdicts.count(False)
-        yield f"| {name} | {link} | {len(verdicts)} | {failed} | {_passed(section.passed)} |"
+        failed = sum(_failed(verdict) for verdict in verdicts)
+        unsure = sum(verdict.undecided for verdict in verdicts)
+        yield f"| {name} | {link} | {len(verdicts)} | {failed} | {unsure} | {section.word()} |"
     yield ""
     for section in sections:
         yield from _section_text(section)
@@ -187,11 +189,14 @@ def _opening(manifest: Manifest, sections: Sequence[Section], summary: Summary) 
     )
     yield ""
     chance = summary.verdicts * (1 - CONFIDENCE)
+    passed = summary.verdicts - summary.failed - summary.undecided
     yield (
-        f"**{summary.verdicts - summary.failed} of {summary.verdicts} verdicts pass, "
-        f"{summary.failed} fail.** At {CONFIDENCE:.0%} about {chance:.0f} of as many would "
-        "fail by chance alone if all theory were exact, and more where the "
-        f"intervals are wider than {RELATIVE_MAX:.0%}; the tables say by how much each is off."
+        f"**{passed} of {summary.verdicts} verdicts pass, {summary.failed} fail, "
+        f"{summary.undecided} are undecided.** Undecided is what neither passed nor is refuted: "
+        f"theory is inside an interval that is wider than {RELATIVE_MAX:.0%}, or the interval lies "
+        f"on both sides of a bound; more runs would tell. At {CONFIDENCE:.0%} about {chance:.0f} "
+        "of as many would fail by chance alone if all theory were exact; the tables say by how "
+        "much each is off."
     )
     yield ""
     if manifest.share != 1:
@@ -206,7 +211,7 @@ def _section_text(section: Section) -> Iterator[str]:
     experiment = section.experiment
     yield f"## {experiment.name.upper()}: {experiment.title}"
     yield ""
-    yield f"{_passed(section.passed)} — {experiment.question}"
+    yield f"{section.word()}: {experiment.question}"
     yield ""
     yield f"**Set-up.** {experiment.set_up}"
     yield ""
@@ -215,12 +220,15 @@ def _section_text(section: Section) -> Iterator[str]:
         yield ""
         yield from (f"* {why}" for why in section.missing)
         yield ""
-    failures = list(_failures(section))
-    if failures:
-        yield "**What fails.**"
-        yield ""
-        yield from failures
-        yield ""
+    for title, lines in (
+        ("What fails", list(_told(section, _failed))),
+        ("What is undecided", list(_told(section, lambda verdict: verdict.undecided))),
+    ):
+        if lines:
+            yield f"**{title}.**"
+            yield ""
+            yield from lines
+            yield ""
     for plot in experiment.plots:
         yield f"![{plot.title}]({PICTURES}/{plot.name}.svg)"
         yield ""
@@ -240,9 +248,10 @@ def _meaning(section: Section) -> str:
     return text
 
 
-def _failures(section: Section) -> Iterator[str]:
+def _told(section: Section, which: Callable[[Verdict], bool]) -> Iterator[str]:
+    """Yield a line for each dot with such a verdict."""
     for plot, line, dot, verdict in section.judged():
-        if verdict.passed:
+        if not which(verdict):
             continue
         measured, check = section.findings.of(dot), section.findings.check(dot)
         assert check is not None
@@ -274,7 +283,7 @@ def _row(findings: Findings, line: Line, dot: Dot) -> list[str]:
         "" if measured is None else _number(measured.mean),
         "" if measured is None else f"{_number(measured.low)} to {_number(measured.high)}",
         "" if check is None else f"{SIGNS[check.relation]} {_number(check.theory)}",
-        "" if verdict is None else _passed(verdict.passed),
+        "" if verdict is None else _overall([verdict]),
         "" if verdict is None else verdict.reason,
     ]
 
@@ -323,8 +332,15 @@ def _anchor(heading: str) -> str:
     return kept.replace(" ", "-")
 
 
-def _passed(passed: bool) -> str:
-    return "pass" if passed else "**fail**"
+def _failed(verdict: Verdict) -> bool:
+    return not verdict.passed and not verdict.undecided
+
+
+def _overall(verdicts: Sequence[Verdict]) -> str:
+    """Return one word for all: the worst."""
+    if any(_failed(verdict) for verdict in verdicts):
+        return "**fail**"
+    return "undecided" if any(verdict.undecided for verdict in verdicts) else "pass"
 
 
 def _number(value: float) -> str:
@@ -340,10 +356,10 @@ def _draw(section: Section, plot: Plot, path: Path) -> None:
     series: list[plots.Series] = []
     theory: list[plots.Theory] = []
     drawn: list[tuple[tuple[float, str, str], ...]] = []
-    judged: list[bool] = []
+    judged: list[Verdict] = []
     for line in plot.lines:
         verdicts = [section.findings.judge(dot) for dot in line.dots]
-        judged += [verdict.passed for verdict in verdicts if verdict is not None]
+        judged += [verdict for verdict in verdicts if verdict is not None]
         places = tuple((dot.x, dot.point, dot.measure) for dot in line.dots)
         if places not in drawn:  # else the same dots under another bound
             drawn.append(places)
@@ -364,9 +380,8 @@ def _draw(section: Section, plot: Plot, path: Path) -> None:
         y_from=plot.y_from,
         y_to=plot.y_to,
     )
-    figure = plots.curve(
-        [each for each in series if each.x], theory, axes, all(judged) if judged else None
-    )
+    overall = {"pass": True, "**fail**": False}.get(_overall(judged)) if judged else None
+    figure = plots.curve([each for each in series if each.x], theory, axes, overall)
     with plots.house_style():
         figure.savefig(path, metadata={"Date": None, "Creator": None})
 
@@ -383,5 +398,8 @@ def _series(findings: Findings, line: Line) -> plots.Series:
         [measured.mean for _, measured, _ in found],
         [measured.low for _, measured, _ in found],
         [measured.high for _, measured, _ in found],
-        [verdict.passed if verdict is not None else None for _, _, verdict in found],
+        [
+            None if verdict is None or verdict.undecided else verdict.passed
+            for _, _, verdict in found
+        ],
     )

@@ -10,8 +10,10 @@ Rules:
   it.  Both, because a wide interval holds any theory, and a narrow one refuses a good
   approximation.  A share near 0 or 1 has no useful relative error: it may be given `absolute_max`
   instead, and one that is the same in all replications has no interval to speak of (`SAME_MAX`).
-* Or it is a *bound*: the whole interval lies on its side.  A bound that holds for every single run
-  (no message is faster than its way) is asked of each of them, "always".
+* Or it is a *bound*: the whole interval lies on its side.  Where theory is inside a wide interval
+  but far from the mean, and where an interval lies on both sides of a bound, nothing is refuted and
+  nothing shown: such a verdict has not passed, and is *undecided*.  A bound that holds for every
+  single run (no message is faster than its way) is asked of each of them, "always".
 * A run begins empty; what is observed before the queue is as it will stay is dropped.  Scenarios
   say how long that is (`warm_up_s`), `warm_up_length` proposes it (MSER-5).
 
@@ -60,6 +62,8 @@ class Verdict:
 
     passed: bool
     reason: str
+    undecided: bool = False
+    """Not passed, and not refuted: the interval is too wide to say."""
 
 
 def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
@@ -164,19 +168,27 @@ def equals(
     if inside and near:
         return Verdict(True, f"inside the interval, {off}")
     where = "inside the interval" if inside else "outside the interval"
-    return Verdict(False, f"{where}, {off}{'' if near else ', too far'}")
+    return Verdict(False, f"{where}, {off}{'' if near else ', too far'}", undecided=inside)
 
 
 def at_least(measured: Interval, bound: float) -> Verdict:
     """Judge whether what was measured keeps to a lower bound."""
-    held = measured.low >= bound - SAME_MAX * abs(bound)
-    return Verdict(held, "above the bound" if held else "the interval reaches below the bound")
+    slack = SAME_MAX * abs(bound)
+    if measured.low >= bound - slack:
+        return Verdict(True, "above the bound")
+    if measured.high < bound - slack:
+        return Verdict(False, "below the bound")
+    return Verdict(False, "the interval lies on both sides of the bound", undecided=True)
 
 
 def at_most(measured: Interval, bound: float) -> Verdict:
     """Judge whether what was measured keeps to an upper bound."""
-    held = measured.high <= bound + SAME_MAX * abs(bound)
-    return Verdict(held, "below the bound" if held else "the interval reaches above the bound")
+    slack = SAME_MAX * abs(bound)
+    if measured.high <= bound + slack:
+        return Verdict(True, "below the bound")
+    if measured.low > bound + slack:
+        return Verdict(False, "above the bound")
+    return Verdict(False, "the interval lies on both sides of the bound", undecided=True)
 
 
 def always_at_least(values: Sequence[float], bound: float) -> Verdict:

@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 from simulations.distributions import Exponential
 from simulations.experiments.experiment import (
     Check,
+    Curve,
     Dot,
     Experiment,
     Findings,
@@ -118,6 +119,10 @@ def _dots(size: Size, policy: Policy) -> tuple[Dot, ...]:
     return tuple(Dot(rho, _name(policy, rho), "sojourn_s", check(rho)) for rho in RHOS[policy])
 
 
+def _pooled_s(rho: float) -> float:
+    return balancing.shortest_sojourn_least_s(rho, NODES)
+
+
 def _policies(size: Size) -> Plot:
     return Plot(
         name="e4-policies",
@@ -132,19 +137,8 @@ def _policies(size: Size) -> Plot:
                 curve(lambda rho: balancing.two_choices_sojourn_s(rho, NODES), 0.05, 0.88),
             ),
             Line("the best of all", _dots(size, "shortest")),
-            Line(
-                "the best of all, at least one queue for all",
-                tuple(
-                    Dot(
-                        rho,
-                        _name("shortest", rho),
-                        "sojourn_s",
-                        Check(balancing.shortest_sojourn_least_s(rho, NODES), "at least"),
-                    )
-                    for rho in RHOS["shortest"]
-                ),
-            ),
         ),
+        curves=(Curve("one queue for all (bound)", curve(_pooled_s, 0.05, 0.88)),),
         y_from=0.0,
         y_to=5.0,
     )

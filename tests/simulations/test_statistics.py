@@ -159,6 +159,18 @@ def test_a_bound_holds_for_the_whole_interval_or_not_at_all() -> None:
     assert not at_least(measured, 1.2).passed
     assert at_most(measured, 1.2).passed
     assert not at_most(measured, 1.05).passed
+    assert not at_most(measured, 0.8).passed
+
+
+def test_what_is_not_shown_is_told_apart_from_what_is_refuted() -> None:
+    measured = Interval(1.0, 0.9, 1.1, 20)
+    assert at_least(measured, 0.95).undecided
+    assert at_most(measured, 1.05).undecided
+    assert not at_least(measured, 1.2).undecided
+    assert not at_most(measured, 0.8).undecided
+    assert equals(Interval(1.2, 0.5, 1.9, 20), 1.0).undecided
+    assert not equals(measured, 1.2).undecided
+    assert not equals(measured, 1.0).undecided
 
 
 def test_a_bound_of_each_run_is_not_one_of_their_mean() -> None:
