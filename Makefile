@@ -57,7 +57,7 @@ lock: ## write requirements.lock anew; UPGRADE=1 takes newer versions (needs the
 		[ -x build/uv/bin/uv ] || { "$$python" -m venv build/uv && build/uv/bin/pip install -qq uv; }; \
 		uv=build/uv/bin/uv; \
 	fi; \
-	"$$uv" pip compile --universal --python-version 3.11 --extra inference --extra openvino --extra wasm --extra dev \
+	"$$uv" pip compile --universal --python-version 3.11 --extra inference --extra openvino --extra sim --extra wasm --extra dev \
 		--generate-hashes --no-header --no-emit-index-url -q $(if $(UPGRADE),--upgrade) -o requirements.lock pyproject.toml
 
 clean: ## remove what the targets above made, .venv included

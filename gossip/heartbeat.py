@@ -17,16 +17,16 @@ def maintain(overlay: Overlay, topic: Topic, opportunistic: bool, now: float) ->
     """Bring one mesh in order."""
     config, mesh = overlay.config, topic.mesh
     assert mesh is not None
-    for peer in list(mesh.values()):
-        if peer.standing.value < 0 or peer.slow or peer.doomed:
-            overlay.prune(peer, topic, config.backoff_s, now)
+    poor = [p for p in mesh.values() if p.slow or p.doomed or p.standing.is_below(0.0)]
+    for peer in poor:
+        overlay.prune(peer, topic, config.backoff_s, now)
     if len(mesh) < config.degree_low:
         overlay.fill(topic, config.degree - len(mesh), now)
     if len(mesh) > config.degree_high:
         for peer in surplus(config, overlay, list(mesh.values())):
             overlay.prune(peer, topic, config.backoff_s, now)
     if len(mesh) >= config.degree_low:
-        missing = config.degree_outbound - sum(peer.outbound for peer in mesh.values())
+        missing = config.degree_outbound - sum([peer.outbound for peer in mesh.values()])
         if missing > 0:
             dialled = [peer for peer in overlay.candidates(topic, now) if peer.outbound]
             for peer in overlay.chance.sample(dialled, min(missing, len(dialled))):

@@ -16,8 +16,9 @@ Who brings an invalid message is blamed each time, also for copies of one that i
 invalid, and for those brought while it was being judged.
 """
 
-from collections.abc import Callable
-from typing import TypeAlias, assert_never
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, TypeAlias, assert_never
 
 from gossip.errors import RemoteProtocolError
 from gossip.lazy_push import LazyPush
@@ -32,6 +33,9 @@ Verifier: TypeAlias = Callable[[bytes, bytes, bytes], bool]
 """Whether, for (public key, signature, signed bytes), the signature is right. Never raises."""
 Judgement: TypeAlias = Callable[[Message], Verdict | None]
 """What the application thinks of a message; `None`: it says so later. Never raises."""
+
+
+NOBODY: Final[Mapping[bytes, None]] = MappingProxyType({})
 
 
 def accept(message: Message) -> Verdict:
@@ -55,6 +59,28 @@ class _Copies:
 class Intake:
     """Takes in messages and passes on the good ones."""
 
+    __slots__ = (
+        "_config",
+        "_explicit",
+        "_joined",
+        "_judge",
+        "_judging",
+        "_judging_bytes",
+        "_lazy",
+        "_me",
+        "_outbox",
+        "_overlay",
+        "_recent",
+        "_scores",
+        "_seen",
+        "_verify",
+        "delivered",
+        "duplicates",
+        "invalid",
+        "shed",
+        "unwanted",
+    )
+
     def __init__(
         self,
         overlay: Overlay,
@@ -68,6 +94,7 @@ class Intake:
     ) -> None:
         self._config = overlay.config
         self._overlay = overlay
+        self._joined = overlay.joined
         self._outbox = outbox
         self._scores = scores
         self._lazy = lazy
@@ -87,15 +114,18 @@ class Intake:
         """How many messages await their verdict."""
         return len(self._judging)
 
-    def take(self, peer: Peer, encoded: bytes, frame: bytes, now: float) -> None:
-        """A peer brought a message in a frame. Raises `RemoteProtocolError` if it is not one."""
-        draft = Draft(encoded, frame)
-        known = self._seen.get(draft.id)
-        if known or draft.id in self._judging:
+    def take(self, peer: Peer, draft: Draft, now: float) -> None:
+        """A peer brought a message. Raises `RemoteProtocolError` if it is not one."""
+        message_id = draft.id
+        known = self._seen.get(message_id)
+        if known == VALID and not self._recent:
+            self.duplicates += 1  # By far the most frequent.
+            return
+        if known or message_id in self._judging:
             self._again(peer, draft, known, now)
             return
         topic = draft.topic
-        if topic not in self._overlay.joined:
+        if topic not in self._joined:
             self.unwanted += 1
             return
         try:
@@ -113,7 +143,7 @@ class Intake:
         verdict = self._judge(message)
         if verdict is Verdict.ACCEPT:
             self._deliver(message, peer.id, awaited=False)
-            self._accept(message, _Copies(topic, peer.id, now), now)
+            self._accept(message, peer.id, NOBODY, now)
         elif verdict is None:
             self._await(message, peer.id, now)
         elif verdict is Verdict.REJECT:
@@ -131,7 +161,7 @@ class Intake:
         self._judging_bytes -= _size_bytes(message)
         match verdict:
             case Verdict.ACCEPT:
-                self._accept(message, copies, now)
+                self._accept(message, copies.first, copies.others, now)
             case Verdict.IGNORE:
                 self._seen.put(message_id, IGNORED)
             case Verdict.REJECT:
@@ -211,36 +241,44 @@ class Intake:
         self._judging_bytes += size
         self._deliver(message, peer_id, awaited=True)
 
-    def _accept(self, message: Message, copies: _Copies, now: float) -> None:
+    def _accept(
+        self, message: Message, first: bytes, others: Mapping[bytes, None], now: float
+    ) -> None:
         """Pass a message on, and thank who brought it."""
-        overlay = self._overlay
-        first, others, topic = copies.first, copies.others, message.topic
+        overlay, topic = self._overlay, message.topic
         self._seen.put(message.id, VALID)
         self._lazy.cache.put(message.id, message.fragment, topic)
         if (peer := overlay.peers.get(first)) is not None:
             self._scores.first(peer.standing, topic)
         if self._scores.window_s(topic):
-            self._count_copies(message.id, copies, now)
-        mesh = overlay.joined.get(topic)
+            self._count_copies(message, first, others, now)
+        mesh = self._joined.get(topic)
         if mesh is None:
             return
-        source, fragment = message.source, message.fragment
-        for peer in mesh.values():
-            if peer.id != first and peer.id != source and peer.id not in others:
-                self._outbox.message(peer, fragment)
+        source = message.source
+        peers = [
+            peer
+            for peer_id, peer in mesh.items()
+            if peer_id != first and peer_id != source and peer_id not in others
+        ]
         if self._explicit:
-            for peer in self.explicit(topic):
-                if peer.id != first and peer.id != source and peer.id not in others:
-                    self._outbox.message(peer, fragment)
+            peers += [
+                peer
+                for peer in self.explicit(topic)
+                if peer.id != first and peer.id != source and peer.id not in others
+            ]
+        self._outbox.relay(peers, message.fragment)
 
-    def _count_copies(self, message_id: bytes, copies: _Copies, now: float) -> None:
+    def _count_copies(
+        self, message: Message, first: bytes, others: Mapping[bytes, None], now: float
+    ) -> None:
         """Count the copies that came before the verdict, and those soon to come (P3)."""
-        for peer_id in copies.others:
+        for peer_id in others:
             if (peer := self._overlay.peers.get(peer_id)) is not None:
-                self._scores.again(peer.standing, copies.topic)
-        copies.at = now
+                self._scores.again(peer.standing, message.topic)
         if len(self._recent) < self._config.recent_max:
-            self._recent[message_id] = copies
+            copies = self._recent[message.id] = _Copies(message.topic, first, now)
+            copies.others.update(others)
 
 
 def _size_bytes(message: Message) -> int:

@@ -25,6 +25,21 @@ from gossip.scoring import Scores
 class LazyPush:
     """The messages that can be asked for, those that were asked for, and the promises."""
 
+    __slots__ = (
+        "_asked",
+        "_config",
+        "_outbox",
+        "_overlay",
+        "_promises",
+        "_scores",
+        "broken",
+        "cache",
+        "ihave_ids_sent",
+        "iwant_ids_sent",
+        "seen",
+        "served",
+    )
+
     def __init__(
         self, overlay: Overlay, outbox: Outbox, scores: Scores, cache: MessageCache, seen: SeenCache
     ) -> None:
@@ -84,13 +99,9 @@ class LazyPush:
         self._outbox.control(peer, wire_encode.iwant([wanted[message_id] for message_id in ids]))
 
     def _wanted(self, written: Sequence[bytes], now: float) -> dict[bytes, bytes]:
-        forms = {
-            message_id: form
-            for form in written
-            if (message_id := wire.canonical_id(form)) is not None
-        }
+        forms = wire.canonical_ids(written)
         before, asked = now - self._config.ask_again_s, self._asked
-        unseen = self.seen.unseen(list(forms))
+        unseen = self.seen.unseen(forms)
         return {key: forms[key] for key in unseen if asked.get(key, before) <= before}
 
     def asked_by(self, peer: Peer, written: Sequence[bytes]) -> None:
@@ -102,27 +113,28 @@ class LazyPush:
         peer.ids_served += min(room, len(written))
         for form in written[:room]:
             message_id = wire.canonical_id(form)
-            entry = None if message_id is None else self.cache.get(message_id)
-            if entry is None:
+            fragment = None if message_id is None else self.cache.get(message_id)
+            if message_id is None or fragment is None:
                 continue
-            sent = entry.sent
-            if sent is None:
-                sent = entry.sent = {}
+            sent = self.cache.sent(message_id)
             times = sent.get(peer.id, 0)
-            if times < config.retransmissions_max and self._outbox.message(peer, entry.fragment):
+            if times < config.retransmissions_max and self._outbox.message(peer, fragment):
                 sent[peer.id] = times + 1
                 self.served += 1
 
     def arrived(self, id: bytes) -> None:
         """A message is here: whoever promised it kept the promise."""
-        self._asked.pop(id, None)
-        self._promises.pop(id, None)
+        if self._asked or self._promises:
+            self._asked.pop(id, None)
+            self._promises.pop(id, None)
 
     # --- at a heartbeat ---------------------------------------------------------------------
 
     def tell(self, topic: Topic, mesh: dict[bytes, Peer]) -> None:
         """Tell some peers that are not in the mesh which messages there are."""
         config, chance = self._config, self._overlay.chance
+        if len(topic.subscribers) == len(mesh):
+            return  # Nobody is outside: who is in the mesh is subscribed.
         ids = self.cache.gossip_ids(topic.name)
         if not ids:
             return
@@ -131,12 +143,9 @@ class LazyPush:
             peer
             for peer in topic.subscribers.values()
             if peer.id not in mesh
-            and not (peer.explicit or peer.slow)
-            and peer.standing.value >= least
+            and not (peer.explicit or peer.slow or peer.standing.is_below(least))
         ]
         count = max(config.degree_lazy, int(config.gossip_factor * len(peers)))
-        if len(ids) <= config.ihave_ids_max:
-            chance.shuffle(ids)
         forms: dict[bool, bytes] = {}
         for peer in chance.sample(peers, min(count, len(peers))):
             if len(ids) > config.ihave_ids_max:

@@ -1,6 +1,5 @@
 """One node's end of a network in memory. See `gossip.memory_network`."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -27,16 +26,21 @@ FRAMES_QUEUED_MAX: Final = 1024
 class MemoryNetwork:
     """One node's `Network`. Made by `Wire.join`."""
 
-    def __init__(self, wire: "Wire", peer: str) -> None:
+    def __init__(self, wire: "Wire", peer: str, nursery: trio.Nursery | None = None) -> None:
+        """`nursery` is where handlers run; the wire's if there is none."""
+        self.links: dict[str, Link] = {}
+        """Peers that are up, in the order they came."""
+        self.is_gone = False
+        """It has lost its power."""
         self._wire = wire
         self._peer = peer
+        self._nursery = nursery or wire.nursery
         self._watchers: list[Watcher] = []
         self._fault_watchers: list[FaultWatcher] = []
         self._cut_off: dict[str, None] = {}
         self._frames: tuple[FrameHandler, int] | None = None
         self.requests: dict[str, tuple[RequestHandler, int]] = {}
         self.streams: dict[str, tuple[StreamHandler, int]] = {}
-        self._queued: dict[str, int] = {}
 
     @property
     def peer(self) -> str:
@@ -45,7 +49,7 @@ class MemoryNetwork:
 
     def peers(self) -> list[str]:
         """Return the peers that are up, in the order they came."""
-        return self._wire.peers(self._peer)
+        return list(self.links)
 
     def watch(self, watcher: Watcher) -> None:
         """Tell `watcher` of each peer that comes or goes from now on."""
@@ -85,19 +89,10 @@ class MemoryNetwork:
     def send(self, peer: str, frame: bytes) -> bool:
         """Hand a frame to the peer's queue; tell whether it was taken."""
         require_frame(frame)
-        found = self._wire.find(self._peer, peer)
-        if found is None or self._queued.get(peer, 0) >= FRAMES_QUEUED_MAX:
+        link = self.links.get(peer)
+        if link is None or link.queued.get(self._peer, 0) >= FRAMES_QUEUED_MAX:
             return False
-        other, link = found
-        self._queued[peer] = self._queued.get(peer, 0) + 1
-
-        def deliver(has_arrived: bool) -> None:
-            self._queued[peer] -= 1
-            now = self._wire.find(self._peer, peer)
-            if has_arrived and now is not None and now[1] is link:
-                other.take_frame(self._peer, frame)
-
-        self._wire.drop_or_carry(self._peer, peer, len(frame), deliver)
+        self._wire.post(link, self._peer, frame)
         return True
 
     async def request(
@@ -105,16 +100,13 @@ class MemoryNetwork:
     ) -> bytes:
         """Return the peer's reply."""
         require_frame(frame)
-        found = self._wire.find(self._peer, peer)
-        if found is None:
-            raise PeerUnreachable(f"{peer} is not up")
-        other, link = found
+        link, other = self._require_up(peer)
         served = other.requests.get(protocol)
         if served is None:
             raise PeerUnreachable(f"{peer} does not serve {protocol}")
         handler, size_max_bytes = served
         # A stream of its own for each request: none waits for another, and a broken link ends all.
-        ours, theirs = self._open(link, other, reply_size_max_bytes, size_max_bytes)
+        ours, theirs = self._open(link, protocol, reply_size_max_bytes, size_max_bytes)
 
         async def reply(stream: Stream) -> None:
             await stream.send(await handler(stream.peer, await stream.receive()))
@@ -122,7 +114,7 @@ class MemoryNetwork:
         with trio.move_on_after(timeout_s):
             try:
                 await ours.send(frame)
-                self._wire.nursery.start_soon(other.guard, reply, theirs)
+                other.answer(reply, theirs)
                 return await ours.receive()
             finally:
                 await ours.aclose()
@@ -133,16 +125,13 @@ class MemoryNetwork:
     ) -> Stream:
         """Open a stream to the peer."""
         await trio.lowlevel.checkpoint()
-        found = self._wire.find(self._peer, peer)
-        if found is None:
-            raise PeerUnreachable(f"{peer} is not up")
-        other, link = found
+        link, other = self._require_up(peer)
         served = other.streams.get(protocol)
         if served is None:
             raise PeerUnreachable(f"{peer} does not serve {protocol}")
         handler, theirs_max_bytes = served
-        ours, theirs = self._open(link, other, size_max_bytes, theirs_max_bytes)
-        self._wire.nursery.start_soon(other.guard, handler, theirs)
+        ours, theirs = self._open(link, protocol, size_max_bytes, theirs_max_bytes)
+        other.answer(handler, theirs)
         return ours
 
     # --- for the wire ---------------------------------------------------------------------
@@ -155,6 +144,17 @@ class MemoryNetwork:
     def has_cut_off(self, peer: str) -> bool:
         """Tell whether this node has nothing to do with a peer."""
         return peer in self._cut_off
+
+    def arrived(self, link: "Link", target: "MemoryNetwork", frame: bytes | None) -> None:
+        """Note that a frame of `send` is not on its way any more; `None`: it is lost."""
+        link.queued[self._peer] -= 1
+        if frame is not None and target.links.get(self._peer) is link:
+            target.take_frame(self._peer, frame)
+
+    def answer(self, handler: StreamHandler, stream: MemoryStream) -> None:
+        """Have a handler of this node run, if there is still a node."""
+        if not self.is_gone:
+            self._nursery.start_soon(self.guard, handler, stream)
 
     def take_frame(self, peer: str, frame: bytes) -> None:
         """Hand over a frame that has arrived."""
@@ -186,25 +186,21 @@ class MemoryNetwork:
             for watcher in self._fault_watchers:
                 watcher(peer, error)
 
+    def _require_up(self, peer: str) -> "tuple[Link, MemoryNetwork]":
+        link = self.links.get(peer)
+        if link is None:
+            raise PeerUnreachable(f"{peer} is not up")
+        return link, link.target(self._peer)
+
     def _open(
-        self, link: "Link", other: "MemoryNetwork", ours_max_bytes: int, theirs_max_bytes: int
+        self, link: "Link", protocol: str, ours_max_bytes: int, theirs_max_bytes: int
     ) -> tuple[MemoryStream, MemoryStream]:
         """Return the two ends of a stream, each with the most bytes that it receives at once."""
-        ours = self._end(link, other.peer, ours_max_bytes)
-        theirs = other._end(link, self.peer, theirs_max_bytes)  # noqa: SLF001  (of our class)
+        peer = link.target(self._peer).peer
+        ours = MemoryStream(self._wire, link, self._peer, peer, protocol, ours_max_bytes)
+        theirs = MemoryStream(self._wire, link, peer, self._peer, protocol, theirs_max_bytes)
         ours.other, theirs.other = theirs, ours
         return ours, theirs
-
-    def _end(self, link: "Link", peer: str, received_max_bytes: int) -> MemoryStream:
-        def carry(size_bytes: int, deliver: Callable[[], None]) -> None:
-            self._wire.carry(self._peer, peer, size_bytes, deliver)
-
-        def forget(stream: MemoryStream) -> None:
-            link.streams.pop(stream, None)
-
-        stream = MemoryStream(peer, carry, forget, received_max_bytes=received_max_bytes)
-        link.streams[stream] = None
-        return stream
 
     def _require_unserved(self, protocol: str) -> None:
         if protocol in self.requests or protocol in self.streams:

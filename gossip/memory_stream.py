@@ -1,11 +1,14 @@
 """One end of a stream in memory."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from gossip.errors import PeerClosed, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from gossip.memory_network import Link, Wire
 
 STREAM_FRAMES_MAX: Final = 16
 """Most frames of a stream that nobody has received. Source: guess; as a window of 4 MB."""
@@ -18,20 +21,21 @@ class MemoryStream:
 
     def __init__(
         self,
+        wire: "Wire",
+        link: "Link",
+        owner: str,
         peer: str,
-        carry: Callable[[int, Callable[[], None]], None],
-        forget: Callable[["MemoryStream"], None],
-        *,
+        protocol: str,
         received_max_bytes: int,
     ) -> None:
-        """`carry(size_bytes, deliver)` takes a frame to the other end; `forget` is told of the end.
-
-        Set `other` before use.
-        """
+        """One of a link's streams, `owner`'s end of it. Set `other` before use."""
+        self.owner = owner
+        self._wire = wire
+        self._link = link
         self._peer = peer
-        self._carry = carry
-        self._forget = forget
+        self._protocol = protocol
         self._received_max_bytes = received_max_bytes
+        link.streams[self] = None
         self._into, self._from = trio.open_memory_channel[bytes](float("inf"))
         self._unreceived = 0
         """Frames that this end has sent and the other has not received."""
@@ -50,8 +54,7 @@ class MemoryStream:
         if self._is_over:
             raise PeerClosed(f"the stream with {self._peer} is over")
         self._unreceived += 1
-        other = self.other
-        self._carry(len(frame), lambda: other.take(frame))
+        self._carry(len(frame), self.other.take, frame)
         while self._unreceived >= STREAM_FRAMES_MAX and not self._is_over:
             self._room = trio.Event()
             await self._room.wait()
@@ -100,7 +103,10 @@ class MemoryStream:
         self._is_over = True
         self._room.set()
         self._into.close()
-        self._forget(self)
+        self._link.streams.pop(self, None)
+
+    def _carry(self, size_bytes: int, deliver: Callable[..., object], *args: object) -> None:
+        self._wire.carry(self._link, self.owner, size_bytes, self._protocol, deliver, *args)
 
 
 def require_frame(frame: bytes) -> None:

@@ -70,10 +70,34 @@ from gossip.scoring import Scores
 
 Sign: TypeAlias = Callable[[bytes], bytes]
 """Returns our Ed25519 signature of exactly these bytes."""
+Reader: TypeAlias = Callable[[bytes], wire.Rpc]
+"""Returns what an RPC says, as `wire.decode_rpc`; a simulation reads equal bytes once for all."""
 
 
 class Mesh:
     """One node's part in the gossip of its topics."""
+
+    __slots__ = (
+        "_cache",
+        "_config",
+        "_explicit",
+        "_graylisted",
+        "_heartbeat_at",
+        "_intake",
+        "_lazy",
+        "_malformed",
+        "_me",
+        "_outbox",
+        "_overlay",
+        "_published",
+        "_read",
+        "_received",
+        "_scores",
+        "_seen",
+        "_seqno",
+        "_sign",
+        "_ticks",
+    )
 
     def __init__(
         self,
@@ -86,6 +110,7 @@ class Mesh:
         seqno: int,
         now: float,
         judge: Judgement = accept,
+        read: Reader = wire.decode_rpc,
         explicit: tuple[bytes, ...] = (),
         scores: Iterable[SavedScore] = (),
     ) -> None:
@@ -101,6 +126,7 @@ class Mesh:
         self._me = me
         self._sign = sign
         self._seqno = seqno
+        self._read = read
         self._explicit = explicit
         self._scores = Scores(config.score, config.heartbeat_s)
         self._scores.restore(scores, now)
@@ -120,7 +146,6 @@ class Mesh:
         # Not all nodes of a site at once, that started together.
         self._heartbeat_at = now + chance.random() * config.heartbeat_s
         self._ticks = 0
-        self._now = now
         self._received = self._published = self._malformed = self._graylisted = 0
 
     # --- what happens -----------------------------------------------------------------------
@@ -131,33 +156,34 @@ class Mesh:
         Raises `ValueError` for what the caller may not ask: a message that is too large, too many
         topics, a topic that has no name or too long a one.
         """
-        self._now = now
         match input:
             case Received():
-                self._receive(input.peer, input.rpc)
+                self._receive(input.peer, input.rpc, now)
+                if self._outbox.is_empty:
+                    return []  # A copy of what is known: by far the most frequent.
             case Written():
                 if (found := self._overlay.peers.get(input.peer)) is not None:
                     self._outbox.written(found, input.size_bytes)
                 return []
             case Tick():
-                self._tick()
+                self._tick(now)
             case Publish(topic, data):
-                self._publish(topic, data)
+                self._publish(topic, data, now)
             case Judge(message_id, verdict):
                 self._intake.settle(message_id, verdict, now)
             case Connected():
-                self._connect(input)
+                self._connect(input, now)
             case Identified(peer, short_ids):
                 if (found := self._overlay.peers.get(peer)) is not None:
                     found.short_ids = short_ids
             case Disconnected(peer):
-                self._disconnect(peer)
+                self._disconnect(peer, now)
             case Reopened(peer):
                 if (found := self._overlay.peers.get(peer)) is not None:
                     self._outbox.emptied(found)
                     self._overlay.renew(found)
             case Subscribe(topic):
-                _check_topic(topic)
+                wire.check_topic(topic)
                 self._overlay.join(topic, now)
             case Unsubscribe(topic):
                 self._overlay.leave(topic, now)
@@ -193,69 +219,69 @@ class Mesh:
 
     # --- peers come and go ------------------------------------------------------------------
 
-    def _connect(self, input: Connected) -> None:
+    def _connect(self, input: Connected, now: float) -> None:
         peer_id, overlay = input.peer, self._overlay
         if peer_id in overlay.peers or peer_id == self._me:
             return
         if len(overlay.peers) >= self._config.peers_max:
             self._outbox.say(Disconnect(peer_id, "too many peers"))
             return
-        standing = self._scores.connected(peer_id, input.network, self._now)
+        standing = self._scores.connected(peer_id, input.network, now)
         explicit = peer_id in self._explicit
         peer = Peer(peer_id, input.outbound, explicit, standing)
         overlay.add(peer)
         self._overlay.weigh(peer)
 
-    def _disconnect(self, id: bytes) -> None:
+    def _disconnect(self, id: bytes, now: float) -> None:
         peer = self._overlay.peers.get(id)
         if peer is not None:
             self._outbox.forget(peer)
             self._overlay.remove(peer)
-            self._scores.disconnected(id, self._now)
+            self._scores.disconnected(id, now)
 
     # --- what peers send --------------------------------------------------------------------
 
-    def _receive(self, id: bytes, data: bytes) -> None:
+    def _receive(self, id: bytes, data: bytes, now: float) -> None:
         peer = self._overlay.peers.get(id)
         if peer is None or peer.doomed:
             return
         self._received += 1
-        if peer.standing.value < self._config.score.graylist_below and not peer.explicit:
+        if peer.standing.is_below(self._config.score.graylist_below) and not peer.explicit:
             self._graylisted += 1
             return
         try:
-            rpc = wire.decode_rpc(data)
+            rpc = self._read(data)
             for subscription in rpc.subscriptions:
                 if subscription.subscribe:
-                    self._overlay.subscribed(peer, subscription.topic, self._now)
+                    self._overlay.subscribed(peer, subscription.topic, now)
                 else:
-                    self._overlay.unsubscribed(peer, subscription.topic, self._now)
-            for encoded in rpc.publish:
-                self._intake.take(peer, encoded, data, self._now)
+                    self._overlay.unsubscribed(peer, subscription.topic, now)
+            for draft in rpc.publish:
+                self._intake.take(peer, draft, now)
             if rpc.control is not None:
-                self._control(peer, rpc.control)
+                self._control(peer, rpc.control, now)
         except RemoteProtocolError as error:
             self._malformed += 1
-            self._scores.misdeed(peer.standing, self._config.score.malformed_misdeeds, self._now)
+            self._scores.misdeed(peer.standing, self._config.score.malformed_misdeeds, now)
             self._outbox.say(Reset(id, str(error)))
             self._overlay.weigh(peer)
 
-    def _control(self, peer: Peer, control: wire.Control) -> None:
+    def _control(self, peer: Peer, control: wire.Control, now: float) -> None:
         if control.unwanted:
             learn(peer, (control.unwanted_first,))
         if control.ihave:
-            self._lazy.told(peer, control.ihave, self._now)
+            self._lazy.told(peer, control.ihave, now)
         if control.iwant:
             self._lazy.asked_by(peer, control.iwant)
         misdeeds = 0
         for topic in control.graft:
-            misdeeds += self._overlay.grafted_by(peer, topic, self._now)
+            misdeeds += self._overlay.grafted_by(peer, topic, now)
         for prune in control.prune:
-            self._overlay.pruned_by(peer, prune.topic, prune.backoff_s, self._now)
+            self._overlay.pruned_by(peer, prune.topic, prune.backoff_s, now)
             if prune.peers and prune.topic in self._overlay.joined:
                 self._exchange(peer, prune)
         if misdeeds:
-            self._scores.misdeed(peer.standing, misdeeds, self._now)
+            self._scores.misdeed(peer.standing, misdeeds, now)
             self._overlay.weigh(peer)
 
     def _exchange(self, peer: Peer, prune: wire.Prune) -> None:
@@ -263,8 +289,8 @@ class Mesh:
             named = tuple(prune.peers[: self._config.exchange_peers_max])
             self._outbox.say(Exchange(peer.id, prune.topic, named))
 
-    def _publish(self, topic: str, data: bytes) -> None:
-        _check_topic(topic)
+    def _publish(self, topic: str, data: bytes, now: float) -> None:
+        wire.check_topic(topic)
         unsigned = wire_encode.message(self._me, self._seqno + 1, topic, data)
         if len(unsigned) + wire.SIGNATURE_SIZE_BYTES + 2 > wire.MESSAGE_SIZE_MAX_BYTES:
             raise ValueError(f"a message of {len(data)} bytes is too large")
@@ -285,20 +311,19 @@ class Mesh:
                 if peer.standing.value >= least or peer.explicit
             ]
         else:
-            chosen = self._overlay.fanout(topic, self._now) if known.mesh is None else ()
+            chosen = self._overlay.fanout(topic, now) if known.mesh is None else ()
             peers = [*(known.mesh or {}).values(), *chosen, *self._intake.explicit(topic)]
-        for peer in peers:
-            self._outbox.message(peer, fragment)
+        self._outbox.relay(peers, fragment)
 
     # --- time passes ------------------------------------------------------------------------
 
-    def _tick(self) -> None:
-        self._outbox.find_slow(self._now)
-        if self._now < self._heartbeat_at:
+    def _tick(self, now: float) -> None:
+        self._outbox.find_slow(now)
+        if now < self._heartbeat_at:
             return
-        self._heartbeat_at = self._now + self._config.heartbeat_s
+        self._heartbeat_at = now + self._config.heartbeat_s
         self._ticks += 1
-        now, overlay, lazy = self._now, self._overlay, self._lazy
+        overlay, lazy = self._overlay, self._lazy
         self._seen.expire(now)
         self._intake.expire(now)
         overlay.forget_backoffs(now)
@@ -373,8 +398,3 @@ class Mesh:
             f"{now.peers_slow} of them slow; {now.published} messages published, "
             f"{now.delivered} delivered, {now.duplicates} came again>"
         )
-
-
-def _check_topic(topic: str) -> None:
-    if not 0 < len(topic.encode()) <= wire.TOPIC_SIZE_MAX_BYTES:
-        raise ValueError("a topic has 1 to 256 bytes")

@@ -12,10 +12,12 @@ bytes, never in messages:
   room even for that is disconnected.
 """
 
+from collections.abc import Iterable
+
 from gossip import wire_encode
 from gossip.config import Config
 from gossip.mesh_events import Disconnect, Effect, Send
-from gossip.scoring import Standing
+from gossip.score_book import Standing
 
 
 class Peer:
@@ -34,6 +36,7 @@ class Peer:
         "outbound",
         "queued_bytes",
         "short_ids",
+        "single",
         "slow",
         "staged_bytes",
         "standing",
@@ -55,6 +58,8 @@ class Peer:
         self.ids_asked = 0
         self.ids_served = 0
         # On their way:
+        self.single = b""
+        """The first fragment, if it is a message: mostly there is no other."""
         self.fragments: list[bytes] = []
         self.controls: list[bytes] = []
         self.staged_bytes = 0
@@ -67,6 +72,15 @@ class Peer:
 class Outbox:
     """Collects what is to be done, and keeps the accounts of what is on its way to peers."""
 
+    __slots__ = (
+        "_config",
+        "_effects",
+        "_full",
+        "_staged",
+        "dropped",
+        "sent",
+    )
+
     def __init__(self, config: Config) -> None:
         self._config = config
         self._staged: list[Peer] = []
@@ -76,6 +90,11 @@ class Outbox:
         """RPCs."""
         self.dropped = 0
         """Messages."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to be done."""
+        return not (self._staged or self._effects)
 
     @property
     def room(self) -> bool:
@@ -106,16 +125,24 @@ class Outbox:
 
     def message(self, peer: Peer, fragment: bytes) -> bool:
         """Send a message, if there is room; return whether there was."""
-        size = len(fragment)
-        if peer.slow or peer.doomed or peer.queued_bytes + size > self._config.queue_max_bytes:
-            self.dropped += 1
-            return False
-        if not peer.staged_bytes:
-            self._staged.append(peer)
-        peer.fragments.append(fragment)
-        peer.staged_bytes += size
-        peer.queued_bytes += size
-        return True
+        dropped = self.dropped
+        self.relay((peer,), fragment)
+        return self.dropped == dropped
+
+    def relay(self, peers: Iterable[Peer], fragment: bytes) -> None:
+        """Send a message to all of these that have room for it."""
+        size, most, staged = len(fragment), self._config.queue_max_bytes, self._staged
+        for peer in peers:
+            if peer.slow or peer.doomed or peer.queued_bytes + size > most:
+                self.dropped += 1
+                continue
+            if peer.staged_bytes:
+                peer.fragments.append(fragment)
+            else:
+                staged.append(peer)
+                peer.single = fragment
+            peer.staged_bytes += size
+            peer.queued_bytes += size
 
     def subscription(self, peer: Peer, fragment: bytes) -> None:
         """Send a subscription."""
@@ -136,32 +163,43 @@ class Outbox:
 
     def flush(self, now: float) -> list[Effect]:
         """Return what was collected: RPCs last."""
-        config, effects = self._config, self._effects
+        high, effects = self._config.queue_high_bytes, self._effects
         self._effects = []
         for peer in self._staged:
-            if len(peer.fragments) == 1 and not peer.controls:
-                # One message passed on: by far the most frequent.
-                rpcs = peer.fragments
-                peer.fragments = []
+            rpc = peer.single
+            if len(rpc) == peer.staged_bytes and peer.queued_bytes <= high:
+                # One message passed on, and room for more: by far the most frequent.
+                peer.staged_bytes = 0
+                peer.single = b""
+                if not peer.doomed:
+                    self.sent += 1
+                    effects.append(Send(peer.id, rpc))
             else:
-                rpcs = wire_encode.pack(peer.fragments, peer.controls, config.rpc_size_bytes)
-                peer.queued_bytes += sum(map(len, rpcs)) - peer.staged_bytes
-                peer.fragments.clear()
-                peer.controls.clear()
-            peer.staged_bytes = 0
-            if peer.doomed:
-                continue
-            if peer.queued_bytes > config.queue_max_bytes + config.queue_control_bytes:
-                peer.doomed = True
-                effects.append(Disconnect(peer.id, "it does not read what it is sent"))
-                continue
-            self.sent += len(rpcs)
-            effects += [Send(peer.id, rpc) for rpc in rpcs]
-            if peer.queued_bytes > config.queue_high_bytes and peer.full_since is None:
-                peer.full_since = now
-                self._full[peer.id] = peer
+                self._flush_to(peer, effects, now)
         self._staged.clear()
         return effects
+
+    def _flush_to(self, peer: Peer, effects: list[Effect], now: float) -> None:
+        config = self._config
+        if peer.single:
+            peer.fragments.insert(0, peer.single)
+            peer.single = b""
+        rpcs = wire_encode.pack(peer.fragments, peer.controls, config.rpc_size_bytes)
+        peer.queued_bytes += sum(map(len, rpcs)) - peer.staged_bytes
+        peer.fragments.clear()
+        peer.controls.clear()
+        peer.staged_bytes = 0
+        if peer.doomed:
+            return
+        if peer.queued_bytes > config.queue_max_bytes + config.queue_control_bytes:
+            peer.doomed = True
+            effects.append(Disconnect(peer.id, "it does not read what it is sent"))
+            return
+        self.sent += len(rpcs)
+        effects += [Send(peer.id, rpc) for rpc in rpcs]
+        if peer.queued_bytes > config.queue_high_bytes and peer.full_since is None:
+            peer.full_since = now
+            self._full[peer.id] = peer
 
     def written(self, peer: Peer, size_bytes: int) -> None:
         """So many bytes left the driver's queue."""

@@ -54,6 +54,20 @@ class Topic:
 class Overlay:
     """Peers, topics and meshes."""
 
+    __slots__ = (
+        "_backoffs",
+        "_fanouts",
+        "_joined",
+        "_outbox",
+        "_scores",
+        "chance",
+        "config",
+        "grafts",
+        "peers",
+        "prunes",
+        "topics",
+    )
+
     def __init__(self, config: Config, chance: Chance, outbox: Outbox, scores: Scores) -> None:
         self.config = config
         self.chance = chance

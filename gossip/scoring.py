@@ -25,66 +25,26 @@ https://github.com/libp2p/specs/blob/master/pubsub/gossipsub/gossipsub-v1.1.md#p
 
 from collections.abc import Iterable
 
-from gossip.config import ScoreConfig, TopicScoreConfig
+from gossip.config import ScoreConfig
 from gossip.mesh_events import SavedScore
-
-
-class Deeds:
-    """What a peer did in one topic."""
-
-    __slots__ = ("deliveries", "failures", "first", "invalid", "mesh_since")
-
-    def __init__(self) -> None:
-        self.mesh_since: float | None = None
-        """When it came into our mesh; `None`: it is not there."""
-        self.first = 0.0
-        self.deliveries = 0.0
-        """Copies it brought while in the mesh, first or soon after."""
-        self.failures = 0.0
-        self.invalid = 0.0
-
-
-class Standing:
-    """One peer's counters and the score they make."""
-
-    __slots__ = ("application", "expires_at", "misdeeds", "network", "peer", "topics", "value")
-
-    def __init__(self, peer: bytes) -> None:
-        self.peer = peer
-        self.network: str | None = None
-        self.topics: dict[str, Deeds] = {}
-        self.application = 0.0
-        self.misdeeds = 0.0
-        self.value = 0.0
-        """The score, as of the last heartbeat or bad deed."""
-        self.expires_at: float | None = None
-        """When it is forgotten; `None`: the peer is connected."""
-
-
-class _Rules:
-    """A topic's config and its decay factors for one heartbeat."""
-
-    __slots__ = ("config", "deficit", "failure", "first", "invalid")
-
-    def __init__(self, config: TopicScoreConfig, heartbeat_s: float) -> None:
-        self.config = config
-        self.first = _factor(heartbeat_s, config.first_decay_s)
-        self.deficit = _factor(heartbeat_s, config.deficit_decay_s)
-        self.failure = _factor(heartbeat_s, config.failure_decay_s)
-        self.invalid = _factor(heartbeat_s, config.invalid_decay_s)
+from gossip.score_book import Book, Deeds, Standing
 
 
 class Scores:
     """The standings of all peers that are connected or remembered."""
 
+    __slots__ = (
+        "_book",
+        "_config",
+        "_connected",
+        "_retained",
+    )
+
     def __init__(self, config: ScoreConfig, heartbeat_s: float) -> None:
         self._config = config
-        self._misdeeds_factor = _factor(heartbeat_s, config.behaviour_decay_s)
-        self._default = _Rules(config.topic, heartbeat_s)
-        self._rules = {topic: _Rules(rules, heartbeat_s) for topic, rules in config.topics}
+        self._book = Book(config, heartbeat_s)
         self._connected: dict[bytes, Standing] = {}
         self._retained: dict[bytes, Standing] = {}
-        self._networks: dict[str, int] = {}
 
     @property
     def retained(self) -> int:
@@ -95,24 +55,28 @@ class Scores:
 
     def connected(self, peer: bytes, network: str | None, now: float) -> Standing:
         """Return the standing of a peer that came, perhaps again."""
-        standing = self._retained.pop(peer, None) or Standing(peer)
+        standing = self._retained.pop(peer, None) or Standing(peer, self._book)
+        standing.beats = self._book.beats
         standing.expires_at = None
         standing.network = network
         self._connected[peer] = standing
         if network is not None:
-            self._networks[network] = self._networks.get(network, 0) + 1
-        self._weigh(standing, now)
+            networks = self._book.networks
+            networks[network] = networks.get(network, 0) + 1
+        self._book.weigh(standing, now)
         return standing
 
     def disconnected(self, peer: bytes, now: float) -> None:
         """Forget what a peer did well, and remember what it did wrong."""
         standing = self._connected.pop(peer)
+        self._book.bring_up_to_date(standing)
         network = standing.network
         if network is not None:
             standing.network = None
-            self._networks[network] -= 1
-            if not self._networks[network]:
-                del self._networks[network]
+            networks = self._book.networks
+            networks[network] -= 1
+            if not networks[network]:
+                del networks[network]
         for topic, deeds in list(standing.topics.items()):
             if deeds.mesh_since is not None:
                 self.pruned(standing, topic, now)
@@ -126,7 +90,7 @@ class Scores:
     def restore(self, saved: Iterable[SavedScore], now: float) -> None:
         """Remember what `saved` gave before a restart."""
         for score in saved:
-            standing = Standing(score.peer)
+            standing = Standing(score.peer, self._book)
             standing.misdeeds = score.misdeeds
             standing.application = min(0.0, score.application)
             for topic, invalid in score.invalid:
@@ -139,6 +103,7 @@ class Scores:
         """Return what is to be remembered over a restart: of every peer that did wrong."""
         found = []
         for standing in (*self._connected.values(), *self._retained.values()):
+            self._book.bring_up_to_date(standing)
             invalid = [(t, deeds.invalid) for t, deeds in standing.topics.items() if deeds.invalid]
             failures = [(t, d.failures) for t, d in standing.topics.items() if d.failures]
             application = min(0.0, standing.application)
@@ -163,40 +128,44 @@ class Scores:
         deeds = self._deeds(standing, topic)
         deeds.mesh_since = now
         deeds.deliveries = 0.0
+        if self._book.rules_of(topic).config.deficit_weight:
+            standing.is_spotless = False
 
     def pruned(self, standing: Standing, topic: str, now: float) -> None:
         """The peer left our mesh of a topic; a deficit it leaves with sticks to it."""
         deeds = self._deeds(standing, topic)
-        config = self._rules_of(topic).config
+        config = self._book.rules_of(topic).config
         if config.failure_weight:
-            deeds.failures += self._deficit(deeds, config, now) ** 2
+            deeds.failures += self._book.deficit(deeds, config, now) ** 2
+            standing.is_spotless = False
         deeds.mesh_since = None
         deeds.deliveries = 0.0
 
     def first(self, standing: Standing, topic: str) -> None:
         """The peer was the first to bring a valid message."""
         deeds = self._deeds(standing, topic)
-        config = self._rules_of(topic).config
+        config = self._book.rules_of(topic).config
         deeds.first = min(deeds.first + 1.0, config.first_max)
-        if deeds.mesh_since is not None:
+        if deeds.mesh_since is not None and deeds.deliveries < config.deficit_max:
             deeds.deliveries = min(deeds.deliveries + 1.0, config.deficit_max)
 
     def again(self, standing: Standing, topic: str) -> None:
         """The peer brought a copy of a valid message, soon after the first."""
         deeds = self._deeds(standing, topic)
         if deeds.mesh_since is not None:
-            most = self._rules_of(topic).config.deficit_max
+            most = self._book.rules_of(topic).config.deficit_max
             deeds.deliveries = min(deeds.deliveries + 1.0, most)
 
     def invalid(self, standing: Standing, topic: str, now: float) -> None:
         """The peer brought an invalid message."""
         self._deeds(standing, topic).invalid += 1.0
-        self._weigh(standing, now)
+        self._book.weigh(standing, now)
 
     def misdeed(self, standing: Standing, count: float, now: float) -> None:
         """The peer broke the protocol so many times."""
+        self._book.bring_up_to_date(standing)
         standing.misdeeds += count
-        self._weigh(standing, now)
+        self._book.weigh(standing, now)
 
     def appraise(self, peer: bytes, score: float, now: float) -> None:
         """Take the application's score of a peer. Nothing good is kept of one that is away."""
@@ -205,42 +174,44 @@ class Scores:
             if not score and peer not in self._retained:
                 return
         standing = self.standing(peer, now)
+        self._book.bring_up_to_date(standing)
         standing.application = score
-        self._weigh(standing, now)
+        self._book.weigh(standing, now)
 
     def pardon(self, peer: bytes, now: float) -> None:
         """Forget what a peer did wrong, but for what the application thinks of it."""
         standing = self._connected.get(peer) or self._retained.get(peer)
         if standing is None:
             return
+        self._book.bring_up_to_date(standing)
         standing.misdeeds = 0.0
         for deeds in standing.topics.values():
             deeds.invalid = deeds.failures = 0.0
         if standing.expires_at is not None and not standing.application:
             del self._retained[peer]
-        self._weigh(standing, now)
+        self._book.weigh(standing, now)
 
     def standing(self, peer: bytes, now: float) -> Standing:
         """Return the standing of a peer, here or away; one that was forgotten is remembered."""
         standing = self._connected.get(peer) or self._retained.get(peer)
         if standing is None:
-            standing = Standing(peer)
+            standing = Standing(peer, self._book)
             self._retain(standing, now + self._config.retain_s)
         return standing
 
     def window_s(self, topic: str) -> float:
         """Return how long after the first copy others count; 0 where P3 is off."""
-        config = self._rules_of(topic).config
+        config = self._book.rules_of(topic).config
         counts = config.deficit_weight or config.failure_weight
         return config.deficit_window_s if counts else 0.0
 
     # --- time passes ------------------------------------------------------------------------
 
     def refresh(self, now: float) -> None:
-        """Let counters decay for one heartbeat, weigh all peers anew, forget who is long gone."""
-        for standing in self._connected.values():
-            self._decay(standing)
-            self._weigh(standing, now)
+        """Let counters decay for one heartbeat, forget who is long gone."""
+        self._book.beat(now)
+        if not self._retained:
+            return
         for standing in list(self._retained.values()):
             if standing.expires_at is not None and standing.expires_at <= now:
                 del self._retained[standing.peer]
@@ -252,17 +223,17 @@ class Scores:
         assert all(standing.expires_at is None for standing in self._connected.values())
         assert all(standing.expires_at is not None for standing in self._retained.values())
         named = [s.network for s in self._connected.values() if s.network is not None]
-        assert self._networks == {network: named.count(network) for network in named}
+        assert self._book.networks == {network: named.count(network) for network in named}
         for standing in self._connected.values():
             assert len(standing.topics) <= self._config.topics_max
             assert standing.misdeeds >= 0
 
     # --- inside -----------------------------------------------------------------------------
 
-    def _rules_of(self, topic: str) -> _Rules:
-        return self._rules.get(topic, self._default)
-
     def _deeds(self, standing: Standing, topic: str) -> Deeds:
+        """Return what a peer did in a topic, up to date."""
+        if standing.beats != self._book.beats:
+            self._book.bring_up_to_date(standing)
         topics = standing.topics
         deeds = topics.get(topic)
         if deeds is None:
@@ -278,63 +249,3 @@ class Scores:
         self._retained[standing.peer] = standing
         if len(self._retained) > self._config.retained_max:
             del self._retained[next(iter(self._retained))]
-
-    def _decay(self, standing: Standing) -> None:
-        least = self._config.decayed_below
-        if standing.misdeeds:
-            standing.misdeeds = _decayed(standing.misdeeds, self._misdeeds_factor, least)
-        idle = []
-        for topic, deeds in standing.topics.items():
-            rules = self._rules.get(topic, self._default)
-            if deeds.first:
-                deeds.first = _decayed(deeds.first, rules.first, least)
-            if deeds.deliveries:
-                deeds.deliveries = _decayed(deeds.deliveries, rules.deficit, least)
-            if deeds.failures:
-                deeds.failures = _decayed(deeds.failures, rules.failure, least)
-            if deeds.invalid:
-                deeds.invalid = _decayed(deeds.invalid, rules.invalid, least)
-            if deeds.mesh_since is None and not (deeds.first or deeds.failures or deeds.invalid):
-                idle.append(topic)
-        for topic in idle:
-            del standing.topics[topic]
-
-    def _deficit(self, deeds: Deeds, config: TopicScoreConfig, now: float) -> float:
-        since = deeds.mesh_since
-        if since is None or now - since <= config.deficit_activation_s:
-            return 0.0
-        return max(0.0, config.deficit_threshold - deeds.deliveries)
-
-    def _weigh(self, standing: Standing, now: float) -> None:
-        config = self._config
-        total = 0.0
-        for topic, deeds in standing.topics.items():
-            rules = self._rules_of(topic).config
-            score = deeds.first * rules.first_weight
-            if deeds.mesh_since is not None:
-                time_s = min(now - deeds.mesh_since, rules.mesh_time_max_s)
-                score += time_s * rules.mesh_time_weight
-            if rules.deficit_weight:
-                score += self._deficit(deeds, rules, now) ** 2 * rules.deficit_weight
-            score += deeds.failures * rules.failure_weight
-            score += deeds.invalid**2 * rules.invalid_weight
-            total += score * rules.weight
-        total = min(total, config.topics_score_max)
-        total += standing.application * config.application_weight
-        if standing.network is not None:
-            surplus = self._networks[standing.network] - config.colocation_threshold
-            if surplus > 0:
-                total += surplus**2 * config.colocation_weight
-        if (excess := standing.misdeeds - config.behaviour_threshold) > 0:
-            total += excess**2 * config.behaviour_weight
-        standing.value = total
-
-
-def _factor(heartbeat_s: float, decay_s: float) -> float:
-    """Return the factor that leaves 1 % after `decay_s`."""
-    return float(0.01 ** (heartbeat_s / decay_s))
-
-
-def _decayed(value: float, factor: float, least: float) -> float:
-    value *= factor
-    return value if value >= least else 0.0

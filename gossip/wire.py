@@ -124,8 +124,7 @@ class Rpc(msgspec.Struct, frozen=True):
     """One frame, taken apart as far as is needed to weigh it."""
 
     subscriptions: Sequence[Subscription]
-    publish: Sequence[bytes]
-    """Encoded messages, for `Draft`."""
+    publish: "Sequence[Draft]"
     control: Control | None
 
 
@@ -220,44 +219,67 @@ def decode_rpc(data: bytes) -> Rpc:
         raise RemoteProtocolError(f"{len(publish)} messages, over the limit of {MESSAGES_MAX}")
     return Rpc(
         _subscriptions(subscriptions) if subscriptions else (),
-        publish,
+        [Draft(encoded, data) for encoded in publish],
         _decode_control(control) if control else None,
     )
 
 
 class Draft:
-    """A message of an RPC, parsed but held to no rule yet: enough to see that it is known."""
+    """A message of an RPC, parsed but held to no rule yet: enough to see that it is known.
 
-    __slots__ = ("_frame", "_parsed", "id")
+    It may be looked at by many nodes of one process: what it says is worked out once.
+    """
+
+    __slots__ = ("_fault", "_frame", "_made", "_parsed", "_topic", "id")
 
     def __init__(self, encoded: bytes, frame: bytes = b"") -> None:
-        """Raise `RemoteProtocolError` for what is not a protobuf.
+        """Parse a message of a frame; what is not a protobuf is no message, but is no error yet.
 
         `frame` is the RPC it came in: if it holds nothing else it is passed on as the same object,
         which a thousand nodes in one process then share.
         """
-        try:
-            parsed = _Message.FromString(encoded)
-        except DecodeError:
-            raise RemoteProtocolError("not a Message") from None
-        self._parsed = parsed
         self._frame = frame
-        self.id: bytes = parsed.source[2:] + parsed.seqno
+        self._topic: str | None = None
+        self._made: tuple[Message, Seal] | None = None
+        self._fault: str | None = None
+        self.id: bytes = b""
         """Of the right length only if the message keeps the rules."""
+        try:
+            self._parsed: Any = _Message.FromString(encoded)
+        except DecodeError:
+            self._fault = "not a Message"
+        else:
+            self.id = self._parsed.source[2:] + self._parsed.seqno
 
     @property
     def topic(self) -> str:
         """Its topic. Raises `RemoteProtocolError` unless it has exactly one."""
-        topics = self._parsed.topics
-        if len(topics) != 1:
-            raise RemoteProtocolError(f"a message with {len(topics)} topics")
-        return _topic(topics[0])
+        if self._topic is None:
+            if not self.id:
+                raise RemoteProtocolError(self._fault or "a message of nobody")
+            topics = self._parsed.topics
+            if len(topics) != 1:
+                raise RemoteProtocolError(f"a message with {len(topics)} topics")
+            self._topic = _topic(topics[0])
+        return self._topic
 
     def message(self, topic: str) -> tuple[Message, Seal]:
         """Return the message, of its `topic`, and the signature that is to be verified.
 
         Raises `RemoteProtocolError` if it breaks a rule of StrictSign.
         """
+        made = self._made
+        if made is None or made[0].topic != topic:
+            if self._fault is not None:
+                raise RemoteProtocolError(self._fault)
+            try:
+                made = self._made = self._make(topic)
+            except RemoteProtocolError as error:
+                self._fault = str(error)
+                raise
+        return made
+
+    def _make(self, topic: str) -> tuple[Message, Seal]:
         parsed = self._parsed
         source, key, signature = parsed.source, parsed.key, parsed.signature
         if len(source) != PEER_ID_SIZE_BYTES or not source.startswith(PEER_ID_PREFIX):
@@ -281,11 +303,30 @@ class Draft:
         return message, Seal(source[_KEY_OFFSET:], signature, SIGNED_PREFIX + body)
 
 
+def check_topic(topic: str) -> None:
+    """Raise `ValueError` for a topic that no peer would take."""
+    if not 0 < len(topic.encode()) <= TOPIC_SIZE_MAX_BYTES:
+        raise ValueError(f"a topic has 1 to {TOPIC_SIZE_MAX_BYTES} bytes")
+
+
 def canonical_id(written: bytes) -> bytes | None:
     """Return the 44-byte form of an id, or `None` if it is not an id of an Ed25519 author."""
     if len(written) == ID_LONG_SIZE_BYTES and written.startswith(_ID_LONG_PREFIX):
         return written[2:]
     return written if len(written) == ID_SIZE_BYTES else None
+
+
+def canonical_ids(written: Iterable[bytes]) -> dict[bytes, bytes]:
+    """Return, by their 44-byte form, the ids of Ed25519 authors among these, as they are written.
+
+    As `canonical_id`, for many: an IHAVE tells of thousands that are known.
+    """
+    return {
+        form[2:] if len(form) == ID_LONG_SIZE_BYTES else form: form
+        for form in written
+        if len(form) == ID_SIZE_BYTES
+        or (len(form) == ID_LONG_SIZE_BYTES and form.startswith(_ID_LONG_PREFIX))
+    }
 
 
 def long_ids(ids: Iterable[bytes]) -> list[bytes]:

@@ -45,12 +45,12 @@ def subscription(topic: str, subscribe: bool) -> bytes:
 
 def ihave(topic: str, ids: Sequence[bytes]) -> bytes:
     """Return an IHAVE as a field of a control."""
-    return field(1, field(1, topic.encode()) + b"".join([field(2, each) for each in ids]))
+    return field(1, field(1, topic.encode()) + _fields(2, ids))
 
 
 def iwant(ids: Sequence[bytes]) -> bytes:
     """Return an IWANT as a field of a control."""
-    return field(2, b"".join([field(1, each) for each in ids]))
+    return field(2, _fields(1, ids))
 
 
 def graft(topic: str) -> bytes:
@@ -91,6 +91,15 @@ def _runs(parts: Sequence[bytes], size_max_bytes: int) -> Iterable[bytes]:
         size += len(part)
     if size:
         yield b"".join(parts[first:])
+
+
+def _fields(number: int, parts: Sequence[bytes]) -> bytes:
+    """Return a field for each part; ids mostly have one length, and so one head."""
+    sizes = dict.fromkeys(map(len, parts))
+    if len(sizes) == 1 and (size := next(iter(sizes))) < 128:
+        head = bytes((number << 3 | 2, size))
+        return head + head.join(parts)
+    return b"".join([field(number, part) for part in parts])
 
 
 def field(number: int, data: bytes) -> bytes:

@@ -9,6 +9,7 @@ the mesh has node numbers.
 """
 
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -20,6 +21,9 @@ from storage import codec
 from storage.errors import InvalidData
 from storage.store import Batch, Put, Store, Table
 
+USABLE_KEPT_MAX: Final = 4096
+"""Lists of addresses that need not be looked at again. Source: guess; each peer tells of all it
+knows at every greeting, mostly the same; about 2 MB."""
 PREFIX: Final = b"peer:"
 _STOP: Final = b"peer;"
 _ROW_SIZE_MAX_BYTES: Final = 4096
@@ -35,6 +39,8 @@ class AddressBook:
     """Addresses by public key; in memory, and on the disk a little later."""
 
     def __init__(self, store: Store) -> None:
+        self.revision = 0
+        """Changes with every entry."""
         self._store = store
         self._entries: dict[bytes, _Entry] = {}
         start = PREFIX
@@ -70,10 +76,12 @@ class AddressBook:
     def forget(self, public_key: bytes) -> None:
         """Drop a node."""
         if self._entries.pop(public_key, None) is not None:
+            self.revision += 1
             self._store.submit(Batch(deletes=[(Table.META, PREFIX + public_key)]), lazy=True)
 
     def _keep(self, public_key: bytes, entry: _Entry) -> None:
         self._entries[public_key] = entry
+        self.revision += 1
         self._store.submit(Batch(puts=[_row(public_key, entry)]), lazy=True)
 
 
@@ -83,6 +91,7 @@ def rows(known: tuple[Whereabouts, ...]) -> list[Put]:
     return [_row(key, _Entry((), addresses)) for key, addresses in found if addresses]
 
 
+@lru_cache(maxsize=USABLE_KEPT_MAX)
 def _usable(addresses: tuple[str, ...]) -> tuple[str, ...]:
     """Return the addresses that can be dialled, without anybody's peer id."""
     kept = []

@@ -218,9 +218,9 @@ class EdgeCalls:
             page = kv.ListKeys(prefix=arguments.prefix, limit=KEYS_MAX, cursor=arguments.cursor)
             found = await self._at_home(actor, "list", space, page)
             return {"keys": found.items, "cursor": found.next}
-        keys, more = self._node.spaces.keys(space, prefix, after, KEYS_MAX)
+        keys, last = await self._node.spaces.keys(space, prefix, after, KEYS_MAX)
         texts = [key.decode("utf-8", "replace") for key in keys]
-        return {"keys": texts, "cursor": texts[-1] if more else None}
+        return {"keys": texts, "cursor": None if last is None else last.decode("utf-8", "replace")}
 
     async def _kv_put(self, actor: Actor, request: Request, fence: int, arguments: KvPut) -> object:
         check_json(arguments.value)

@@ -8,7 +8,7 @@ processes with one key calling it: for a while it is dialled again soon, so that
 
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import trio
 
@@ -17,15 +17,26 @@ from peernode.libp2p_config import Libp2pConfig
 from storage import signing
 from storage.errors import InvalidData
 
-if TYPE_CHECKING:
-    from peernode.libp2p_link import Link
-
 ADDRESSES_MAX: Final = 8
 """Most addresses of a peer that are tried. Source: guess; two networks with two families each."""
 _DOUBLINGS_MAX: Final = 16
 """Where doubling ends, whatever the limit says; keeps numbers small."""
 _TURN_DOUBLINGS_MAX: Final = 3
 """Where it ends for a peer that takes turns. Source: a greeting has a second; see `lives`."""
+
+
+class Link(Protocol):
+    """A connection to a peer, as far as it matters here."""
+
+    @property
+    def ended(self) -> trio.Event:
+        """Set when it is over."""
+        ...
+
+    @property
+    def was_up_s(self) -> float:
+        """How long it was up."""
+        ...
 
 
 class _Known:
@@ -46,8 +57,8 @@ class Supervisor:
         config: Libp2pConfig,
         chance: random.Random,
         nursery: trio.Nursery,
-        find: "Callable[[str], Link | None]",
-        connect: "Callable[[str, Sequence[Address]], Awaitable[Link | None]]",
+        find: Callable[[str], Link | None],
+        connect: Callable[[str, Sequence[Address]], Awaitable[Link | None]],
     ) -> None:
         """`find` returns the link to a peer, if there is one; `connect` tries to make it."""
         self._peer = peer

@@ -153,6 +153,7 @@ class Node:
             mesh=self.identity.mesh,
             node_key=self.identity.keypair.public_key,
             operator_token=self.identity.operator_token,
+            reached_ms=lambda: self.timestamps.reached_ms,
         )
         self.logins = Logins(RateConfig(login_address_rate_per_minute=config.login_rate_per_minute))
         self.registry.watch(self._object_changed)

@@ -2,9 +2,10 @@
 
 The driver tells the network which peers there are and where each may be (`add_peer`); dialling, and
 dialling again, is the network's.  As soon as a peer is up, and now and then after, it is greeted:
-both tell each other where they listen and where they know others to be, so a node that has moved is
-found again through any third one.  A greeting is one round trip, which is the latency shown.  Both
-show each other the lives they have seen of the other, too (`lives`).
+both tell each other where they listen, and the one that answers where it knows others to be, once a
+link and whenever that has changed, so a node that has moved is found again through any third one.
+A greeting is one round trip, which is the latency shown.  Both show each other the lives they have
+seen of the other, too (`lives`).
 
 A node that is not a member any more is dropped the moment its eviction is known here.  One that
 gave too much that was wrong (`standing`) is cut off: it is neither dialled nor let in, not even as
@@ -24,7 +25,7 @@ from gossip.errors import PeerError, RemoteProtocolError
 from gossip.network import Network, PeerEvent, PeerUp, RequestHandler
 from peernode import join_messages
 from peernode.config import ConfigError
-from peernode.join_messages import Greeted, Greeting
+from peernode.join_messages import Greeted, Greeting, Whereabouts
 from peernode.mesh_invites import ADDRESSES_MAX
 from storage import signing
 from storage.errors import InvalidData
@@ -91,6 +92,10 @@ class Peering:
         self._cut_off: dict[str, None] = {}
         self._to_greet, self._arrivals = trio.open_memory_channel[str](DIALLED_MAX)
         self._stale = trio.Event()
+        self._members_revision = 0
+        self._told: dict[str, tuple[int, int]] = {}
+        """Peer -> what it was last told of others, since it is up: the book's and the members'
+        revision."""
         network.serve_requests(
             join_messages.JOIN_PROTOCOL,
             self._membership.answer_join,
@@ -190,6 +195,7 @@ class Peering:
     def fact_kept(self, fact: Fact) -> None:
         """Look again who is a member when a node was let in or shut out."""
         if isinstance(fact.statement, NodeGrant | NodeRevoke):
+            self._members_revision += 1
             self._stale.set()
 
     def record_kept(self, record: Record, replaced: Record | None) -> None:
@@ -199,6 +205,7 @@ class Peering:
 
     def _peer_changed(self, event: PeerEvent) -> None:
         self._node.lives.peer_changed(event.peer, is_up=isinstance(event, PeerUp))
+        self._told.pop(event.peer, None)
         if isinstance(event, PeerUp):
             self.hurry(event.peer)
         else:
@@ -267,8 +274,17 @@ class Peering:
             if self._membership.book.say(key, greeting.addresses):
                 self._stale.set()
             self._hear_lives(peer, greeting)
-        known, life = self._membership.whereabouts(key), await lives.statement()
+        life = await lives.statement()
+        known = self._news_for(peer, key)
         return join_messages.encode(Greeted(self.addresses, known, life, lives.shown_to(peer)))
+
+    def _news_for(self, peer: str, key: bytes) -> tuple[Whereabouts, ...]:
+        """Return where others are, unless the peer was told just that since it is up."""
+        revision = self._membership.book.revision, self._members_revision
+        if self._told.get(peer) == revision:
+            return ()
+        self._told[peer] = revision
+        return self._membership.whereabouts(key)
 
     def _hear_lives(self, peer: str, greeting: Greeting | Greeted) -> None:
         """Take in what a peer says of lives; raises `RemoteProtocolError`."""

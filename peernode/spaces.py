@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
+import trio
 
 from peernode.attributes import SpaceAttributes
 from peernode.entries import entry_place, keep_entry
@@ -25,7 +26,14 @@ from peernode.own_records import require_greater
 from peernode.permissions import Actor
 from peernode.problems import Problem
 from peernode.registry import Entry, Registry
-from peernode.space_limits import KEY_SIZE_MAX_BYTES, VALUE_SIZE_MAX_BYTES
+from peernode.space_limits import (
+    INTEGER_MAX,
+    KEY_SIZE_MAX_BYTES,
+    KEYS_AT_ONCE,
+    KEYS_LOOKED_AT_MAX,
+    VALUE_SIZE_MAX_BYTES,
+    whole_number,
+)
 from peernode.transactions import Transaction
 from storage import codec, hlc, ids, merge
 from storage.clock import Clock
@@ -34,8 +42,6 @@ from storage.records import NO_FLAGS, Flag, Record, decode_record
 from storage.store import Store, Table
 
 PAGE_LENGTH_MAX: Final = 1000
-INTEGER_MAX: Final = (1 << 53) - 1
-"""Largest counter. Source: what JSON numbers carry exactly."""
 EXPIRY_KIND: Final = b"k"
 """Kind of a local entry's row in `Table.EXPIRIES`."""
 AUTHORS_MAX: Final = 1024
@@ -289,7 +295,7 @@ class Spaces:
         """Add to the number under `key` (0 if there is none); return it and its version."""
         self._require_exact(space, "increment")
         held = self.read(space, key, transaction)
-        number = 0 if held is None else _whole(held.value)
+        number = 0 if held is None else whole_number(held.value)
         if number is None:
             raise Problem("conflict", "the value is not a whole number", field="key")
         number += by
@@ -303,25 +309,33 @@ class Spaces:
         value = b"%d" % number
         return number, self.write(transaction, actor, space, key, value)
 
-    def keys(
+    async def keys(
         self, space: Space, prefix: bytes, after: bytes, limit: int
-    ) -> tuple[list[bytes], bool]:
-        """Return up to `limit` keys with `prefix` that come after `after`, and if more follow."""
+    ) -> tuple[list[bytes], bytes | None]:
+        """Return up to `limit` keys with `prefix` that come after `after`, and where to go on.
+
+        Where the second is `None`, there are no more.  Where most keys are deleted or expired a
+        page may be short, or empty, and more may follow all the same.
+        """
         self._require_home(space)
         base = ids.key(space.id)
         table = Table.KV_LOCAL if space.scope == "local" else Table.KV_KEYS
         start = base + (after + b"\0" if after >= prefix and after else prefix)
         stop = base + prefix + b"\xff" * (KEY_SIZE_MAX_BYTES + 1 - len(prefix))
         found: list[bytes] = []
-        while rows := self._store.scan(table, start, stop, limit=PAGE_LENGTH_MAX):
+        for _ in range(KEYS_LOOKED_AT_MAX // KEYS_AT_ONCE):
+            rows = self._store.scan(table, start, stop, limit=KEYS_AT_ONCE)
             for row_key, _ in rows:
                 key = row_key[8:]
                 if self.read(space, key) is not None:
                     if len(found) == limit:
-                        return found, True
+                        return found, found[-1]
                     found.append(key)
+            if len(rows) < KEYS_AT_ONCE:
+                return found, None
             start = rows[-1][0] + b"\0"
-        return found, False
+            await trio.lowlevel.checkpoint()
+        return found, start[len(base) : -1]
 
     def is_elsewhere(self, space: Space) -> bool:
         """Tell whether another node, and it alone, reads and writes a namespace's keys."""
@@ -361,15 +375,6 @@ def decode_entry(record: Record) -> Value:
     """Return what an entry's record says; raises `InvalidData`, `ValueError` or `TypeError`."""
     value, expires_ms = codec.decode(record.body.payload, VALUE_SIZE_MAX_BYTES + 64)
     return Value(value, record.body.hlc, expires_ms)
-
-
-def _whole(value: bytes) -> int | None:
-    """Return JSON text as a whole number, or `None` if it is none, or one too large to add to."""
-    try:
-        number = msgspec.json.decode(value)
-    except msgspec.DecodeError:  # A number that no program holds, such as 1e999.
-        return None
-    return number if type(number) is int else None
 
 
 def _place(space: Space, key: bytes) -> Place:

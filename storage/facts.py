@@ -22,6 +22,7 @@ theft of a key in use does not let the thief rotate it.
 
 import enum
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Final, TypeAlias, assert_never
 
 import msgspec
@@ -40,6 +41,9 @@ FACT_SIZE_MAX_BYTES: Final = 8 * 1024
 NAME_LENGTH_MAX: Final = 64
 REASON_LENGTH_MAX: Final = 256
 NODE_ROLES_MAX: Final = 16
+FACTS_KEPT_MAX: Final = 4096
+"""Facts that need not be checked again. Source: guess; most meshes have no more, which are kept
+anyway, and else some 4 MB."""
 FOUNDER_NUMBER: Final = 1
 """The founder's node number. 0 is never given out."""
 
@@ -217,10 +221,12 @@ def decode_genesis(data: bytes) -> Fact:
     return fact
 
 
+@lru_cache(maxsize=FACTS_KEPT_MAX)
 def decode_fact(data: bytes, mesh: bytes) -> Fact:
     """Return the fact in `data`, with all its signatures checked.
 
-    Raises `InvalidData`'s subclasses, and nothing else.
+    The same bytes are the same fact for ever, and come from several peers, so the last ones that
+    were good are kept.  Raises `InvalidData`'s subclasses, and nothing else.
     """
     fact = _decode(data, mesh)
     if isinstance(fact.statement, Genesis) and fact.id != mesh:

@@ -23,7 +23,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from storage.batches import Deliver, measure, report
 from storage.errors import StoreClosed, StoreError, StoreFull
@@ -41,6 +41,29 @@ def end_process(error: BaseException) -> None:
     sys.stderr.write(f"peernode: the store failed and what it holds is unknown: {error!r}\n")
     sys.stderr.flush()
     os._exit(EXIT_STATUS)
+
+
+class Writer(Protocol):
+    """What takes batches in and has them committed."""
+
+    closed: bool
+
+    @property
+    def queued_batches(self) -> int:
+        """Batches that wait for a commit to begin."""
+        ...
+
+    def submit(self, batch: Batch, done: Done | None, *, lazy: bool) -> None:
+        """Queue `batch`. Raises `ValueError` and `StoreClosed` as `Store.submit`."""
+        ...
+
+    def apply(self, batch: Batch) -> Conflict | None:
+        """Return once `batch` is durable. Raises as `Store.apply`."""
+        ...
+
+    def close(self) -> None:
+        """Commit and report what is queued, and end. A second call does nothing."""
+        ...
 
 
 class GroupCommit:
@@ -164,6 +187,73 @@ class GroupCommit:
                 reports.append((done, result))
         if reports:
             self._deliver(functools.partial(report, reports))
+
+
+class InlineCommit:
+    """A writer without a thread: each batch is committed, and reported, before `submit` returns.
+
+    For simulations, where nothing else may run meanwhile.  A lazy batch waits for the next one.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[list[Entry]], list[Result]],
+        *,
+        deliver: Deliver,
+        fail: Callable[[BaseException], None],
+        batches_max: int,
+        size_max_bytes: int,
+        queue_batches_max: int,
+    ) -> None:
+        """What is wrong with a commit is raised where it happens; limits do not matter here."""
+        self._commit = commit
+        self._deliver = deliver
+        self._queue: deque[Entry] = deque()
+        self.closed = False
+
+    @property
+    def queued_batches(self) -> int:
+        """Batches that wait for a commit to begin."""
+        return len(self._queue)
+
+    def submit(self, batch: Batch, done: Done | None, *, lazy: bool) -> None:
+        """Commit `batch` and what was lazy before it, or only queue it."""
+        if self.closed:
+            raise StoreClosed("the store is closed")
+        self._queue.append((batch, done, measure(batch)))
+        if not lazy:
+            self._commit_all()
+
+    def apply(self, batch: Batch) -> Conflict | None:
+        """Commit `batch` now. Raises as `Store.apply`."""
+        self.submit(batch, None, lazy=True)
+        result = self._commit_all()
+        if isinstance(result, StoreError):
+            raise result
+        return result
+
+    def close(self) -> None:
+        """Commit and report what is queued. A second call does nothing."""
+        if not self.closed:
+            self._commit_all()
+            self.closed = True
+
+    def _commit_all(self) -> Result:
+        """Commit what is queued; return the last one's result."""
+        result: Result = None
+        while self._queue:
+            group = list(self._queue)
+            self._queue.clear()
+            results = self._commit(group)
+            result = results[-1]
+            reports = [
+                (done, each)
+                for (_, done, _), each in zip(group, results, strict=True)
+                if done is not None
+            ]
+            if reports:
+                self._deliver(functools.partial(report, reports))
+        return result
 
 
 class _Waiter:

@@ -32,7 +32,7 @@ import lmdb
 
 from storage.batches import Deliver, check_bounds, check_key, counter_row
 from storage.errors import FormatError, StoreClosed, StoreError, StoreFull
-from storage.group_commit import Entry, GroupCommit, end_process
+from storage.group_commit import Entry, GroupCommit, Writer, end_process
 from storage.lock import DirectoryLock
 from storage.space import FULL_ERRNOS, AllocatedFile
 from storage.store import Batch, Conflict, Done, Result, Statistics, Table
@@ -48,6 +48,8 @@ SPARE_TRANSACTIONS = 4
 threads that read at once."""
 
 Commit: TypeAlias = Callable[[lmdb.Transaction], None]
+MakeWriter: TypeAlias = Callable[..., Writer]
+"""`GroupCommit`, or another with its arguments."""
 _Databases: TypeAlias = "tuple[lmdb._Database, ...]"  # noqa: SLF001  (the stub's only name for it)
 
 
@@ -78,7 +80,8 @@ class LmdbStore:
     `TrioToken.run_sync_soon`, or a function that calls it at once where there is no loop.  Close
     the store before the loop ends.  `fail` is called once, from the writer's thread, when what the
     disk holds is unknown; if it returns, the store is closed, and a `done` that was not called yet
-    never is.  `commit` is the seam for faults.
+    never is.  `commit` is the seam for faults, `make_writer` that for who writes: a thread, unless
+    a simulation can have none.
 
     Raises `StoreLocked`, `FormatError`, `StoreFull`, and `StoreError` for a file that is not a
     store or may not be opened.
@@ -92,6 +95,7 @@ class LmdbStore:
         deliver: Deliver,
         fail: Callable[[BaseException], None] = end_process,
         commit: Commit = lmdb.Transaction.commit,
+        make_writer: MakeWriter = GroupCommit,
     ) -> None:
         self._path = path
         self._config = config
@@ -107,7 +111,7 @@ class LmdbStore:
             self._lock.release()
             raise
         self._page_bytes = int(self._environment.stat()["psize"])
-        self._writer = GroupCommit(
+        self._writer = make_writer(
             self._settle,
             deliver=deliver,
             fail=fail,

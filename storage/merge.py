@@ -45,13 +45,19 @@ def beats(record: Record, kept: Record | None) -> bool:
     return kept is None or record.rank > kept.rank
 
 
+def last_word(entries: Iterable[Record], authority: Authority) -> Record | None:
+    """Return the record that says how the slot that all `entries` are of stands.
+
+    It is what deletes an object for ever, or else the latest; `None` if nothing there counts.
+    """
+    admissible = [record for record in entries if authority.admissible(record)]
+    return _deleting(admissible) or max(admissible, key=_recency, default=None)
+
+
 def resolve(entries: Iterable[Record], authority: Authority) -> Record | None:
     """Return what the slot that all `entries` are of shows, or `None` if it is empty or deleted."""
-    admissible = [record for record in entries if authority.admissible(record)]
-    if not admissible or _deleting(admissible) is not None:
-        return None
-    latest = max(admissible, key=_recency)
-    return None if latest.is_tombstone else latest
+    last = last_word(entries, authority)
+    return None if last is None or last.is_tombstone else last
 
 
 def deleted_by(entries: Iterable[Record], authority: Authority) -> Record | None:

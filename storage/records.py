@@ -257,16 +257,22 @@ def sign_record(
     return decode_record(codec.encode_struct(envelope))
 
 
-def carried(record: Record, epoch: int, at: int) -> Body:
+def carried(
+    record: Record, epoch: int, at: int, *, author: int | None = None, grant_n: int | None = None
+) -> Body:
     """Return what says the same as a user's record, signed at `at` under the key of `epoch`.
 
     It keeps its time, so that it stands where the record stood and hides nothing written since.
+    `author` and `grant_n`: who says it now, and under which membership; the same if not given.
     """
+    body = record.body
     return replace(
-        record.body,
+        body,
+        author=body.author if author is None else author,
         epoch=epoch,
+        grant_n=body.grant_n if grant_n is None else grant_n,
         signed_at=at,
-        flags=record.body.flags | Flag.CARRY,
+        flags=body.flags | Flag.CARRY,
         orig=record.rid[:SHORT_RID_SIZE_BYTES],
     )
 

@@ -94,8 +94,9 @@ def test_the_tour_with_curl_and_then_with_the_sdk_runs_as_it_stands(
 @pytest.mark.slow
 def test_the_tour_with_two_machines_runs_as_it_stands(tmp_path: Path) -> None:
     tour = block("sh")
-    for port in ("8451", "8452", "4451", "4452"):
-        tour = tour.replace(port, str(free_port()))
+    ports = {port: str(free_port()) for port in ("8451", "8452", "4451", "4452")}
+    # In one pass: a port that was drawn may have one of these in it.
+    tour = re.sub(r"\b(8451|8452|4451|4452)\b", lambda found: ports[found[1]], tour)
     programs = Path(sys.executable).parent
     process = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", tour],

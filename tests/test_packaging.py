@@ -54,7 +54,9 @@ def test_a_wheel_has_every_file_of_the_packages(wheel: zipfile.ZipFile) -> None:
 @pytest.mark.slow
 def test_a_wheel_names_its_command_and_its_licence(wheel: zipfile.ZipFile) -> None:
     (info,) = {name.partition("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
-    assert "peernode = peernode.__main__:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    entries = wheel.read(f"{info}/entry_points.txt").decode()
+    assert "peernode = peernode.__main__:main" in entries
+    assert "[peernode.commands]\nsim = simulations.cli:app" in entries
     assert wheel.read(f"{info}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     assert b"License-Expression: Apache-2.0\n" in wheel.read(f"{info}/METADATA")
 

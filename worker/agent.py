@@ -6,7 +6,7 @@ node says `Acked`.  `Hello` names all attempts held, and the node says which of 
 Everything ready when the link is free goes out as one batch.
 
 What it leaves out: which job comes when (`worker.Scheduler`, at the node) and what runs where on
-this machine (`worker.supervisor`).
+this machine (`worker.supervision`; a simulation brings its own).
 
 As a program (`python -m worker.agent`) it is described in `worker.program`.
 """
@@ -60,7 +60,8 @@ from worker.protocol import (
 )
 from worker.reports import Outcome
 from worker.scratch import open_scratch
-from worker.supervisor import Config as SupervisorConfig, Supervisor, open_supervisor
+from worker.supervision import Open, Supervision
+from worker.supervisor import Config as SupervisorConfig, open_supervisor
 from worker.wasm import COMPILE_TIME_MAX_S
 
 BACKOFF_MIN_S: Final = 0.1
@@ -98,9 +99,16 @@ class Config:
 class Agent:
     """See the module. Make it with `run_agent`."""
 
-    def __init__(self, offer: Offer, config: Config, *, clock: Clock, rng: random.Random) -> None:
-        self._offer = offer
-        self._config = config
+    def __init__(
+        self,
+        offer: Offer,
+        config: Config,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        supervise: Open = open_supervisor,
+    ) -> None:
+        self._offer, self._config, self._supervise = offer, config, supervise
         self._clock = clock
         self._rng = rng
         self._programs: dict[str, LoadedProgram] = {}
@@ -115,7 +123,7 @@ class Agent:
         self._egress = Egress(config.egress_networks)
         self._cache = BlobCache(config.directory.absolute() / "blobs", config.cache_size_max_bytes)
         self._gateway = Gateway(self._calls, self._cache, self._egress)
-        self._supervisor: Supervisor | None = None
+        self._supervisor: Supervision | None = None
         self._nursery: trio.Nursery | None = None
         self._preparing = Preparing(
             config.directory.absolute() / "compiled",
@@ -139,7 +147,7 @@ class Agent:
                 child_idle_max_s=self._config.child_idle_max_s,
             )
             refusal: LinkRefused | None = None
-            async with open_supervisor(config, self, self._clock) as supervisor:
+            async with self._supervise(config, self, self._clock) as supervisor:
                 self._supervisor = supervisor
                 self._preparing.open(scratch, supervisor.packages)
                 try:
@@ -277,7 +285,7 @@ class Agent:
                 assert_never(message)
 
     @property
-    def _working(self) -> Supervisor:
+    def _working(self) -> Supervision:
         assert self._supervisor is not None
         return self._supervisor
 
@@ -353,21 +361,11 @@ class Agent:
 
     def finished(self, attempt: Attempt, outcome: Outcome) -> None:
         """Report an outcome, and keep it."""
-        job, fence = attempt.lease.job, attempt.lease.fence
-        message = Finished(
-            job,
-            fence,
-            outcome.error_code,
-            outcome.payload,
-            outcome.traceback,
-            outcome.usage,
-            outcome.backend,
-            list(outcome.writes),
-        )
-        if self._attempts.get(job) is attempt:
-            del self._attempts[job]
+        message = outcome.message(attempt.lease)
+        if self._attempts.get(message.job) is attempt:
+            del self._attempts[message.job]
         self._gateway.release(attempt)
-        self._finished[job, fence] = message
+        self._finished[message.job, message.fence] = message
         self._say(message)
 
     async def answer(self, attempt: Attempt, request: frames.Request) -> frames.Reply:
@@ -386,12 +384,14 @@ async def run_agent(
     *,
     clock: Clock,
     rng: random.Random | None = None,
+    supervise: Open = open_supervisor,
 ) -> None:
     """Be a worker until cancelled; at the end all its children are dead.
 
     Raises `LinkRefused` when the node does not want this worker.
     """
-    await Agent(offer, config, clock=clock, rng=rng or random.Random()).run(link_factory)
+    rng = rng or random.Random()
+    await Agent(offer, config, clock=clock, rng=rng, supervise=supervise).run(link_factory)
 
 
 if __name__ == "__main__":

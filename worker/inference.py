@@ -140,9 +140,10 @@ def _openvino() -> Any:
 class Engine:
     """Loaded models of one process."""
 
-    def __init__(self, order: list[str]) -> None:
+    def __init__(self, order: list[str], threads: int = THREADS_MAX) -> None:
         """`order`: the worker's backends, best first; empty: all of this machine."""
         self._order = order
+        self._threads = threads
         self._models: OrderedDict[str, Model] = OrderedDict()
 
     def run(
@@ -193,7 +194,7 @@ class Engine:
     def _model(self, cid: str, path: str) -> Model:
         model = self._models.get(cid)
         if model is None:
-            model = load(path, self._order or backends())
+            model = load(path, self._order or backends(), self._threads)
             while len(self._models) >= SESSIONS_MAX:
                 self._models.popitem(last=False)
             self._models[cid] = model
@@ -201,7 +202,7 @@ class Engine:
         return model
 
 
-def load(path: str, order: list[str]) -> Model:
+def load(path: str, order: list[str], threads: int = THREADS_MAX) -> Model:
     """Return the model in file `path` on the first backend of `order` that takes it.
 
     Raises what the last engine said of it, or `LookupError` when there was none to ask.
@@ -212,7 +213,9 @@ def load(path: str, order: list[str]) -> Model:
         names = list(group)
         for some in [[name] for name in names] if openvino else [names]:
             try:
-                return OpenvinoModel(path, some[0]) if openvino else OnnxruntimeModel(path, some)
+                if openvino:
+                    return OpenvinoModel(path, some[0])
+                return OnnxruntimeModel(path, some, threads)
             except Exception as error:  # noqa: BLE001  (engines raise anything)
                 if not isinstance(error, LookupError):
                     told = error
@@ -226,7 +229,7 @@ def _is_openvino(backend: str) -> bool:
 class OnnxruntimeModel:
     """A model in onnxruntime, which by itself falls back along its providers."""
 
-    def __init__(self, path: str, providers: list[str]) -> None:
+    def __init__(self, path: str, providers: list[str], threads: int = THREADS_MAX) -> None:
         """Raises `LookupError` when no provider took it, and whatever onnxruntime raises."""
         runtime = _onnxruntime()
         here = [] if runtime is None else runtime.get_available_providers()
@@ -235,7 +238,7 @@ class OnnxruntimeModel:
         if not here:
             raise refused
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = THREADS_MAX
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3
         # Threads that spin after each run would take the cores from the worker itself.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

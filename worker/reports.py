@@ -6,7 +6,7 @@ from typing import Protocol
 from worker import frames
 from worker.child import Attempt
 from worker.output import Line
-from worker.protocol import ErrorCode, Usage, Write
+from worker.protocol import ErrorCode, Finished, Lease, Usage, Write
 from worker.redaction import Redaction
 
 
@@ -20,6 +20,19 @@ class Outcome:
     traceback: str = ""
     backend: str = ""
     writes: tuple[Write, ...] = ()
+
+    def message(self, lease: Lease) -> Finished:
+        """Return what the node is told of the end of this lease."""
+        return Finished(
+            lease.job,
+            lease.fence,
+            self.error_code,
+            self.payload,
+            self.traceback,
+            self.usage,
+            self.backend,
+            list(self.writes),
+        )
 
     def redacted(self, redaction: Redaction) -> "Outcome":
         """Return the same without secrets in what is said of an error. A result stays as it is."""

@@ -258,9 +258,10 @@ async def _list_keys(node: "Node", call: Call) -> Answer:
     space = _find(node, call, "key_list")
     after = b"" if body.cursor is None else check_key(body.cursor)
     prefix = b"" if not body.prefix else check_key(body.prefix)
-    keys, more = node.spaces.keys(space, prefix, after, body.limit)
+    keys, last = await node.spaces.keys(space, prefix, after, body.limit)
     items = [key.decode("utf-8", "surrogatepass") for key in keys]
-    return Answer(value=KeysView(items=items, next=items[-1] if more else None))
+    cursor = None if last is None else last.decode("utf-8", "surrogatepass")
+    return Answer(value=KeysView(items=items, next=cursor))
 
 
 async def _increment(node: "Node", call: Call) -> Answer:

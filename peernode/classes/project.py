@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import msgspec
 
 from peernode import access, idempotency, listing, names, quotas, sealed_secrets
+from peernode.adoption import Adoption
 from peernode.api import require_match
 from peernode.attributes import ProjectAttributes
 from peernode.calls import (
@@ -69,6 +70,8 @@ class RemoveMember(Body, frozen=True, kw_only=True):
     """Who leaves."""
 
     user: str
+    adopt: bool = True
+    """Keep what the member made, and whom the member let in, as yours."""
 
 
 class MemberView(View, frozen=True, kw_only=True):
@@ -216,9 +219,14 @@ async def _add_member(node: "Node", call: Call) -> Answer:
     entry = access.find(node, call, Class.PROJECT, "add_member")
     user, role = _member(node, body.user), Role[body.role.upper()]
     _check_rank(node, call, entry.id, user, role)
-    await node.transactions.run(
-        lambda transaction: grant(node, transaction, call.actor, entry.id, user, role)
-    )
+    adoption = Adoption(node, call.actor, entry.id, user)
+    await adoption.run()
+
+    def body_of(transaction: Transaction) -> None:
+        adoption.grant_again(transaction)
+        grant(node, transaction, call.actor, entry.id, user, role)
+
+    await node.transactions.run(body_of)
     return Answer(value=view(node, access.find(node, call, Class.PROJECT, "get")))
 
 
@@ -233,9 +241,17 @@ async def _remove_member(node: "Node", call: Call) -> Answer:
         _check_rank(node, call, entry.id, user, None)
     elif node.registry.role(user, entry.id) is Role.OWNER:
         raise Problem("conflict", "the owner cannot leave the project", hint="delete it instead")
-    await node.transactions.run(
-        lambda transaction: revoke(node, transaction, call.actor, entry.id, user)
-    )
+    adoption = None
+    if body.adopt and not leaving:
+        adoption = Adoption(node, call.actor, entry.id, user)
+        await adoption.run()
+
+    def body_of(transaction: Transaction) -> None:
+        if adoption is not None:
+            adoption.grant_again(transaction)
+        revoke(node, transaction, call.actor, entry.id, user)
+
+    await node.transactions.run(body_of)
     found = node.registry.get(Class.PROJECT, entry.id)
     return Answer(value=view(node, found or entry))
 

@@ -7,6 +7,7 @@ from typing import Final
 import typer
 
 from peernode.cli import blob, function, job, kv, mesh, node, project, user, worker
+from peernode.cli.commands import Commands
 
 OK: Final = 0
 FAILED: Final = 1
@@ -15,6 +16,7 @@ INTERRUPTED: Final = 130
 
 app = typer.Typer(
     name="peernode",
+    cls=Commands,
     help="Hand long computations to nearby machines, leave, and come back for the answer.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -46,8 +46,15 @@ def add_member(
 
 @app.command("remove-member")
 def remove_member(
-    project: Project, user: User, url: options.Url = None, as_json: options.Json = False
+    project: Project,
+    user: User,
+    adopt: Annotated[
+        bool, typer.Option(help="Keep what the user made in the project, as yours.")
+    ] = True,
+    url: options.Url = None,
+    as_json: options.Json = False,
 ) -> None:
     """Take a user out of a project."""
     with options.client(url) as client:
-        output.show(client.remove_member(project, user), as_json, ("id", "name", "members"))
+        done = client.remove_member(project, user, adopt=adopt)
+        output.show(done, as_json, ("id", "name", "members"))

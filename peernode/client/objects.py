@@ -250,9 +250,9 @@ def add_member(project: str, user: str, role: str) -> Operation[Object]:
     return (yield from send(request)).object()
 
 
-def remove_member(project: str, user: str) -> Operation[Object]:
-    """Take a user out of a project."""
+def remove_member(project: str, user: str, adopt: bool) -> Operation[Object]:
+    """Take a user out of a project; `adopt`: keep what he made there, as yours."""
     project_id = yield from resolve_project(project)
-    body = {"user": (yield from resolve_user(user))}
+    body = {"user": (yield from resolve_user(user)), "adopt": adopt}
     request = post(path_of("project", project_id, "remove_member"), body, repeatable=True)
     return (yield from send(request)).object()

@@ -37,9 +37,9 @@ class ProjectCalls:
         """Give a user a role: admin, developer, invoker or viewer."""
         return self._wire.run(objects.add_member(project, user, role))
 
-    def remove_member(self, project: str, user: str) -> Object:
-        """Take a user out of a project."""
-        return self._wire.run(objects.remove_member(project, user))
+    def remove_member(self, project: str, user: str, *, adopt: bool = True) -> Object:
+        """Take a user out of a project; `adopt`: keep what he made there, as yours."""
+        return self._wire.run(objects.remove_member(project, user, adopt))
 
     def set_secret(self, project: str, name: str, value: str, nodes: Sequence[str] = ()) -> Object:
         """Set a secret for functions at these nodes (ids or peer ids; none: at this one).
@@ -62,9 +62,9 @@ class AsyncProjectCalls:
         """Give a user a role: admin, developer, invoker or viewer."""
         return await self._wire.run(objects.add_member(project, user, role))
 
-    async def remove_member(self, project: str, user: str) -> Object:
-        """Take a user out of a project."""
-        return await self._wire.run(objects.remove_member(project, user))
+    async def remove_member(self, project: str, user: str, *, adopt: bool = True) -> Object:
+        """Take a user out of a project; `adopt`: keep what he made there, as yours."""
+        return await self._wire.run(objects.remove_member(project, user, adopt))
 
     async def set_secret(
         self, project: str, name: str, value: str, nodes: Sequence[str] = ()

@@ -21,6 +21,7 @@ ALL = (
     "nodes",
     "sandbox",
     "peers",
+    "world",
 )
 
 

@@ -10,7 +10,10 @@ import time
 
 import pytest
 
-from tests.benchmarks import daemon, figures, load
+from simulations.trials import LATENCY_S
+from tests.benchmarks import daemon, figures, load, real_town
+from tests.benchmarks.real_town import echoing
+from tests.blackbox.lines import UP, Kind, Line, Lines
 
 
 def test_an_answer_is_taken_when_it_is_complete() -> None:
@@ -81,3 +84,29 @@ def test_a_process_is_charged_for_itself_and_its_children() -> None:
         assert daemon.memory_bytes(child.pid)["VmRSS"] > 1 << 20
         child.communicate(b"\n")
     assert child.pid not in daemon.descendants(os.getpid())
+
+
+@pytest.mark.slow
+def test_a_line_that_holds_gives_everything_when_it_is_another() -> None:
+    with Lines() as lines, echoing() as port:
+        lines.set(Line(Kind.HOLD), ("", "held"), ("held", ""))
+        links = {
+            name: socket.create_connection(("127.0.0.1", lines.door(name, port)), timeout=30)
+            for name in ("held", "free")
+        }
+        links["held"].sendall(b"abc")
+        for _ in range(20):
+            links["free"].sendall(b"x")
+            assert links["free"].recv(1) == b"x"
+        assert lines.carried["", "held"] == 0
+        lines.set(UP, ("", "held"), ("held", ""))
+        assert links["held"].recv(3, socket.MSG_WAITALL) == b"abc"
+        for link in links.values():
+            link.close()
+
+
+@pytest.mark.slow
+def test_a_line_is_as_long_as_it_is_told() -> None:
+    (took_s,) = real_town.echo(5).values()
+    assert len(took_s) == 5
+    assert min(took_s) >= 2 * LATENCY_S

@@ -14,6 +14,8 @@ A line does what is done to the bytes that the first sends to the second, whoeve
 
 * `UP` carries them, `delay_s` later and at most `rate_bytes_s` of them in a second;
 * `CUT` resets the connections of both, and all new ones;
+* `HOLD` keeps them, and whether the connection has ended, until the line is another: what TCP does
+  while routers drop packets, but for its growing time-outs;
 * `HOLE` swallows them and closes nothing.  What lost a byte so never carries that way again, even
   if the line is mended: a node has to find that out by itself, as it has when a router forgets.
 """
@@ -48,6 +50,7 @@ class Kind(enum.Enum):
     UP = "up"
     CUT = "cut"
     HOLE = "hole"
+    HOLD = "hold"
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class Lines:
         """Connections that were reset, or not let through, by who dialled whom."""
         self._lines: dict[Pair, Line] = {}
         self._connections: list[_Connection] = []
+        self._changed = trio.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=trio.run, args=(self._main,), daemon=True)
 
@@ -169,6 +173,8 @@ class Lines:
     def _set(self, line: Line, pairs: Sequence[Pair]) -> None:
         for pair in pairs:
             self._lines[pair] = line
+        self._changed.set()
+        self._changed = trio.Event()
         if line.kind is Kind.CUT:
             for connection in self._connections:
                 if not set(pairs).isdisjoint(connection.ways):
@@ -252,12 +258,21 @@ class Lines:
             async for due, piece in out_of:
                 await trio.sleep_until(due)
                 await self._hand_over(connection, way, target, piece)
+        await self._let_go(way)
         if way not in connection.lost and self._line(way).kind is Kind.UP:
             connection.scope.cancel()  # The end is heard of; else nobody is told.
+
+    async def _let_go(self, way: Pair) -> None:
+        """Return when a line does not hold any more."""
+        while self._line(way).kind is Kind.HOLD:
+            await self._changed.wait()
 
     async def _hand_over(
         self, connection: _Connection, way: Pair, target: trio.SocketStream, piece: bytes
     ) -> None:
+        if self._line(way).kind is Kind.HOLD:
+            await self._let_go(way)
+            await trio.sleep(self._line(way).delay_s)  # It is sent again, all the way.
         line = self._line(way)
         if line.kind is Kind.HOLE or way in connection.lost:
             connection.lost.add(way)

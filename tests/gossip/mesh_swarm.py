@@ -1,15 +1,11 @@
-"""Many `Mesh` machines on one event heap, under virtual time.
-
-A link carries RPCs in order, like a stream, each after a delay of its own.  A test may lose or
-shuffle what is under way, which no stream does, to see that the machines stand it.
-"""
+"""Swarms of `Mesh` machines in a weather of their own, and one machine with hand-made peers."""
 
 import hashlib
-import heapq
+import math
 import random
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import nacl.bindings
 import nacl.exceptions
@@ -18,24 +14,19 @@ from gossip import wire, wire_encode
 from gossip.config import Config
 from gossip.mesh import Mesh
 from gossip.mesh_events import (
-    Connected,
-    Deliver,
     Disconnect,
-    Disconnected,
     Effect,
     Exchange,
     Input,
     Judge,
-    Publish,
-    Received,
     Reset,
     Send,
-    Subscribe,
     Tick,
     Verdict,
-    Written,
 )
 from gossip.wire import Message
+from simulations.swarm import Swarm
+from simulations.swarm_links import Node
 
 TOPIC = "topic"
 
@@ -81,179 +72,68 @@ class Key:
         return nacl.bindings.crypto_sign(signed, self.secret)[: wire.SIGNATURE_SIZE_BYTES]
 
 
-@dataclass
-class Node:
-    """A machine and what it did."""
+class Weather:
+    """Lines that delay each RPC by 20 to 80 ms, mostly about 40, in order; a test may worsen them.
 
-    mesh: Mesh
-    id: bytes
-    delivered: list[Message] = field(default_factory=list)
-    resets: list[str] = field(default_factory=list)
-    exchanges: list[Exchange] = field(default_factory=list)
-    judge_later: Callable[[Message], Verdict] | None = None
-    tick_at: float = -1.0
+    What no stream does, to see that the machines stand it: `loss` of what is under way, and with
+    `shuffle` no order.
+    """
 
-
-def delay_s(rng: random.Random) -> float:
-    """Return 20 to 80 ms, mostly about 40."""
-    return min(0.08, max(0.02, rng.lognormvariate(-3.2, 0.35)))
-
-
-class Swarm:
-    """Nodes, links and virtual time."""
-
-    def __init__(self, seed: int, config: Config | None = None, *, real_keys: bool = False) -> None:
-        self.rng = random.Random(seed)
-        self.seed = seed
-        self.now = 0.0
-        self.config = config or Config()
-        self.nodes: list[Node] = []
-        self.index: dict[bytes, int] = {}
-        self.links: dict[tuple[int, int], float] = {}
-        """When the last RPC on its way from one to the other arrives."""
+    def __init__(self, rng: random.Random) -> None:
         self.loss = 0.0
         self.shuffle = False
-        self.checking = True
-        self.events = 0
-        self.trace = hashlib.sha256()
-        self.on_deliver: Callable[[int, Message, float], None] | None = None
-        self._real_keys = real_keys
-        self._heap: list[tuple[float, int, int, Input]] = []
-        self._order = 0
+        self._rng = rng
+        self._last: dict[tuple[int, int], float] = {}
 
-    # --- making a world ---------------------------------------------------------------------
+    def arrival_s(self, source: int, target: int, size_bytes: int, now: float) -> float:
+        if self.loss and self._rng.random() < self.loss:
+            return math.inf
+        at = now + min(0.08, max(0.02, self._rng.lognormvariate(-3.2, 0.35)))
+        if not self.shuffle:
+            at = self._last[source, target] = max(at, self._last.get((source, target), 0.0) + 1e-6)
+        return at
 
-    def add(self, judge: Callable[[Message], Verdict | None] | None = None, **more: object) -> int:
-        """Add a node; return its number."""
-        number = len(self.nodes)
-        key = Key.of(number) if self._real_keys else None
-        me = key.id if key else peer_id(number)
-        mesh = Mesh(
-            self.config,
-            me=me,
-            sign=key.sign if key else scribble,
-            verify=verify if key else trust,
-            chance=random.Random(self.seed * 1_000_003 + number),
-            seqno=1_700_000_000_000_000_000,
-            now=self.now,
-            **({"judge": judge} if judge else {}),
-            **more,
-        )
-        self.nodes.append(Node(mesh, me))
-        self.index[me] = number
-        self._arm(number)
-        return number
+    def steady_s(self, source: int, target: int) -> None:
+        return None
 
-    def connect(self, dialler: int, listener: int) -> None:
-        """Connect two nodes."""
-        if (dialler, listener) in self.links:
-            return
-        self.links[dialler, listener] = self.links[listener, dialler] = self.now
-        self.say(dialler, Connected(self.nodes[listener].id, outbound=True))
-        self.say(listener, Connected(self.nodes[dialler].id, outbound=False))
+    def reset(self, one: int, other: int) -> None:
+        for way in ((one, other), (other, one)):
+            self._last.pop(way, None)
 
-    def disconnect(self, one: int, other: int) -> None:
-        """Break a link, with all that is under way on it."""
-        if (one, other) not in self.links:
-            return
-        del self.links[one, other], self.links[other, one]
-        ends = {(one, self.nodes[other].id), (other, self.nodes[one].id)}
-        self._heap = [
-            item
-            for item in self._heap
-            if not (isinstance(item[3], Received) and (item[2], item[3].peer) in ends)
-        ]
-        heapq.heapify(self._heap)
-        self.say(one, Disconnected(self.nodes[other].id))
-        self.say(other, Disconnected(self.nodes[one].id))
 
-    def random_links(self, degree: int) -> None:
-        """Connect all nodes: a random tree, and random links until the mean degree is reached."""
-        count = len(self.nodes)
-        for number in range(1, count):
-            self.connect(number, self.rng.randrange(number))
-        while len(self.links) < count * degree:
-            one, other = self.rng.sample(range(count), 2)
-            self.connect(one, other)
+class Diary:
+    """What each node of a swarm was delivered, and whom it reset; and late verdicts."""
 
-    def subscribe_all(self, topic: str = TOPIC) -> None:
-        for number in range(len(self.nodes)):
-            self.say(number, Subscribe(topic))
-
-    # --- letting it run ---------------------------------------------------------------------
-
-    def say(self, number: int, input: Input) -> list[Effect]:
-        """Give an input to a node now, and carry out what it wants."""
-        node = self.nodes[number]
-        self.events += 1
-        effects = node.mesh.handle(input, self.now)
-        if self.checking:
-            node.mesh.check()
-        for effect in effects:
-            match effect:
-                case Send(peer, rpc):
-                    self._send(number, self.index[peer], rpc)
-                    node.mesh.handle(Written(peer, len(rpc)), self.now)
-                case Deliver(message, _, awaited):
-                    self.trace.update(b"%d %.9f " % (number, self.now) + message.id)
-                    if self.on_deliver is None:
-                        node.delivered.append(message)
-                    else:
-                        self.on_deliver(number, message, self.now)
-                    if awaited and node.judge_later is not None:
-                        verdict = node.judge_later(message)
-                        self.push(self.now + 0.05, number, Judge(message.id, verdict))
-                case Disconnect(peer):
-                    self.disconnect(number, self.index[peer])
-                case Reset(_, reason):
-                    node.resets.append(reason)
-                case Exchange():
-                    node.exchanges.append(effect)
-        self._arm(number)
-        return effects
-
-    def publish(self, number: int, data: bytes, topic: str = TOPIC) -> None:
-        self.say(number, Publish(topic, data))
-
-    def push(self, at: float, number: int, input: Input) -> None:
-        """Give an input to a node later."""
-        self._order += 1
-        heapq.heappush(self._heap, (at, self._order, number, input))
-
-    def run(self, seconds: float) -> None:
-        """Let so much time pass."""
-        until = self.now + seconds
-        while self._heap and self._heap[0][0] <= until:
-            at, _, number, told = heapq.heappop(self._heap)
-            self.now = max(self.now, at)
-            if isinstance(told, Tick):
-                if self.nodes[number].tick_at != at:
-                    continue
-                self.nodes[number].tick_at = -1.0
-            self.say(number, told)
-        self.now = until
+    def __init__(self, swarm: Swarm) -> None:
+        self.delivered: defaultdict[int, list[Message]] = defaultdict(list)
+        self.resets: defaultdict[int, list[str]] = defaultdict(list)
+        self.judge_later: Callable[[Message], Verdict] | None = None
+        self._swarm = swarm
 
     def receivers(self, data: bytes) -> int:
         """Return how many nodes were delivered these data."""
-        return sum(any(m.data == data for m in node.delivered) for node in self.nodes)
+        return sum(any(m.data == data for m in found) for found in self.delivered.values())
 
-    def _arm(self, number: int) -> None:
-        node = self.nodes[number]
-        deadline = node.mesh.deadline
-        if node.tick_at != deadline:
-            node.tick_at = deadline
-            self.push(deadline, number, Tick())
+    def deliver(self, node: Node, message: Message, source: Node, awaited: bool) -> None:
+        self.delivered[node.number].append(message)
+        if awaited and self.judge_later is not None:
+            judged = Judge(message.id, self.judge_later(message))
+            self._swarm.at(self._swarm.now + 0.05, lambda: self._swarm.say(node.number, judged))
 
-    def _send(self, sender: int, receiver: int, rpc: bytes) -> None:
-        link = sender, receiver
-        if link not in self.links or (self.loss and self.rng.random() < self.loss):
-            return
-        at = self.now + delay_s(self.rng)
-        if not self.shuffle:
-            at = max(at, self.links[link] + 1e-6)
-            self.links[link] = at
-        self.trace.update(rpc)
-        self.push(at, receiver, Received(self.nodes[sender].id, rpc))
+    def refused(self, node: Node, effect: Reset | Exchange | Disconnect) -> None:
+        if isinstance(effect, Reset):
+            self.resets[node.number].append(effect.reason)
+
+    def linked(self, dialler: Node, listener: Node) -> None: ...
+
+    def parted(self, one: Node, other: Node) -> None: ...
+
+
+def make_swarm(seed: int, config: Config | None = None, *, checking: bool = True) -> Swarm:
+    """Return a swarm without nodes, in its weather, with a diary."""
+    swarm = Swarm(seed, Weather(random.Random(seed)), config=config, checking=checking)
+    swarm.watcher = Diary(swarm)
+    return swarm
 
 
 class Pipe:
@@ -310,7 +190,7 @@ class Said:
         rpcs = [wire.decode_rpc(e.rpc) for e in effects if isinstance(e, Send) and e.peer == peer]
         found = [rpc.control for rpc in rpcs if rpc.control is not None]
         self.subscriptions = [(s.topic, s.subscribe) for rpc in rpcs for s in rpc.subscriptions]
-        drafts = [wire.Draft(encoded).message("") for rpc in rpcs for encoded in rpc.publish]
+        drafts = [draft.message("") for rpc in rpcs for draft in rpc.publish]
         self.messages = [message for message, _ in drafts]
         self.seals = [seal for _, seal in drafts]
         self.data = [message.data for message in self.messages]

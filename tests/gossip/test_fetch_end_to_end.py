@@ -218,7 +218,7 @@ async def test_a_home_that_goes_away_in_the_middle(autojump_clock: trio.testing.
                 wire.disconnect("me", "home")
             return await reply(peer, frame)
 
-        wire.find("me", "home")[0].requests[PROTOCOL] = reply_twice, 10_000  # type: ignore[index]
+        wire._nodes["home"].requests[PROTOCOL] = reply_twice, 10_000
         outcome = await driver.get(Thing(Kind.BLOB, BLOB, cid), RIGHT, "home", "near")
         assert isinstance(outcome, Found)
         assert "near" in outcome.sources

@@ -210,3 +210,47 @@ async def test_connecting_twice_is_connecting_once() -> None:
         wire.disconnect("other", "one")
         wire.disconnect("one", "other")
         assert events == [PeerDown("other")]
+
+
+async def test_who_vanishes_is_missed_only_after_a_silence(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_wire(silence_max_s=SILENCE_MAX_S) as wire:
+        one, _, _ = pair(wire)
+        stream = await one.open_stream(
+            "other", PROTOCOL + "/stream", size_max_bytes=99, timeout_s=9
+        )
+        wire.vanish("other")
+        assert one.peers() == ["other"]
+        with pytest.raises(PeerTimeout):
+            await request(one, timeout_s=2.0)
+        began = trio.current_time()
+        with pytest.raises(PeerClosed):
+            await stream.receive()
+        assert trio.current_time() - began == pytest.approx(SILENCE_MAX_S - 2.0)
+        assert one.peers() == []
+
+
+async def test_who_vanished_is_somebody_else_when_it_is_back(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_wire(silence_max_s=SILENCE_MAX_S) as wire:
+        one, _, got = pair(wire)
+        events: list[PeerEvent] = []
+        one.watch(events.append)
+        one.send("other", b"on its way")
+        wire.vanish("other")
+        await trio.sleep(1)
+        assert got == []
+        back = wire.join("other")
+        taken: list[bytes] = []
+        back.serve_frames(lambda _, frame: taken.append(frame), size_max_bytes=99)
+        one.send("other", b"into the void")
+        assert back.peers() == []
+        assert wire.connect("other", "one")
+        assert events == [PeerDown("other"), PeerUp("other")]
+        one.send("other", b"arrives")
+        await trio.sleep(2 * SILENCE_MAX_S)
+        assert one.peers() == ["other"]
+    assert taken == [b"arrives"]
+    assert got == []

@@ -5,14 +5,15 @@ import tracemalloc
 import pytest
 
 from gossip import wire, wire_encode
-from gossip.mesh_events import Connected, Disconnect, Received, Reset, Subscribe
+from gossip.mesh_events import Connected, Disconnect, Disconnected, Received, Reset, Subscribe
+from simulations.swarm import Swarm
 from tests.gossip.mesh_malformed import KILLS_PY_LIBP2P, KINDS, corpus
 from tests.gossip.mesh_swarm import (
     TOPIC,
     Key,
     Pipe,
-    Swarm,
     control_of,
+    make_swarm,
     peer_id,
     publish_of,
 )
@@ -27,7 +28,7 @@ def honest(swarm: Swarm, count: int = 5) -> None:
     for one in range(count):
         for other in range(one):
             swarm.connect(one, other)
-    swarm.subscribe_all()
+    swarm.subscribe_all(TOPIC)
     swarm.run(2.0)
 
 
@@ -53,22 +54,22 @@ def test_the_corpus_is_large_and_does_not_change() -> None:
 
 
 def test_honest_peers_get_everything_while_one_sends_malformed_rpcs() -> None:
-    swarm = Swarm(seed=3, real_keys=True)
+    swarm = make_swarm(3)
     honest(swarm)
     sent = []
     attackers = [peer_id(("attacker", number)) for number in range(len(corpus()))]
     for number, rpc in enumerate(corpus()):
         # A new one each time: an old one would not be listened to any more.
-        swarm.index[attackers[number]] = 0
+        swarm.by_id[attackers[number]] = swarm.nodes[0]
         attack(swarm, 0, rpc, attackers[number])
         if number % 4 == 0:
             data = b"honest %d" % number
-            swarm.publish(number % 5, data)
+            swarm.publish(number % 5, data, TOPIC)
             sent.append((number % 5, data))
         swarm.run(0.05)
     swarm.run(3.0)
     for number, node in enumerate(swarm.nodes):
-        got = sorted(message.data for message in node.delivered)
+        got = sorted(message.data for message in swarm.watcher.delivered[number])
         assert got == sorted(data for author, data in sent if author != number)
         node.mesh.check()
     mesh = swarm.nodes[0].mesh
@@ -83,7 +84,7 @@ def test_each_kind_is_held_against_its_sender(kind: object) -> None:
     rpcs = corpus()[1 + 16 * position : 17 + 16 * position]
     caught = 0
     for rpc in rpcs:
-        swarm = Swarm(seed=1, real_keys=True)
+        swarm = make_swarm(1)
         honest(swarm, 1)
         caught += attack(swarm, 0, rpc)
     # A bit that is flipped in a subscription may make another one of it: all others are caught.
@@ -91,12 +92,12 @@ def test_each_kind_is_held_against_its_sender(kind: object) -> None:
 
 
 def test_the_bytes_that_end_a_py_libp2p_end_a_connection() -> None:
-    swarm = Swarm(seed=1, real_keys=True)
+    swarm = make_swarm(1)
     honest(swarm, 2)
     assert attack(swarm, 0, KILLS_PY_LIBP2P)
-    swarm.publish(1, b"still here")
+    swarm.publish(1, b"still here", TOPIC)
     swarm.run(1.0)
-    assert swarm.receivers(b"still here") == 1
+    assert swarm.watcher.receivers(b"still here") == 1
 
 
 @pytest.mark.parametrize("tag", [0x0A, 0x12, 0x1A])
@@ -143,7 +144,7 @@ def test_a_flood_of_everything_leaves_tables_as_they_are_bounded() -> None:
 
 
 def test_an_attacker_that_comes_again_and_again_is_no_cleaner() -> None:
-    swarm = Swarm(seed=1, real_keys=True)
+    swarm = make_swarm(1)
     honest(swarm, 2)
     from_outside = publish_of(Key.of("liar"), 1, b"lie").replace(b"lie", b"lye")
     mesh = swarm.nodes[0].mesh
@@ -151,8 +152,8 @@ def test_an_attacker_that_comes_again_and_again_is_no_cleaner() -> None:
     for _ in range(4):
         attack(swarm, 0, from_outside)
         scores.append(mesh.score(MALLORY))
-        swarm.index[MALLORY] = 0
-        mesh._disconnect(MALLORY)
+        swarm.by_id[MALLORY] = swarm.nodes[0]
+        mesh.handle(Disconnected(MALLORY), swarm.now)
         swarm.run(60.0)
     assert scores == sorted(scores, reverse=True)
     assert scores[1] == pytest.approx(-80, abs=1)

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from gossip.mesh_events import Appraise, Received, Reopened, Subscribe, Unsubscribe
 from tests.gossip.mesh_malformed import corpus
-from tests.gossip.mesh_swarm import Swarm, small
+from tests.gossip.mesh_swarm import Diary, make_swarm, small
 
 COUNT = 6
 TOPICS = ("t", "u")
@@ -40,7 +40,7 @@ class Worlds(RuleBasedStateMachine):
             cache_messages_max=20,
             score={"behaviour_weight": 0.0},
         )
-        self.swarm = Swarm(seed, config)
+        self.swarm = make_swarm(seed, config)
         self.published: dict[bytes, tuple[int, str]] = {}
         self.subscribed: dict[int, set[str]] = {number: set() for number in range(COUNT)}
         self.checked = [0] * COUNT
@@ -79,7 +79,8 @@ class Worlds(RuleBasedStateMachine):
 
     @rule(loss=st.sampled_from((0.0, 0.3)), shuffle=st.booleans())
     def weather(self, loss: float, shuffle: bool) -> None:
-        self.swarm.loss, self.swarm.shuffle = loss, shuffle
+        lines = self.swarm.lines
+        lines.loss, lines.shuffle = loss, shuffle
 
     @rule(victim=NUMBERS, sender=NUMBERS, rpc=st.sampled_from(CORPUS))
     def lie(self, victim: int, sender: int, rpc: bytes) -> None:
@@ -96,23 +97,26 @@ class Worlds(RuleBasedStateMachine):
 
     @invariant()
     def what_is_delivered_was_published_and_comes_once(self) -> None:
-        for number, node in enumerate(self.swarm.nodes):
-            fresh = node.delivered[self.checked[number] :]
-            self.checked[number] = len(node.delivered)
+        diary = self.swarm.watcher
+        assert isinstance(diary, Diary)
+        for number in range(COUNT):
+            delivered = diary.delivered[number]
+            fresh = delivered[self.checked[number] :]
+            self.checked[number] = len(delivered)
             for message in fresh:
                 if message.data not in self.published:
                     continue  # a lie that happens to be well-formed
                 author, topic = self.published[message.data]
-                assert (self.swarm.index[message.source], message.topic) == (author, topic)
+                assert (self.swarm.by_id[message.source].number, message.topic) == (author, topic)
                 assert author != number
-            assert len({message.id for message in node.delivered}) == len(node.delivered)
+            assert len({message.id for message in delivered}) == len(delivered)
 
     def teardown(self) -> None:
         """Let the world be calm, and everybody be forgiven; see that all is well."""
         if not hasattr(self, "swarm"):
             return
         swarm = self.swarm
-        swarm.loss, swarm.shuffle = 0.0, False
+        swarm.lines.loss, swarm.lines.shuffle = 0.0, False
         for one in range(COUNT):
             for other in range(one):
                 swarm.disconnect(one, other)
@@ -129,7 +133,7 @@ class Worlds(RuleBasedStateMachine):
             swarm.publish(number, b"calm %d" % number, "t")
         swarm.run(5.0)
         for number in range(COUNT):
-            assert swarm.receivers(b"calm %d" % number) == COUNT - 1, number
+            assert swarm.watcher.receivers(b"calm %d" % number) == COUNT - 1, number
             assert len(swarm.nodes[number].mesh._overlay.joined["t"]) >= 2
 
 

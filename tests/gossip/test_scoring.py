@@ -8,7 +8,8 @@ from hypothesis import given, strategies as st
 
 from gossip.config import ScoreConfig, TopicScoreConfig
 from gossip.mesh_events import SavedScore
-from gossip.scoring import Scores, Standing
+from gossip.score_book import Standing
+from gossip.scoring import Scores
 
 NOTHING = TopicScoreConfig(mesh_time_weight=0.0, first_weight=0.0)
 P3 = replace(

@@ -46,12 +46,12 @@ def control(*fields: bytes) -> wire.Control:
 
 def test_a_signed_message_is_read_as_it_was_written() -> None:
     fragment = wire_encode.publish(unsigned(), AUTHOR.sign(SIGNED + unsigned()))
-    (encoded,) = wire.decode_rpc(fragment).publish
-    message = read(encoded)
+    (draft,) = wire.decode_rpc(fragment).publish
+    message, seal = draft.message(draft.topic)
     assert (message.source, message.topic, message.data) == (AUTHOR.id, "t", b"data")
     assert message.id == AUTHOR.id[2:] + (1).to_bytes(8, "big")
-    assert message.fragment == fragment
-    assert genuine(encoded)
+    assert message.fragment is fragment, "the same object for all that it is passed on to"
+    assert verify(seal.public_key, seal.signature, seal.signed)
 
 
 def test_a_key_may_be_sent_along_if_it_is_the_author_s() -> None:
@@ -243,8 +243,8 @@ FRAME = b"".join(
 def swallow(data: bytes) -> None:
     """Read all of an RPC, as far as it can be read."""
     with suppress(RemoteProtocolError):
-        for encoded in wire.decode_rpc(data).publish:
-            read(encoded)
+        for draft in wire.decode_rpc(data).publish:
+            draft.message(draft.topic)
 
 
 @given(st.binary(max_size=200))

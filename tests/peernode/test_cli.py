@@ -309,6 +309,58 @@ def test_help_needs_nothing_heavy():
         assert f" {command} " in done.stdout
 
 
+ENTRY = """
+[peernode.commands]
+more = more_commands:app
+status = more_commands:app
+"""
+MORE = """
+import typer
+
+app = typer.Typer(help="More commands.", no_args_is_help=True)
+
+
+@app.command()
+def add(one: int, other: int) -> None:
+    print(one + other)
+
+
+@app.command()
+def nothing() -> None:
+    pass
+"""
+
+
+@pytest.fixture
+def more_commands(monkeypatch, tmp_path):
+    """Another distribution, installed, whose commands belong to `peernode`."""
+    information = tmp_path / "more-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: more\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(ENTRY)
+    (tmp_path / "more_commands.py").write_text(MORE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("more_commands", None)
+
+
+def test_commands_of_other_packages_are_found_by_their_entry_points(more_commands, capsys):
+    assert run(["more", "add", "1", "2"]) == 0
+    assert capsys.readouterr().out == "3\n"
+    assert run(["--help"]) == 0
+    assert "More commands." in capsys.readouterr().out
+
+
+def test_no_other_package_takes_a_command_of_ours(more_commands, capsys):
+    assert run(["status", "--help"]) == 0
+    assert "Say how the node is" in capsys.readouterr().out
+
+
+def test_other_packages_are_loaded_only_when_they_are_asked_for(more_commands):
+    run(["job", "--help"])
+    assert "more_commands" not in sys.modules
+
+
 def test_no_words_of_help_are_taken_for_markup():
     def helps(command: Any, name: str) -> Iterator[tuple[str, str]]:
         yield name, command.help or ""

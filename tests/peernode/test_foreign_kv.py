@@ -361,7 +361,7 @@ async def test_no_other_node_ever_writes_an_entry(autojump_clock: Clock) -> None
         with pytest.raises(Problem, match="kept by node 1"):
             world.mesh.nodes["b"].spaces.read(space, b"a")
         with pytest.raises(Problem, match="kept by node 1"):
-            world.mesh.nodes["b"].spaces.keys(space, b"", b"", 10)
+            await world.mesh.nodes["b"].spaces.keys(space, b"", b"", 10)
         after = world.mesh.disks["b"].snapshot()
         assert before[Table.ENTRIES] == after[Table.ENTRIES]
 

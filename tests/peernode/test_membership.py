@@ -9,7 +9,7 @@ from hypothesis import given, strategies
 
 from gossip.errors import PeerError
 from peernode import join_messages, joining, membership, mesh_invites, node_numbers
-from peernode.join_messages import Admitted, Ask, Refused
+from peernode.join_messages import Admitted, Ask, Greeting, Refused
 from peernode.joining import JoinError
 from peernode.node import Node
 from storage import facts, signing
@@ -487,6 +487,35 @@ async def test_a_node_that_has_moved_is_found_through_another(autojump_clock: An
             async with open_mesh_node(ether, "c", c_copy) as c:
                 await settle()
                 assert (await peers(c))["2"]["state"] == "up"
+
+
+async def test_a_peer_is_told_where_others_are_once_and_when_that_changes(
+    autojump_clock: Any,
+) -> None:
+    async with open_ether() as ether, open_mesh_node(ether, "a", Disk()) as a:
+        b_disk, _ = await join(ether, a, "b"), await join(ether, a, "c")
+        async with open_mesh_node(ether, "b", b_disk) as b:
+            await settle()
+            assert a.peering is not None
+            assert b.peering is not None
+            greeting = join_messages.encode(
+                Greeting(b.peering.addresses, await b.lives.statement(), ())
+            )
+
+            async def told() -> list[bytes]:
+                assert a.peering is not None
+                reply = await a.peering._answer_greeting(peer_id("b"), greeting)
+                return [each.public_key for each in join_messages.decode_greeted(reply).known]
+
+            c_key = keypair("c").public_key
+            await told()
+            a.membership.book.hear(c_key, ("/dns4/c/tcp/1",))
+            assert await told() == [c_key]
+            assert await told() == []
+            a.membership.book.hear(c_key, ("/dns4/elsewhere/tcp/1",))
+            assert await told() == [c_key]
+            ether.wire.disconnect(peer_id("a"), peer_id("b"))
+            assert await told() == [c_key], "another link, and who is there may be another"
 
 
 # --- numbers ------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ async def test_a_member_who_is_removed_at_one_node_is_refused_at_another(
         await trio.sleep(2)
         assert await read(ada, space, "bobs") == 1
         before = mesh.nodes["c"].federation.sync.sync.count(Stratum.RECORDS)  # type: ignore[union-attr]
-        await ada.post(f"{path}/remove_member", {"user": bob.id})
+        await ada.post(f"{path}/remove_member", {"user": bob.id, "adopt": False})
         await trio.sleep(2)
         await there.get(path, 404)
         await there.post(f"/kv/{space}/put", {"key": "bobs", "value": 2}, 404)

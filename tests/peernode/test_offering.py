@@ -60,6 +60,9 @@ async def test_it_is_exact_through_every_kind_of_change_and_after_a_start(
             await ada.post(f"{path}/add_member", {"user": bob.id, "role": "developer"})
 
         async def revoke() -> None:
+            await ada.post(f"{path}/remove_member", {"user": bob.id, "adopt": False})
+
+        async def take_over() -> None:
             await ada.post(f"{path}/remove_member", {"user": bob.id})
 
         async def bob_writes() -> None:
@@ -77,7 +80,8 @@ async def test_it_is_exact_through_every_kind_of_change_and_after_a_start(
         async def delete() -> None:
             await ada.delete(f"/kv/{space}")
 
-        steps = (grant, bob_writes, bob_deploys, ada_writes, revoke, grant, bob_writes, delete)
+        steps = (grant, bob_writes, bob_deploys, ada_writes, revoke, grant, bob_writes)
+        steps = (*steps, take_over, delete)
         sizes = []
         for step in steps:
             await step()
@@ -87,6 +91,8 @@ async def test_it_is_exact_through_every_kind_of_change_and_after_a_start(
             sizes.append(mesh.nodes["b"].federation.sync.sync.count(Stratum.RECORDS))  # type: ignore[union-attr]
         # What bob wrote stops counting with his grant.
         assert sizes[4] == sizes[3] - 6
+        # What ada takes over has the place of what she had said of two keys herself.
+        assert sizes[7] == sizes[6] - 2
         for name in "ab":
             await mesh.stop(name)
             await mesh.start(name)

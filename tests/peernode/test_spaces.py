@@ -308,12 +308,51 @@ def test_pages_of_keys_are_the_keys_whatever_they_are_called(
             for name in names:
                 await lab.ada.post(f"/kv/{space.id}/put", {"key": name, "value": 1})
             found: list[bytes] = []
-            more = True
-            while more:
-                after = found[-1] if found else b""
-                keys, more = lab.node.spaces.keys(space, prefix.encode(), after, limit)
+            after: bytes | None = b""
+            while after is not None:
+                keys, after = await lab.node.spaces.keys(space, prefix.encode(), after, limit)
                 found += keys
             wanted = sorted(name.encode() for name in names if name.startswith(prefix))
             assert found == wanted
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+async def test_a_list_goes_on_past_thousands_of_keys_that_are_gone(
+    lab: Lab, scope: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peernode.spaces.KEYS_AT_ONCE", 10)
+    monkeypatch.setattr("peernode.spaces.KEYS_LOOKED_AT_MAX", 40)
+    path, pages = f"/kv/{await lab.space('state', scope)}", 0
+    for number in range(100):
+        await lab.ada.post(f"{path}/put", {"key": f"k{number:03}", "value": 1, "ttl_s": 0.5})
+    await lab.ada.post(f"{path}/put", {"key": "last", "value": 1})
+    lab.clock.now_ms += 1000
+    found: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = await lab.ada.post(f"{path}/list", {"cursor": cursor} if cursor else {})
+        found, cursor, pages = [*found, *page["items"]], page["next"], pages + 1
+    assert (found, pages) == (["last"], 3)
+
+
+async def test_a_long_list_lets_others_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peernode.spaces.KEYS_AT_ONCE", 10)
+    made, turns = await lab.space("state"), 0
+    for number in range(50):
+        await lab.ada.post(f"/kv/{made}/put", {"key": f"k{number:03}", "value": 1})
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    space = lab.node.spaces.get(int(made))
+    assert space is not None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        keys, _ = await lab.node.spaces.keys(space, b"", b"", 50)
+        nursery.cancel_scope.cancel()
+    assert (len(keys), turns >= 3) == (50, True)

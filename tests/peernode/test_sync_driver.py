@@ -22,6 +22,7 @@ from peernode.sync_driver import SyncDriver
 from peernode.waiting import Item
 from tests.peernode.federated import Federated, genesis, open_federated
 from tests.peernode.meshes import peer_id
+from tests.peernode.nodes import START_MS, WallClock
 
 IDLE_S = SyncConfig().idle_s
 
@@ -89,6 +90,28 @@ async def test_what_came_over_one_line_goes_on_over_the_others_without_waiting_f
         await trio.sleep(10)
         for node in mesh.nodes.values():
             assert node.registry.user(int(mesh.ids["ada"])) is not None
+
+
+async def test_what_loses_here_each_time_is_no_news_that_others_must_hear_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Found by the simulation "clock-trouble": each of six nodes held three sessions a second."""
+    async with open_federated(3, sync_interval_s=10.0) as mesh:
+        ada = await mesh.sign_up("ada", "a")
+        project = (await ada.post("/project", {"name": "clocks"}, 201))["id"]
+        await trio.sleep(2)
+        await mesh.stop("b")
+        await mesh.start("b", clock=WallClock(START_MS + 300_000))
+        mesh.join("a", "b", "c")
+        await trio.sleep(5)
+        there = mesh.caller("ada", "b")
+        await there.post(f"/project/{project}", {"display_name": "early"})
+        await ada.post(f"/project/{project}", {"display_name": "late"})
+        await trio.sleep(20)
+        before = driver(mesh, "b").sessions
+        await trio.sleep(100)
+        # Three nodes of ten lots each, and each session has two ends: two thirds have one at B.
+        assert 10 <= driver(mesh, "b").sessions - before <= 30
 
 
 async def test_what_two_bring_at_once_is_checked_once(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from storage.group_commit import InlineCommit
 from storage.lmdb_store import Config, LmdbStore
 from storage.memory_store import MemoryStore
 from storage.store import Batch, Result, Store
@@ -53,14 +54,16 @@ def result_of(store: Store, loop: Loop, batch: Batch) -> Result:
 
 def open_lmdb(path: Path, loop: Loop | None = None, **settings: Any) -> LmdbStore:
     """A store with a small map; `settings` go to `Config` or, by name, to the constructor."""
-    arguments = {name: settings.pop(name) for name in ("fail", "commit") if name in settings}
+    named = ("fail", "commit", "make_writer")
+    arguments = {name: settings.pop(name) for name in named if name in settings}
     config = Config(**{"map_size_max_bytes": 64 * MIB, "reserve_size_bytes": MIB // 4} | settings)
     deliver = loop.deliver if loop is not None else (lambda callback: callback())
     return LmdbStore(path, config=config, deliver=deliver, **arguments)
 
 
 def open_store(kind: str, path: Path, loop: Loop, *, small: bool = False) -> Store:
-    """One of the two kinds; `small`: with room for about a mebibyte."""
+    """One of the kinds; `small`: with room for about a mebibyte."""
     if kind == "memory":
         return MemoryStore(deliver=loop.deliver, capacity_bytes=MIB if small else 64 * MIB)
-    return open_lmdb(path, loop, **({"map_size_max_bytes": MIB} if small else {}))
+    writer = {"make_writer": InlineCommit} if kind == "inline" else {}
+    return open_lmdb(path, loop, **({"map_size_max_bytes": MIB} if small else {}), **writer)

@@ -20,7 +20,7 @@ def loop() -> Loop:
     return Loop()
 
 
-@pytest.fixture(params=["memory", "lmdb"])
+@pytest.fixture(params=["memory", "lmdb", "inline"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -376,7 +376,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def close_and_open(self) -> None:
-        if self.kind == "lmdb":
+        if self.kind != "memory":
             self.store.close()
             self.store = self.open()
             self.settle()
@@ -421,8 +421,12 @@ class LmdbMachine(StoreMachine):
     kind = "lmdb"
 
 
+class InlineMachine(StoreMachine):
+    kind = "inline"
+
+
 StoreMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
-LmdbMachine.TestCase.settings = settings(
+LmdbMachine.TestCase.settings = InlineMachine.TestCase.settings = settings(
     max_examples=25,
     stateful_step_count=25,
     deadline=None,
@@ -437,4 +441,9 @@ class TestMemoryStoreAgainstAModel(StoreMachine.TestCase):  # type: ignore[misc,
 
 @pytest.mark.slow
 class TestLmdbStoreAgainstAModel(LmdbMachine.TestCase):  # type: ignore[misc, valid-type]
+    pass
+
+
+@pytest.mark.slow
+class TestLmdbStoreWithoutAThreadAgainstAModel(InlineMachine.TestCase):  # type: ignore[misc, valid-type]
     pass

@@ -1,0 +1,289 @@
+"""What must hold in every World, whatever goes wrong in it: asserted after each step.
+
+After each step (something ran until nothing could any more), for every node that it touched, and
+for one other in turn, the machines assert what they promise themselves (`check`), the scheduler's,
+gossip's, reconciliation's, fetching's.  Rules about what a node writes are in
+`simulations.committed`.  Here is what can be seen from outside of nodes:
+
+* Who was told 202 or 201 finds the thing, at once and after any crash [I1].
+* Ids are made once, and name the node that made them [I7].
+* One idempotency key is one object [I5].
+* No two records of a node have one time, and none is far in the future [I8].
+* What is deleted for ever is shown by nobody who has written that down [I12].
+* Secrets never go from node to node: keys, peppers, tokens, and what a test declares one [I14].
+
+And when all has come to rest (`at_rest`): nodes that are up show the same [I10], what they keep is
+signed as it should be [I9], and no job is left that a worker could do [I4].
+
+What fails raises `Broken`, which ends the run; the trace has it as its last event.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from peernode import sessions
+from peernode.problems import Problem
+from simulations.asgi_calls import Answer
+from simulations.committed import Broken, Committed
+from storage import hlc, ids
+from storage.errors import StorageError
+from storage.facts import Fact
+from storage.places import Class
+from storage.records import Flag, Record, decode_record
+from storage.store import Batch, Table
+
+if TYPE_CHECKING:
+    from peernode.node import Node
+    from simulations.world import World
+
+__all__ = ["Broken", "Invariants"]
+
+MADE_AT: Final[Mapping[str, Class | None]] = {
+    "/user": Class.USER,
+    "/project": Class.PROJECT,
+    "/function": Class.FUNCTION,
+    "/kv": Class.KV_SPACE,
+    "/blob": None,
+    "/job": None,
+    "/worker": None,
+}
+"""Path of a call that makes an object -> the class of the registry that shows it, if any does."""
+_PAGE_LENGTH: Final = 1000
+
+
+class Invariants:
+    """The checker of one World. Made before its nodes run."""
+
+    def __init__(self, world: "World") -> None:
+        self.steps = 0
+        self.committed = [Committed() for _ in range(world.size)]
+        self._world = world
+        self._touched: dict[int, None] = {}
+        self._turn = 0
+        self._ids: dict[int, str] = {}
+        self._keyed: dict[tuple[int, str, str, str], str] = {}
+        self._acknowledged: dict[tuple[int, int], Class | None] = {}
+        """(Node, id) of what a client was told is there -> its class, if the registry shows it."""
+        self._latest_ms = 0
+        """What any node's clock has ever shown."""
+        self._times: dict[tuple[int, int], bytes] = {}
+        """(Node, hybrid time) -> the record that the node signed at it."""
+        self._secrets: dict[bytes, str] = {}
+        for number, each in enumerate(world.mesh.secrets):
+            self._secrets[each.seed] = f"the key of node {number}"
+            self._secrets[each.pepper] = f"the pepper of node {number}"
+            self._secrets[each.operator_token.encode()] = f"the operator's token of node {number}"
+        for host in world.hosts:
+            host.disk.committed = functools.partial(self._commit, host.number)
+        world.started.append(self._watch)
+        world.answered.append(self._answered)
+        world.wire.tap = self._overhear
+        world.clock.each_step = self.step
+
+    def taint(self, secret: bytes, what: str) -> None:
+        """Have bytes never go from node to node."""
+        self._secrets[secret] = what
+
+    def touch(self, number: int) -> None:
+        """Have a node's machines checked after this step."""
+        self._touched[number] = None
+
+    # --- after each step ------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Assert what must hold now. Raises `Broken`."""
+        self.steps += 1
+        touched, self._touched = self._touched, {}
+        self._turn = (self._turn + 1) % self._world.size
+        touched[self._turn] = None
+        for number in touched:
+            node = self._world.node(number)
+            if node is not None:
+                self._check(number, node)
+
+    def _check(self, number: int, node: "Node") -> None:
+        for what, check in _checks(node):
+            try:
+                check()
+            except AssertionError as error:
+                self._fail(number, f"{what}: {str(error) or 'an assertion'}", error)
+
+    def _fail(self, number: int, what: str, cause: BaseException | None = None) -> None:
+        self._world.journal.record("check", what=what, node=number)
+        raise Broken(f"node {number}: {what}") from cause
+
+    # --- what nodes write -----------------------------------------------------------------
+
+    def _commit(self, number: int, batch: Batch) -> None:
+        self.touch(number)
+        try:
+            self.committed[number].take(batch)
+        except Broken as error:
+            self._fail(number, str(error), error)
+
+    def _watch(self, number: int, node: "Node") -> None:
+        """Look at a node that has just begun a life."""
+        self.touch(number)
+        node.registry.hear(_Ear(self, number, node))
+        node.registry.watch(functools.partial(self._shown, number, node))
+        for (home, made), class_ in self._acknowledged.items():
+            if home == number:
+                self._require(number, node, made, class_)
+        for dead in self.committed[number].dead:
+            for class_ in (Class.USER, Class.PROJECT, Class.FUNCTION, Class.KV_SPACE):
+                self._shown(number, node, class_, dead)
+
+    def _require(self, number: int, node: "Node", made: int, class_: Class | None) -> None:
+        """Assert that something is there that was acknowledged, or was deleted."""
+        if class_ is None:
+            kept = self.committed[number].requests.get(made)
+            if kept is not None and node.store.get(Table.JOBS, ids.key(made)) != kept:
+                self._fail(number, f"job {made} is lost")
+        elif node.registry.get(class_, made) is None and not _is_gone(node, made):
+            self._fail(number, f"{class_.name} {made} is lost")
+
+    def _shown(self, number: int, node: "Node", class_: Class, one: int) -> None:
+        if one in self.committed[number].dead and node.registry.get(class_, one) is not None:
+            self._fail(number, f"{class_.name} {one} was deleted for ever and is back")
+
+    def record_kept(self, number: int, node: "Node", record: Record) -> None:
+        """Assert what is asked of a record's time."""
+        body = record.body
+        shown_ms = max(host.wall.wall_ms() for host in self._world.hosts)
+        self._latest_ms = max(self._latest_ms, shown_ms)
+        ahead_ms = hlc.physical_ms(body.hlc) - self._latest_ms
+        if ahead_ms > hlc.AHEAD_MAX_MS:
+            self._fail(number, f"a record is kept {ahead_ms} ms ahead of every clock there was")
+        own = node.identity.keypair.public_key
+        if record.seal.public_key != own or body.flags & Flag.CARRY:
+            return
+        if self._times.setdefault((number, body.hlc), record.rid) != record.rid:
+            self._fail(number, f"two records of the time {body.hlc}")
+
+    # --- what clients hear ----------------------------------------------------------------
+
+    def _answered(
+        self,
+        number: int,
+        method: str,
+        path: str,
+        token: str | None,
+        headers: Mapping[str, str] | None,
+        answer: Answer,
+    ) -> None:
+        self.touch(number)
+        target = path.partition("?")[0]
+        if method != "POST" or answer.status >= 300:
+            return
+        if target.startswith("/user/") and target.endswith(("/login", "/delegate")):
+            self._keep_secret(answer)
+        if target in MADE_AT and answer.status in (201, 202):
+            named = {name.lower(): value for name, value in (headers or {}).items()}
+            key = named.get("idempotency-key")
+            self._made(number, target, token or "", key, answer)
+
+    def _keep_secret(self, answer: Answer) -> None:
+        try:
+            _, secret = sessions.parse(answer.json()["token"].encode())
+        except Problem:
+            return
+        self._secrets[secret] = "the secret of a token"
+
+    def _made(self, number: int, target: str, token: str, key: str | None, answer: Answer) -> None:
+        made = answer.json()["id"]
+        if key is not None:
+            same = self._keyed.setdefault((number, target, token, key), made)
+            if same != made:
+                self._fail(number, f"{target} {key}: {same} and {made} for one key")
+        one = int(made)
+        if ids.node_number(one) != self._world.mesh.node_number(number):
+            self._fail(number, f"{target}: {made} names another node")
+        if self._ids.setdefault(one, key or made) != (key or made):
+            self._fail(number, f"{target}: {made} was made before")
+        node, class_ = self._world.node(number), MADE_AT[target]
+        if target == "/job" and one not in self.committed[number].requests:
+            self._fail(number, f"job {made} is accepted and not on the disk")
+        self._acknowledged[number, one] = class_
+        if node is not None:
+            self._require(number, node, one, class_)
+
+    # --- what goes over the wire ----------------------------------------------------------
+
+    def _overhear(self, source: int, target: int, frame: bytes) -> None:
+        self._touched[source] = self._touched[target] = None
+        for secret, what in self._secrets.items():
+            if secret in frame:
+                self._fail(source, f"{what} goes to node {target}")
+
+    # --- when all has come to rest --------------------------------------------------------
+
+    def at_rest(self) -> None:
+        """Assert what holds once nothing is cut, all nodes are up for long, and nothing is new."""
+        world = self._world
+        up = [(number, node) for number, node in enumerate(world.nodes) if node is not None]
+        digests = {number: world.view_digest(number) for number, _ in up}
+        for number, digest in digests.items():
+            if digest != digests[up[0][0]]:
+                self._fail(number, f"shows something else than node {up[0][0]}")
+        for number, node in up:
+            self._check(number, node)
+            self._verify(number, node)
+            for job in self.committed[number].requests:
+                snapshot = node.dispatch.scheduler.snapshot(job)
+                if snapshot is not None and node.dispatch.links:
+                    self._fail(number, f"job {job} is {snapshot.state} still")
+
+    def _verify(self, number: int, node: "Node") -> None:
+        """Assert that what is kept is signed as it should be, by the facts known now."""
+        for table in (Table.RECORDS, Table.ENTRIES):
+            start = b""
+            while rows := node.store.scan(table, start, limit=_PAGE_LENGTH):
+                for _, row in rows:
+                    try:
+                        node.registry.authority.verify_record(decode_record(row))
+                    except StorageError as error:
+                        self._fail(number, f"a record that is not good is kept: {error}", error)
+                start = rows[-1][0] + b"\0"
+
+
+class _Ear:
+    """Tells the invariants what one node keeps, in one life of it."""
+
+    def __init__(self, invariants: Invariants, number: int, node: "Node") -> None:
+        self._invariants = invariants
+        self._number = number
+        self._node = node
+
+    def fact_kept(self, fact: Fact) -> None:
+        """Facts promise nothing that is looked at here."""
+
+    def record_kept(self, record: Record, replaced: Record | None) -> None:
+        """Pass a record on."""
+        self._invariants.record_kept(self._number, self._node, record)
+
+
+def _checks(node: "Node") -> list[tuple[str, Callable[[], object]]]:
+    """Return what the parts of a node promise themselves."""
+    found: list[tuple[str, Callable[[], object]]] = [
+        ("the scheduler", node.dispatch.scheduler.check),
+        ("sessions", node.sessions.check),
+        ("logins", node.logins.check),
+    ]
+    if node.federation is not None:
+        found += [
+            ("gossip", node.federation.gossip.mesh.check),
+            ("reconciliation", node.federation.sync.sync.check),
+            ("what waits", node.federation.ingestion.waiting.check),
+        ]
+    if node.foreign is not None:
+        found.append(("fetching", node.foreign.check))
+    return found
+
+
+def _is_gone(node: "Node", one: int) -> bool:
+    """Tell whether a node knows that an object was deleted."""
+    if node.store.get(Table.DEAD, ids.key(one)) is not None:
+        return True
+    records = (record for record in node.registry.records() if record.body.place.id == one)
+    return any(record.is_tombstone for record in records)
