@@ -158,7 +158,7 @@ class Breaker:
         world, chance = self._world, self._world.chance("fault", number, node)
         while True:
             await self._until(world.now + draw(fault.up_s, chance))
-            if world.now >= self._until_s:
+            if world.has_come(self._until_s):
                 return
             await self._fell(node)
             await self._until(world.now + draw(fault.down_s, chance))
@@ -203,7 +203,7 @@ class Breaker:
             chance = world.chance("fault", number, one, other)
             while True:
                 await self._until(min(ends_s, world.now + draw(fault.up_s, chance)))
-                if world.now >= ends_s:
+                if world.has_come(ends_s):
                     return
                 world.reset(one, other)
                 with self._cut([(one, other), (other, one)]):
@@ -230,7 +230,7 @@ class Breaker:
         world.overhear(node)
         while True:
             await self._until(world.now + chance.expovariate(fault.rate_per_s))
-            if world.now >= self._until_s:
+            if world.has_come(self._until_s):
                 return
             behaviour = chance.choice(fault.behaviours)
             opened, network = world.node(node), world.network(node)

@@ -19,13 +19,15 @@ class Journal:
 
     @property
     def now(self) -> float:
-        """Seconds since the scenario began, to a nanosecond; 0 before.
+        """Seconds since the scenario began; 0 before."""
+        return 0.0 if self._began_at_s is None else self.clock.now - self._began_at_s
 
-        Rounded, so that whoever slept until 30 finds that it is 30, and not a trifle less.
+    def has_come(self, at_s: float) -> bool:
+        """Tell whether it is a time of the scenario, or later.
+
+        Exact where `now >= at_s` is not: who slept until 30 may find that it is a trifle less.
         """
-        if self._began_at_s is None:
-            return 0.0
-        return round(self.clock.now - self._began_at_s, 9)
+        return self.clock.now >= self.clock_time(at_s)
 
     def begin(self) -> None:
         """Have the scenario's time begin. Raises `ValueError` if it has begun."""

@@ -160,10 +160,11 @@ class Swarm:
         for source, target in ((one, other), (other, one)):
             way = Way(source, target, self.lines.steady_s(source.number, target.number))
             source.ways[target.id] = self.links[source.number, target.number] = way
-        self.say(dialler, Connected(other.id, outbound=True))
-        self.say(listener, Connected(one.id, outbound=False))
         if self.watcher is not None:
             self.watcher.linked(one, other)
+        self.say(dialler, Connected(other.id, outbound=True))
+        if other.id in one.ways:  # What the first said may have been lost, and the link with it.
+            self.say(listener, Connected(one.id, outbound=False))
 
     def disconnect(self, one: int, other: int) -> None:
         """Break a link, with all that is under way on it."""

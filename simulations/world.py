@@ -158,6 +158,10 @@ class World:
         """Return at a time of the scenario."""
         await trio.sleep_until(self.journal.clock_time(at_s))
 
+    def has_come(self, at_s: float) -> bool:
+        """Tell whether it is a time of the scenario, or later; exactly."""
+        return self.journal.has_come(at_s)
+
     def chance(self, *names: str | int) -> random.Random:
         """Return the generator of this name."""
         return chance.named(self.seed, *names)
