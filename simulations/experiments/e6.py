@@ -151,7 +151,7 @@ def _times() -> Plot:
             ),
             line("first read at a node, at most ask and fetch", "first_s", "at most", twice_s),
             line(
-                "again, at a node that has fetched it, at most ask",
+                "again, where it was fetched, at most ask",
                 "again_s",
                 "always at most",
                 read_s(1, TALK_BYTES),
