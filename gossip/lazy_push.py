@@ -113,14 +113,12 @@ class LazyPush:
         peer.ids_served += min(room, len(written))
         for form in written[:room]:
             message_id = wire.canonical_id(form)
-            entry = None if message_id is None else self.cache.get(message_id)
-            if entry is None:
+            fragment = None if message_id is None else self.cache.get(message_id)
+            if message_id is None or fragment is None:
                 continue
-            sent = entry.sent
-            if sent is None:
-                sent = entry.sent = {}
+            sent = self.cache.sent(message_id)
             times = sent.get(peer.id, 0)
-            if times < config.retransmissions_max and self._outbox.message(peer, entry.fragment):
+            if times < config.retransmissions_max and self._outbox.message(peer, fragment):
                 sent[peer.id] = times + 1
                 self.served += 1
 

@@ -13,18 +13,6 @@ from collections import deque
 from collections.abc import Iterable
 
 
-class Cached:
-    """A message that can be asked for."""
-
-    __slots__ = ("fragment", "sent", "topic")
-
-    def __init__(self, fragment: bytes, topic: str) -> None:
-        self.fragment = fragment
-        self.topic = topic
-        self.sent: dict[bytes, int] | None = None
-        """How often it was sent to peers that asked for it."""
-
-
 class MessageCache:
     """The messages of the last heartbeats."""
 
@@ -32,6 +20,7 @@ class MessageCache:
         "_entries",
         "_gossip",
         "_messages_max",
+        "_sent",
         "_size_max_bytes",
         "_windows",
         "size_bytes",
@@ -40,7 +29,10 @@ class MessageCache:
     def __init__(
         self, windows: int, gossip_windows: int, messages_max: int, size_max_bytes: int
     ) -> None:
-        self._entries: dict[bytes, Cached] = {}
+        self._entries: dict[bytes, bytes] = {}
+        """The messages by id, each as a field of an RPC."""
+        self._sent: dict[bytes, dict[bytes, int]] = {}
+        """How often each was sent to peers that asked for it."""
         # Newest first; in each, ids by topic in order of arrival.
         self._windows: deque[dict[str, list[bytes]]] = deque({} for _ in range(windows))
         self._gossip = gossip_windows
@@ -55,7 +47,7 @@ class MessageCache:
         """Remember a message; forget the oldest if there is no room."""
         if id in self._entries:
             return
-        self._entries[id] = Cached(fragment, topic)
+        self._entries[id] = fragment
         self.size_bytes += len(fragment)
         window = self._windows[0]
         ids = window.get(topic)
@@ -65,11 +57,15 @@ class MessageCache:
         while self.size_bytes > self._size_max_bytes or len(self._entries) > self._messages_max:
             # Entries are in order of arrival: the first is the oldest.
             oldest = next(iter(self._entries))
-            self.size_bytes -= len(self._entries.pop(oldest).fragment)
+            self._forget(oldest)
 
-    def get(self, id: bytes) -> Cached | None:
-        """Return a message that can still be asked for."""
+    def get(self, id: bytes) -> bytes | None:
+        """Return a message that can still be asked for, as a field of an RPC."""
         return self._entries.get(id)
+
+    def sent(self, id: bytes) -> dict[bytes, int]:
+        """Return how often a message that can be asked for was sent to whom, to be counted on."""
+        return self._sent.setdefault(id, {})
 
     def gossip_ids(self, topic: str) -> list[bytes]:
         """Return the ids to tell of in a topic, newest heartbeat first."""
@@ -83,12 +79,9 @@ class MessageCache:
 
     def shift(self) -> None:
         """Begin the next heartbeat's window and forget the last one."""
-        entries = self._entries
         for ids in self._windows.pop().values():
             for key in ids:
-                entry = entries.pop(key, None)
-                if entry is not None:
-                    self.size_bytes -= len(entry.fragment)
+                self._forget(key)
         self._windows.appendleft({})
 
     def check(self) -> None:
@@ -96,9 +89,17 @@ class MessageCache:
         held = [key for window in self._windows for ids in window.values() for key in ids]
         assert len(held) == len(set(held)), "a message stands in two windows"
         assert self._entries.keys() <= set(held), "a message would never be forgotten"
-        assert self.size_bytes == sum(len(entry.fragment) for entry in self._entries.values())
+        assert self._sent.keys() <= self._entries.keys()
+        assert self.size_bytes == sum(map(len, self._entries.values()))
         assert self.size_bytes <= self._size_max_bytes
         assert len(self._entries) <= self._messages_max
+
+    def _forget(self, id: bytes) -> None:
+        fragment = self._entries.pop(id, None)
+        if fragment is not None:
+            self.size_bytes -= len(fragment)
+            if self._sent:
+                self._sent.pop(id, None)
 
 
 NEW, VALID, INVALID, IGNORED, JUDGED = range(5)

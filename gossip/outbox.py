@@ -36,6 +36,7 @@ class Peer:
         "outbound",
         "queued_bytes",
         "short_ids",
+        "single",
         "slow",
         "staged_bytes",
         "standing",
@@ -57,6 +58,8 @@ class Peer:
         self.ids_asked = 0
         self.ids_served = 0
         # On their way:
+        self.single = b""
+        """The first fragment, if it is a message: mostly there is no other."""
         self.fragments: list[bytes] = []
         self.controls: list[bytes] = []
         self.staged_bytes = 0
@@ -133,9 +136,11 @@ class Outbox:
             if peer.slow or peer.doomed or peer.queued_bytes + size > most:
                 self.dropped += 1
                 continue
-            if not peer.staged_bytes:
+            if peer.staged_bytes:
+                peer.fragments.append(fragment)
+            else:
                 staged.append(peer)
-            peer.fragments.append(fragment)
+                peer.single = fragment
             peer.staged_bytes += size
             peer.queued_bytes += size
 
@@ -161,11 +166,11 @@ class Outbox:
         high, effects = self._config.queue_high_bytes, self._effects
         self._effects = []
         for peer in self._staged:
-            fragments = peer.fragments
-            if len(fragments) == 1 and peer.queued_bytes <= high and not peer.controls:
+            rpc = peer.single
+            if len(rpc) == peer.staged_bytes and peer.queued_bytes <= high:
                 # One message passed on, and room for more: by far the most frequent.
                 peer.staged_bytes = 0
-                rpc = fragments.pop()
+                peer.single = b""
                 if not peer.doomed:
                     self.sent += 1
                     effects.append(Send(peer.id, rpc))
@@ -176,6 +181,9 @@ class Outbox:
 
     def _flush_to(self, peer: Peer, effects: list[Effect], now: float) -> None:
         config = self._config
+        if peer.single:
+            peer.fragments.insert(0, peer.single)
+            peer.single = b""
         rpcs = wire_encode.pack(peer.fragments, peer.controls, config.rpc_size_bytes)
         peer.queued_bytes += sum(map(len, rpcs)) - peer.staged_bytes
         peer.fragments.clear()

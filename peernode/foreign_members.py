@@ -121,5 +121,6 @@ class Members:
         return Actor(kind="user", user=terms.user, scopes=terms.scopes, certificate=found.encoded)
 
     def _stands(self, member: Member) -> bool:
-        now_ms = self._node.clock.wall_ms()
-        return member.is_member and member.not_before_ms <= now_ms <= member.expires_ms
+        has_begun = member.not_before_ms <= self._node.timestamps.reached_ms
+        has_ended = self._node.clock.wall_ms() > member.expires_ms
+        return member.is_member and has_begun and not has_ended

@@ -42,7 +42,7 @@ from peernode.spaces import Spaces
 from peernode.traffic import Traffic
 from peernode.transactions import Transactions
 from peernode.vault import Config as VaultConfig, Vault
-from peernode.workers import Workers
+from peernode.workers import Workers, key_pin
 from storage import blobs, blocks, facts, hlc, ids, lmdb_store
 from storage.certificates import Certificate
 from storage.clock import Clock, Entropy, SystemClock, SystemEntropy
@@ -153,6 +153,7 @@ class Node:
             mesh=self.identity.mesh,
             node_key=self.identity.keypair.public_key,
             operator_token=self.identity.operator_token,
+            reached_ms=lambda: self.timestamps.reached_ms,
         )
         self.logins = Logins(RateConfig(login_address_rate_per_minute=config.login_rate_per_minute))
         self.registry.watch(self._object_changed)
@@ -167,9 +168,8 @@ class Node:
 
     def _make_jobs(self, config: Config, seams: Seams) -> None:
         """Make what takes jobs in and sees them to their end, and who works on them."""
-        self.workers = Workers(
-            self.store, self.transactions, seams.clock, seams.entropy, certificate_pin(config)
-        )
+        pin = certificate_pin(config) or key_pin(self.identity.keypair.public_key)
+        self.workers = Workers(self.store, self.transactions, seams.clock, seams.entropy, pin)
         self.live = LiveJobs(self.store)
         effects = EdgeCalls(self)
         scheduler_config = SchedulerConfig(

@@ -30,7 +30,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -105,9 +105,14 @@ class Sessions:
         mesh: bytes,
         node_key: bytes,
         operator_token: str,
+        reached_ms: Callable[[], int] = lambda: 0,
         remembered_max: int = REMEMBERED_MAX,
     ) -> None:
-        """`mesh` is the mesh's id, `node_key` this node's public key. Reads `store` once."""
+        """`mesh` is the mesh's id, `node_key` this node's public key. Reads `store` once.
+
+        `reached_ms`: the latest time that has certainly come, if the clock was put back.
+        """
+        self._reached_ms = reached_ms
         if not operator_token.startswith(OPERATOR_PREFIX) or remembered_max < 1:
             raise ValueError("an operator's token has its prefix, and something is remembered")
         self._users = users
@@ -269,7 +274,7 @@ class Sessions:
         now_ms = self._clock.wall_ms()
         if now_ms > terms.expires_ms:
             raise _refusal("token_expired", "this token has expired", "log in again")
-        if now_ms < terms.not_before_ms:
+        if max(now_ms, self._reached_ms()) < terms.not_before_ms:
             raise _refusal(
                 "unauthenticated",
                 "this token is not good yet",

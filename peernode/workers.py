@@ -5,8 +5,9 @@ registers the public key that the worker made for itself, and burns the token; f
 worker proves that it holds the key with a signed, dated proof (see `prove`).  The node's own local
 worker is a child process with a secret that lives as long as the process.
 
-A node that speaks TLS puts the pin of its certificate into each token (`worker.certificate_pin`):
-the worker then knows its node without any authority.
+A node puts into each token who it is, so that the worker knows its node without any authority: one
+that speaks TLS the pin of its certificate (`worker.certificate_pin`), any other its own key, which
+it proves over plain HTTP to whoever asks (`node_proof`).
 
 Workers never leave their node: nothing here becomes a record.
 """
@@ -30,6 +31,8 @@ from worker.events import Cordon, Drain
 
 TOKEN_PREFIX: Final = "pnw1"  # noqa: S105  (not a secret)
 PROOF_PREFIX: Final = "pnk1"
+KEY_PIN_MARK: Final = "n"
+"""What the pin of a node that has no certificate begins with; its key follows."""
 SECRET_SIZE_BYTES: Final = 32
 PROOF_AGE_MAX_MS: Final = 60_000
 """How far a proof's date may be from the node's clock. Source: clocks set by NTP, with room."""
@@ -62,10 +65,36 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(WorkerRow).decode
 
 
-def token(worker: int, secret: bytes, certificate_pin: str = "") -> str:
-    """Return the text an operator carries to a worker's machine."""
+def token(worker: int, secret: bytes, pin: str = "") -> str:
+    """Return the text an operator carries to a worker's machine; `pin` says who the node is.
+
+    A node's key stands behind where the pin of a certificate would, which is for TLS only.
+    """
     parts = [TOKEN_PREFIX, str(worker), _text(secret)]
-    return ".".join([*parts, certificate_pin] if certificate_pin else parts)
+    if key := pinned_key(pin):
+        parts += ["", _text(key)]
+    elif pin:
+        parts.append(pin)
+    return ".".join(parts)
+
+
+def pin_in(token: str) -> str:
+    """Return the pin in a worker's token, which may be any text, or nothing."""
+    parts = token.split(".")
+    is_key = len(parts) == 5 and not parts[3]
+    return KEY_PIN_MARK + parts[4] if is_key else ".".join(parts[3:])
+
+
+def key_pin(public_key: bytes) -> str:
+    """Return the pin of a node that has no certificate."""
+    return KEY_PIN_MARK + _text(public_key)
+
+
+def pinned_key(pin: str) -> bytes:
+    """Return the key of the node that `key_pin` made a pin of; nothing for any other text."""
+    key = _bytes(pin.removeprefix(KEY_PIN_MARK))
+    is_one = len(key) == signing.PUBLIC_KEY_SIZE_BYTES and pin == key_pin(key)
+    return key if is_one else b""
 
 
 def prove(worker: int, keypair: signing.Keypair, now_ms: int) -> str:
@@ -98,13 +127,14 @@ class Workers:
         transactions: Transactions,
         clock: Clock,
         entropy: Entropy,
-        certificate_pin: str = "",
+        pin: str = "",
     ) -> None:
+        """`pin`: who this node is, for tokens."""
         self._store = store
         self._transactions = transactions
         self._clock = clock
         self._entropy = entropy
-        self._certificate_pin = certificate_pin
+        self._pin = pin
         self._rows: dict[int, WorkerRow] = {}
         self._local_secrets: dict[int, bytes] = {}
         self._proof_ms: dict[int, int] = {}
@@ -151,7 +181,7 @@ class Workers:
             local=local,
         )
         await self._transactions.run(lambda transaction: self._put(transaction, worker, row))
-        return "" if local else token(worker, secret, self._certificate_pin)
+        return "" if local else token(worker, secret, self._pin)
 
     async def change(
         self, worker: int, check: Callable[[WorkerRow], None] | None = None, **changes: Any

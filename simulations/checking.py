@@ -38,6 +38,7 @@ from simulations.faults import (
     Partition,
     SlowDisk,
 )
+from simulations.fitting import misfit
 from simulations.metrics import METRICS, PROBED
 from simulations.scenario import (
     Arrivals,
@@ -257,6 +258,9 @@ def _check_load(place: str, load: Load, scenario: Scenario, directory: str | Pat
         raise ScenarioError(f"{place}.nodes", "the clients' own are used; leave one of the two out")
     if not scenario.workers:
         raise ScenarioError(place, "no [[workers]]: nobody would run it")
+    function = scenario.functions[functions.index(load.function)]
+    if (why := misfit(function, scenario.workers)) is not None:
+        raise ScenarioError(f"{place}.function", f"no worker fits {function.name!r}: {why}")
     if load.time_limit_s is not None and load.model == "async":
         raise ScenarioError(
             f"{place}.time_limit_s", 'model "async" holds no connection that could end'

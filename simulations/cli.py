@@ -1,11 +1,11 @@
-"""`peernode sim`: run a scenario, repeat a failure, verify, sweep.
+"""`peernode sim`: run a scenario, repeat a failure, verify, sweep, explore.
 
 Exit codes: 0 done and passed; 1 a condition did not hold, or two runs differ that may not; 2 wrong
 usage, or a scenario that cannot be run; 3 an invariant did not hold; 4 the machine was in the way
 (disk, memory, a lost process); 130 interrupted.  Results go to stdout, everything else to stderr.
 
 `peernode` finds this through the entry point `peernode.commands`; what is heavy (numpy, trio) is
-imported inside the commands.  An explorer and an evaluation are commands where their modules are.
+imported inside the commands.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -202,6 +202,38 @@ def sweep(
         raise typer.Exit(FAILED)
 
 
+@app.command("explore")
+def explore(
+    context: typer.Context,
+    hours: Annotated[
+        float | None, typer.Option(min=0.0, help="How long to look, in real hours.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000_000, help="How many scenarios to try.")
+    ] = None,
+    first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 1,
+    jobs: Jobs = 2,
+) -> None:
+    """Look for what breaks: random scenarios and faults, with every invariant checked."""
+    if hours is None and seeds is None:
+        complain("nothing says how long to look", "add --seeds 1000, or --hours 1")
+        raise typer.Exit(WRONG)
+    with boundary():
+        from simulations import exploring, showing
+
+        search = exploring.Search(
+            first=first,
+            count=seeds,
+            for_s=None if hours is None else hours * 3600,
+            jobs=jobs,
+            simulator=simulator_of(context),
+        )
+        found = exploring.explore(search, showing.show_progress)
+        showing.show_findings(found)
+    if found.findings:
+        raise typer.Exit(BROKEN)
+
+
 @app.command("list")
 def list_gallery(
     as_json: Annotated[bool, typer.Option("--json", help="Answer with JSON on stdout.")] = False,
@@ -246,7 +278,7 @@ def evaluate(
 ) -> None:
     """Run the experiments that compare this system with theory, and write the page about them."""
     with boundary():
-        from simulations import evaluation, watching
+        from simulations import evaluation, evaluation_page, watching
         from simulations.experiments import NAMES
 
         names = tuple(only.split(",")) if only else NAMES
@@ -261,51 +293,12 @@ def evaluate(
         print(f"runs         {out}")
         if docs is None:
             return
-        summary = importlib.import_module("simulations.evaluation_page").write_page(out, docs)
+        summary = evaluation_page.write_page(out, docs)
         print(f"page         {docs / 'evaluation.md'}")
         print(f"verdicts     {summary.verdicts}, {summary.failed} of them fail")
         if summary.missing:
             print(f"MISSING      {summary.missing} points were not run, or broke an invariant")
             raise typer.Exit(FAILED)
-
-
-def explore(
-    context: typer.Context,
-    hours: Annotated[
-        float | None, typer.Option(min=0.001, help="Stop after so long; else --seeds says when.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many scenarios, if not --hours.")] = 1000,
-    seed: Seed = 1,
-    jobs: Jobs = 2,
-) -> None:
-    """Run scenarios with random faults, every invariant on; make what breaks one small."""
-    with boundary():
-        from simulations import showing
-
-        exploring = importlib.import_module("simulations.exploring")
-        search = exploring.Search(
-            first=seed,
-            count=None if hours else seeds,
-            for_s=hours * 3600 if hours else None,
-            jobs=jobs,
-            simulator=simulator_of(context),
-        )
-        shown = 0
-
-        def tell(found: Any) -> None:
-            nonlocal shown
-            for finding in found.findings[shown:]:
-                showing.show_finding(finding.seed, finding.failure, finding.line)
-            shown = len(found.findings)
-            say(f"seed {found.last}: {found.runs} scenarios, {shown} broke something")
-
-        found = exploring.explore(search, tell)
-    if found.findings:
-        raise typer.Exit(BROKEN)
-
-
-if importlib.util.find_spec("simulations.exploring") is not None:
-    app.command("explore")(explore)
 
 
 def simulator_of(context: typer.Context) -> str:

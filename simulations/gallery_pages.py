@@ -108,14 +108,14 @@ def _word(passed: bool) -> str:
     return "yes" if passed else "**no**"
 
 
-def main(directory: Path, names: Sequence[str]) -> None:
+def main(directory: Path, names: Sequence[str], seeds: Sequence[int] = SEEDS) -> None:
     """Make the pages of these scenarios anew, of all if none is named, and the list."""
     for name, path in gallery().items():
         if names and name not in names:
             continue
         scenario, page = load(path), directory / f"{name}.md"
         options = Options(directory=str(path.parent))
-        runs = [from_rows(simulate(scenario, seed, options).metrics) for seed in SEEDS]
+        runs = [from_rows(simulate(scenario, seed, options).metrics) for seed in seeds]
         page.write_text(seen(scenario, runs, page.read_text("utf-8")), "utf-8")
     readme = directory / "README.md"
     readme.write_text(renewed_index(readme.read_text("utf-8")), "utf-8")

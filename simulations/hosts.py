@@ -37,6 +37,19 @@ async def inline(function: Callable[..., T], /, *args: Any) -> T:
     return function(*args)
 
 
+class _Life:
+    """One run of a node's process."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.stopping = trio.Event()
+        """Set when it is to end in order."""
+        self.begun = trio.Event()
+        """Set when the node is up, or never will be."""
+        self.over = trio.Event()
+        self.is_ending = False
+
+
 class Host:
     """A machine. `node` is `None` while it is down."""
 
@@ -56,56 +69,60 @@ class Host:
         self._starts = 0
         self._views: ViewDigest | None = None
         self._calls: dict[Exchange, None] = {}
-        self._scope = trio.CancelScope()
-        self._stopping = trio.Event()
-        self._over: trio.Event | None = None
-        """Set when the life that is has ended; `None`: there is none."""
+        self._life: _Life | None = None
 
     # --- lives ----------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin a life; nothing if there is one."""
-        if self._over is None:
-            await self._world.nursery.start(self._live)
+        """Begin a life, after the one that is just ending; nothing if there is one.
+
+        Returns when the node is up, or has gone down meanwhile.
+        """
+        while self._life is not None and self._life.is_ending:
+            await self._life.over.wait()
+        if self._life is None:
+            self._life = life = _Life()
+            self._world.nursery.start_soon(self._live, life)
+            await life.begun.wait()
 
     async def stop(self) -> None:
         """End the life in order, as a signal does; nothing if there is none."""
-        if self._over is None:
+        life = self._life
+        if life is None:
             return
         if self.node is not None:
             await self.node.drain()
-        self._stopping.set()
-        if self._over is not None:
-            await self._over.wait()
+        life.stopping.set()
+        await life.over.wait()
 
     async def crash(self) -> None:
         """Lose power, now; nothing if there is no life. Returns when all is cleared away."""
-        if self._over is None:
+        life, network = self._life, self.network
+        if life is None:
             return
+        life.is_ending = True
         self.disk.lose_power()
-        if self.network is not None and not self.network.is_gone:
-            self._world.wire.vanish(self.network.peer)
-        over = self._over
+        if network is not None and self._world.wire.has(network):
+            self._world.wire.vanish(network.peer)
         self._down()
-        self._scope.cancel()
-        await over.wait()
+        life.scope.cancel()
+        await life.over.wait()
 
-    async def _live(self, task_status: Any) -> None:
+    async def _live(self, life: "_Life") -> None:
         self._starts += 1
-        self._scope, self._stopping, self._over = trio.CancelScope(), trio.Event(), trio.Event()
         try:
-            with self._scope:
-                await self._run(task_status)
+            with life.scope:
+                await self._run(life)
         except* StoreError:
-            if not self._scope.cancel_called:
+            if not life.scope.cancel_called:
                 raise
         finally:
-            if self.node is not None:
-                self._down()
-            over, self._over = self._over, None
-            over.set()
+            self._down()
+            self._life = None
+            life.begun.set()
+            life.over.set()
 
-    async def _run(self, task_status: Any) -> None:
+    async def _run(self, life: "_Life") -> None:
         world, number, start = self._world, self.number, self._starts
         peer = world.mesh.peers[number]
         async with trio.open_nursery() as handlers:
@@ -130,26 +147,29 @@ class Host:
             try:
                 async with open_node(self._config, seams) as node:
                     network.allowed = node.membership.is_member
-                    async with trio.open_nursery() as life:
-                        self._begin(node, life)
-                        task_status.started()
-                        await self._stopping.wait()
+                    async with trio.open_nursery() as nursery:
+                        self._begin(node, nursery)
+                        life.begun.set()
+                        await life.stopping.wait()
+                        life.is_ending = True
                         self._down()
-                        life.cancel_scope.cancel()
+                        nursery.cancel_scope.cancel()
             finally:
-                if not network.is_gone:
+                if world.wire.has(network):
                     world.wire.leave(peer)
                 handlers.cancel_scope.cancel()
 
-    def _begin(self, node: Node, life: trio.Nursery) -> None:
-        self.node, self.life, self._views = node, life, None
+    def _begin(self, node: Node, nursery: trio.Nursery) -> None:
+        self.node, self.life, self._views = node, nursery, None
         self.up.set()
         self._world.journal.record("node", node=self.number, state="up")
         for told in self._world.started:
             told(self.number, node)
 
     def _down(self) -> None:
-        """Have the node be down for all others from now on."""
+        """Have the node be down for all others from now on; nothing if it is."""
+        if self.node is None:
+            return
         self.node = self.life = self._views = None
         self.up = trio.Event()
         for exchange in self._calls:

@@ -19,8 +19,13 @@ class Journal:
 
     @property
     def now(self) -> float:
-        """Seconds since the scenario began; 0 before."""
-        return 0.0 if self._began_at_s is None else self.clock.now - self._began_at_s
+        """Seconds since the scenario began, to a nanosecond; 0 before.
+
+        Rounded, so that whoever slept until 30 finds that it is 30, and not a trifle less.
+        """
+        if self._began_at_s is None:
+            return 0.0
+        return round(self.clock.now - self._began_at_s, 9)
 
     def begin(self) -> None:
         """Have the scenario's time begin. Raises `ValueError` if it has begun."""

@@ -1,6 +1,7 @@
 """What commands print of what came out: short tables for people, the rest stands in the report."""
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from simulations import references, report, watching
 from simulations.conditions import Verdict
+from simulations.exploring import Found
 from simulations.replications import Outcome
 from simulations.runs import Run
 from simulations.simulate import Failure
@@ -52,6 +54,23 @@ def show_finding(seed: int, failure: Failure, line: str) -> None:
     where = f", node {failure.node}" if failure.node else ""
     print(f"BROKEN       at {failure.at_s:g} s with seed {seed}{where}: {failure.what}")
     print(f"repeat it    peernode sim replay {shlex.quote(line)}")
+
+
+def show_progress(found: Found) -> None:
+    """Say on stderr how far an exploration is."""
+    print(
+        f"{found.runs} scenarios (to seed {found.last}), {watching.duration(found.virtual_s)} of "
+        f"virtual time in {watching.duration(found.cpu_s)}: {len(found.findings)} findings",
+        file=sys.stderr,
+    )
+
+
+def show_findings(found: Found) -> None:
+    """Print what an exploration found, each with the line that repeats it."""
+    for finding in found.findings:
+        show_finding(finding.seed, finding.failure, finding.line)
+    if not found.findings:
+        print(f"every invariant held in {found.runs} scenarios, {found.events} events")
 
 
 def condition_row(verdict: Verdict) -> dict[str, str]:

@@ -68,10 +68,10 @@ NODES_MAX: Final = 65_536
 TRACED_AT_ONCE: Final = 8192
 """Messages and deliveries that are hashed together. Source: as little as need be."""
 RECONNECT_S: Final = 1.0
-"""When a link that was reset is there again. Source: guess; a daemon's first try."""
+"""When a link that was reset is there again. Source: guess."""
 YOUNG_MAX: Final = 1_000_000
-"""New objects before the collector looks for cycles. Source: machines make none, and what is on its
-way at one time is not looked at in vain."""
+"""New objects before the collector looks for cycles. Source: machines make none (a test sees to
+that), and a million is more than is on its way at one time."""
 _TICK: Final = Tick()
 _DELIVERED: Final = 1 << 63
 

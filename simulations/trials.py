@@ -289,7 +289,7 @@ async def _settle(world: World, directory: Path) -> "_WorldTown":
         return [int(spaces[0])]
 
     ledger = Ledger(lambda *_: None)
-    stage = await set_up(world, SCENARIO, ledger, Models(), directory, prepare=prepare)
+    stage = await set_up(world, SCENARIO, ledger, Models(), directory, world.nursery, prepare)
     world.begin()
     return _WorldTown(world, stage, spaces[0])
 

@@ -51,6 +51,8 @@ CONTROL: Final = "line.echo_s"
 """A byte there and back through a line: what the measuring itself adds."""
 TIMES_FROM: Final = 10
 """From so many times on a share would only be hard to read."""
+COMMIT_LENGTH: Final = 12
+"""What is shown of its name."""
 DIGITS: Final = 5
 """Of a second, in the file."""
 
@@ -220,8 +222,8 @@ def render(stored: Stored) -> str:
         system=stored.real.system,
         priority=_GOES_FIRST if stored.real.goes_first else "",
         load=", ".join(f"{load:.1f}" for load in stored.real.load),
-        real_commit=stored.real.commit,
-        simulated_commit=stored.simulated.commit if stored.simulated else "",
+        real_commit=stored.real.commit[:COMMIT_LENGTH],
+        simulated_commit=stored.simulated.commit[:COMMIT_LENGTH] if stored.simulated else "",
     )
 
 
@@ -251,12 +253,17 @@ def _difference(shares: Sequence[float]) -> str:
 
 
 def _causes(found: Sequence[Residual]) -> list[str]:
-    causes: dict[str, list[str]] = {}
+    causes: dict[str, dict[str, list[str]]] = {}
     for residual in found:
         if not residual.is_validated:
-            named = f"{residual.figure.says} ({residual.figure.statistic})"
-            causes.setdefault(residual.figure.cause, []).append(named)
-    return [f"* {', '.join(named)}: {cause}." for cause, named in causes.items()]
+            figure = residual.figure
+            named = causes.setdefault(figure.cause, {})
+            named.setdefault(figure.says, []).append(figure.statistic)
+    lines = []
+    for cause, named in causes.items():
+        both = ", ".join(f"{says} ({', '.join(names)})" for says, names in named.items())
+        lines.append(f"* {both}: {cause}.")
+    return lines
 
 
 def _without_delay(stored: Stored) -> list[str]:
@@ -323,6 +330,9 @@ Over lines of no length what is left is what the lines have no part in:
 |---|---|---|---|---|
 {no_delay}
 
+It comes with each hop and is no share of the whole: it weighs on times as short as these, and
+hardly on long ones.
+
 The measuring itself takes part: a byte there and back through one proxy took {control}.
 
 ## What was asked
@@ -344,8 +354,8 @@ larger than this; blobs; disks that are slow. A World is not validated for these
 Real: commit {real_commit}, {cores} cores, {system}, load {load} when the runs began{priority}.
 Simulated: commit {simulated_commit}. Every observation is in [validation.json](validation.json).
 
-To measure again: `python -m tests.benchmarks.bench_validation docs/validation.json`, some ten
-minutes; then `python -m simulations.validation docs/validation.json docs/validation.md`.
+To measure again: `python -m tests.benchmarks.bench_validation docs/validation.json`, a quarter
+of an hour; then `python -m simulations.validation docs/validation.json docs/validation.md`.
 """
 
 

@@ -90,6 +90,10 @@ class WorldWire(Wire):
         self.networks[network.peer] = network
         self._mend()
 
+    def has(self, network: "WorldNetwork") -> bool:
+        """Tell whether a node is there, in this life of it."""
+        return self.networks.get(network.peer) is network and not network.is_gone
+
     def leave(self, peer: str) -> None:
         """Take a node away, and all its links."""
         super().leave(peer)

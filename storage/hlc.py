@@ -76,6 +76,11 @@ class HybridClock:
         """The confirmed mark: all timestamps issued so far are older."""
         return self._reservation.confirmed_ms
 
+    @property
+    def reached_ms(self) -> int:
+        """The latest time that has certainly come: a wall clock that shows less was put back."""
+        return max(self._wall_ms(), self._last >> COUNTER_BITS)
+
     def tick(self) -> int:
         """Return a timestamp later than all that were issued or merged.
 

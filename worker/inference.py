@@ -172,7 +172,11 @@ class Engine:
         return self._model(cid, path).inputs
 
     def tensor(
-        self, data: bytes, element: str, model_shape: list[Any], shape: list[int] | None
+        self,
+        data: bytes | memoryview,
+        element: str,
+        model_shape: list[Any],
+        shape: list[int] | None,
     ) -> Any:
         """Return an array of raw little-endian numbers. Raises `ValueError`."""
         if not element:

@@ -1,8 +1,13 @@
-"""What a worker measures about its machine, for its `Offer`."""
+"""What a worker measures about its machine, for its `Offer`.
+
+Other programs are asked (the engines of models, a graphics card's driver) and rounds are counted
+while the sandbox is tried: a first attach takes as long as the slowest of these, and not as all.
+"""
 
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,8 +41,14 @@ def measure_offer(
     only ones it may use, best first; empty: all.  Raises `ValueError` when one is not here.
     """
     cores = len(os.sched_getaffinity(0))
-    chosen = choose_backends(backends, measure_backends(directory))
-    levels = pairs(offered(measure_levels(directory), least), chosen)
+    with ThreadPoolExecutor() as asking:
+        here = asking.submit(measure_backends, directory)
+        accelerators = asking.submit(measure_accelerators)
+        speed = asking.submit(measure_speed, directory)  # what else runs does not change it
+        # In this thread: what a sandbox starts ends with the thread that started it.
+        native = offered(measure_levels(directory), least)
+    chosen = choose_backends(backends, here.result())
+    levels = pairs(native, chosen)
     return Offer(
         slots=slots or cores,
         cores=cores,
@@ -47,7 +58,7 @@ def measure_offer(
         isolation=[level for level in LEVELS if any(level in of for of in levels.values())],
         levels=levels,
         backends=chosen,
-        accelerators=measure_accelerators(),
+        accelerators=accelerators.result(),
         labels=dict(labels or {}),
         python=platform.python_version(),
         pythons=pythons(os.environ.get("PATH", "")),
@@ -55,7 +66,7 @@ def measure_offer(
         processor=processor_name(),
         system=platform.system(),
         libc=c_library(),
-        speed_rounds_per_s=measure_speed(directory),
+        speed_rounds_per_s=speed.result(),
         software=SOFTWARE,
     )
 

@@ -75,23 +75,26 @@ class Packages:
                 named = [(str(file), wheel.name) for file, wheel in zip(files, wheels, strict=True)]
                 if why := await unpack(named, target):
                     raise WheelError(why)
-                self._sizes[name] = await trio.to_thread.run_sync(_size_bytes, target)
-                await self._make_room(name)
+                size_bytes = await trio.to_thread.run_sync(_size_bytes, target)
+                if not await self._make_room(size_bytes):
+                    await self._remove(name)
+                    raise WheelError("what running jobs use leaves no room for its packages")
+                # Not before: until now it could have had to go, and no job may begin with it.
+                self._sizes[name] = size_bytes
         return str(target)
 
-    async def _make_room(self, newest: str) -> None:
-        used = {Path(path).name for path in self._in_use()}
+    async def _make_room(self, wanted_bytes: int) -> bool:
+        """Remove sets until so much fits; return whether it does."""
         for name in list(self._sizes):
-            if sum(self._sizes.values()) <= self._size_max_bytes:
-                return
-            if name not in used and name != newest:
+            if sum(self._sizes.values()) + wanted_bytes <= self._size_max_bytes:
+                break
+            # Asked each time: while a set is being removed, jobs begin.
+            if name not in {Path(path).name for path in self._in_use()}:
+                del self._sizes[name]
                 await self._remove(name)
-        if sum(self._sizes.values()) > self._size_max_bytes:
-            await self._remove(newest)
-            raise WheelError("what running jobs use leaves no room for its packages")
+        return sum(self._sizes.values()) + wanted_bytes <= self._size_max_bytes
 
     async def _remove(self, name: str) -> None:
-        del self._sizes[name]
         with tempfile.TemporaryDirectory(dir=self._directory) as gone:
             (self._directory / name).rename(Path(gone, name))
             await trio.to_thread.run_sync(remove_tree, Path(gone, name))

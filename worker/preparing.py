@@ -6,6 +6,9 @@ executable is a file; sources too large for a message are fetched, checked again
 wait here meanwhile, in their order, and can be taken back; their own time has not begun.  What
 fails fails all that wait, as `setup_failed`, and is tried anew when the next job comes.
 
+The node is asked in the name of an attempt, and answers none that it has given up.  So a piece of a
+program is asked for by the first that waits, and anew by the next when that one is taken back.
+
 Compiling is done by a process of its own, with limits; the agent only waits for it.
 """
 
@@ -74,6 +77,8 @@ class Preparing:
         self._submit = submit
         self._refuse = refuse
         self._waiting: dict[LoadedProgram, list[Attempt]] = {}
+        self._asking: dict[Attempt, trio.CancelScope] = {}
+        """Those in whose name the node is being asked."""
         self._compiles = trio.CapacityLimiter(COMPILES_MAX)
 
     def open(self, scratch: Path, in_use: Callable[[], Iterable[str]]) -> None:
@@ -108,23 +113,24 @@ class Preparing:
         if attempt not in waiting:
             return False
         waiting.remove(attempt)
+        if attempt in self._asking:
+            self._asking[attempt].cancel()
         return True
 
     def drain(self) -> list[Attempt]:
         """Take out and return all that wait."""
         found = [attempt for waiting in self._waiting.values() for attempt in waiting]
-        for waiting in self._waiting.values():
-            waiting.clear()
+        for attempt in found:
+            self.take_back(attempt)
         return found
 
     async def _prepare(self, program: LoadedProgram, knowing: Knowing) -> None:
         why = ""
         try:
-            first = self._waiting[program][0]
             if program.program.wheels:
-                program.packages = await self._install(program, first, knowing)
+                program.packages = await self._install(program, knowing)
             else:
-                program.artifact = str(await self._artifact(program, first, knowing))
+                program.artifact = str(await self._artifact(program, knowing))
         except (PreparingError, WheelError) as error:
             why = str(error)
         except (CacheError, CallError) as error:
@@ -138,14 +144,14 @@ class Preparing:
             else:
                 self._submit(attempt)
 
-    async def _artifact(self, program: LoadedProgram, attempt: Attempt, knowing: Knowing) -> Path:
+    async def _artifact(self, program: LoadedProgram, knowing: Knowing) -> Path:
         """Return the file of what runs."""
         said = program.program
         if said.runtime != "wasm":
-            return await self._source(program, attempt)
+            return await self._source(program)
         content = said.source
         if not content:
-            path = await self._source(program, attempt)
+            path = await self._source(program)
             content = await trio.to_thread.run_sync(path.read_bytes)
         target = self._directory / wasm.key(content)
         if wasm.trusted(target):
@@ -159,7 +165,7 @@ class Preparing:
         wasm.make_room(self._directory, wasm.COMPILED_MAX)
         return target
 
-    async def _install(self, program: LoadedProgram, attempt: Attempt, knowing: Knowing) -> str:
+    async def _install(self, program: LoadedProgram, knowing: Knowing) -> str:
         """Return the directory with the packages that a program brings."""
         said = program.program
         check_wheels(said.wheels)
@@ -177,8 +183,7 @@ class Preparing:
             for index, wheel in enumerate(said.wheels):
 
                 async def read(offset: int, length: int, index: int = index) -> bytes:
-                    arguments = {"offset": offset, "length": length, "wheel": index}
-                    return bytes(await self._ask(attempt, "program.read", arguments))
+                    return await self._read(program, offset=offset, length=length, wheel=index)
 
                 files.append(await self._cache.fetch(wheel.cid, wheel.size_bytes, read))
             return await self._packages.install(said.wheels, files, unpack)
@@ -193,7 +198,7 @@ class Preparing:
             arguments = ("compile", str(target), str(self._compile_time_max_s))
             return await run_apart(arguments, file.fileno(), knowing)
 
-    async def _source(self, program: LoadedProgram, attempt: Attempt) -> Path:
+    async def _source(self, program: LoadedProgram) -> Path:
         """Return a file with a program's source: from the message, or from the node."""
         said = program.program
         if said.source:
@@ -204,11 +209,21 @@ class Preparing:
         async def read(offset: int, length: int) -> bytes:
             if said.source:
                 return said.source[offset : offset + length]
-            arguments = {"offset": offset, "length": length}
-            return bytes(await self._ask(attempt, "program.read", arguments))
+            return await self._read(program, offset=offset, length=length)
 
         # Stays pinned for as long as this worker lives: programs are few, and blobs many.
         return await self._cache.fetch(cid, size_bytes, read)
+
+    async def _read(self, program: LoadedProgram, **place: int) -> bytes:
+        """Return a piece of a program, from the node. Raises `CallError`, `PreparingError`."""
+        while waiting := self._waiting[program]:
+            attempt = waiting[0]
+            with trio.CancelScope() as self._asking[attempt]:
+                try:
+                    return bytes(await self._ask(attempt, "program.read", place))
+                finally:
+                    del self._asking[attempt]
+        raise PreparingError("no job waits for it any more")
 
 
 def check_wheels(wheels: Sequence[Wheel]) -> None:

@@ -194,8 +194,10 @@ class Supervisor:
         return back
 
     def packages(self) -> list[str]:
-        """Return the directories of packages that living children use."""
-        return [child.packages for child in self._children if child.packages]
+        """Return the directories of packages that living children use, and what waits for one."""
+        used = [child.packages for child in self._children]
+        used += [attempt.program.packages for attempt in self._waiting]
+        return list(filter(None, used))
 
     def close(self) -> None:
         """Start no child any more."""

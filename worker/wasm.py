@@ -62,8 +62,8 @@ SIGKILL: Final = 9
 WORLD: Final = """
 package peernode:runner;
 world runner {
-  /// operation, arguments (JSON), name and value of the one argument of bytes (each byte a
-  /// character) -> problem, answer (JSON), name and value of its bytes
+  /// operation, arguments (JSON), name and value of the one argument of bytes
+  /// -> problem, answer (JSON), name and value of its bytes
   import ask: func(operation: string, arguments: string, name: string, data: string)
     -> tuple<string, string, string, string>;
   /// name, entry and source -> compiled code, or a message and a traceback
@@ -73,8 +73,8 @@ world runner {
     -> tuple<string, string, string, string>;
 }
 """
-"""What the interpreter asks of its host and does for it. Bytes travel as text, each a character of
-that number, because wasmtime's Python converts lists of bytes one by one."""
+"""What the interpreter asks of its host and does for it. Bytes, source and code travel as text
+(`runtimes/wasm_bytes.py`)."""
 BUILDER: Final = f"""
 import ctypes, sys
 ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {SIGKILL}, 0, 0, 0)
@@ -245,7 +245,7 @@ def _interpreter_sources() -> list[Path]:
     here = Path(__file__).parent
     return [
         here / "edge.py",
-        *(here / "runtimes" / name for name in ("handling.py", "wasm_guest.py")),
+        *(here / "runtimes" / name for name in ("handling.py", "wasm_bytes.py", "wasm_guest.py")),
     ]
 
 

@@ -6,13 +6,15 @@ the kernel's own means (`TCP_USER_TIMEOUT` on what we send, keep-alive when noth
 message has to wait for a pong.
 
 Whom it reaches is known before it says who it is: by the certificate's pin where there is one
-(`worker.certificate_pin`), else by the system's authorities.  Plain HTTP is for the loopback only.
+(`worker.certificate_pin`), else by the system's authorities.  Plain HTTP is for the loopback only,
+where any user's program may have the port: a node that its token names proves itself there first
+(`ask`, which the caller brings along).
 """
 
 import ipaddress
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
@@ -57,9 +59,11 @@ REFUSALS: Final = frozenset({401, 403, 404, 410, 421, 426})
 
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+Ask: TypeAlias = Callable[[trio.abc.Stream, str], Awaitable[None]]
+"""Has whoever answers on a plain stream, to the host given, prove who it is, or raises."""
 
 
-class WrongCertificate(LinkClosed):
+class WrongNode(LinkClosed):
     """Somebody else than the node answered, or the node has another key; nothing was said."""
 
 
@@ -196,13 +200,15 @@ async def open_websocket_link(
     headers: Headers = (),
     pin: str = "",
     tls: ssl.SSLContext | None = None,
+    ask: Ask | None = None,
 ) -> WebSocketLink:
     """Attach to a node: `url` is `ws[s]://HOST:PORT/worker/ID/attach` (`http[s]` will do).
 
     `headers` go out with the token: a worker that comes for the first time shows its key there.
-    `pin` is that of the node's certificate and replaces the system's trust; so does `tls`.  Raises
-    `ValueError` as `check_address` does, `LinkRefused` when the node does not take the token,
-    `WrongCertificate` when the pin is another's, and `LinkClosed` for what may be better next time.
+    `pin` is that of the node's certificate and replaces the system's trust; so does `tls`.  Without
+    TLS `ask` comes before all else, on the same connection.  Raises `ValueError` as `check_address`
+    does, `LinkRefused` when the node does not take the token, `WrongNode` when the pin is another's
+    or `ask` says so, and `LinkClosed` for what may be better next time.
     """
     check_address(url, pin)
     parts = urlsplit(url)
@@ -215,6 +221,8 @@ async def open_websocket_link(
             try:
                 if secure:
                     stream = await _encrypted(stream, host, parts.netloc, pin, tls)
+                elif ask is not None:
+                    await ask(stream, parts.netloc)
                 connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
                 link = WebSocketLink(stream, connection)
                 await link.open(parts.netloc, parts.path or "/", token, headers)
@@ -242,7 +250,7 @@ async def _encrypted(
         except ValueError as error:
             found = f"unreadable ({error})"
         if found != pin:
-            raise WrongCertificate(
+            raise WrongNode(
                 f"{shown} does not have the key that the token names: expected {pin}, met {found}"
             )
     return encrypted

@@ -2,12 +2,12 @@
 
 The operator's token is good for one first attach, which shows the node this worker's public key;
 from then on the worker proves that it holds the key.  The key lies in the worker's directory, one
-for each worker id, and beside it the pin of the node's certificate, so that later attaches need no
-token.  Each attach tries the proof first: before the key is registered that costs one refused
-request, and no state has to say which of the two is due, not even after a crash between.
+for each worker id, and beside it the node's pin, so that later attaches need no token.  Each attach
+tries the proof first: before the key is registered that costs one refused request, and no state has
+to say which of the two is due, not even after a crash between.
 
-Another certificate than the pinned one ends a first attach: something is wrong that a person has to
-look at.  A worker that was attached once says so and goes on trying: who can step in between for a
+Another node than the pinned one ends a first attach: something is wrong that a person has to look
+at.  A worker that was attached once says so and goes on trying: who can step in between for a
 moment must not be able to take a fleet's workers away for good.
 """
 
@@ -21,8 +21,9 @@ from pathlib import Path
 
 import trio
 
+from peernode.cli import node_asking
 from peernode.client import ConfigurationError
-from peernode.workers import prove
+from peernode.workers import pinned_key, prove
 from storage.clock import Clock, Entropy, SystemClock, SystemEntropy
 from storage.signing import SEED_SIZE_BYTES, Keypair
 from worker.agent import Config, run_agent
@@ -33,7 +34,7 @@ from worker.offer import measure_offer
 from worker.process_tree import become_subreaper
 from worker.protocol import Isolation
 from worker.wasm import interpreter_path, user_cache
-from worker.websocket_link import WrongCertificate, open_websocket_link
+from worker.websocket_link import WrongNode, open_websocket_link
 
 PIN_HINT = (
     "either something stands between here and the node, or the node has a new key: then give it "
@@ -50,7 +51,7 @@ class Credentials:
     """Empty when its key is registered."""
     keypair: Keypair
     pin: str = ""
-    """Of the node's certificate; empty: the system says whom to trust."""
+    """Of the node's certificate, or its key; empty: the system says whom to trust."""
 
     @property
     def key_header(self) -> tuple[bytes, bytes]:
@@ -74,8 +75,8 @@ def kept_pin(directory: Path, worker: int) -> str:
         return ""
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"cannot read {path}: {error}") from error
-    if not is_pin(pin):
-        raise ConfigurationError(f"{path}: not the pin of a certificate")
+    if not (is_pin(pin) or pinned_key(pin)):
+        raise ConfigurationError(f"{path}: not the pin of a certificate, nor of a node")
     return pin
 
 
@@ -124,6 +125,7 @@ def link_factory(
     url: str,
     credentials: Credentials,
     clock: Clock,
+    entropy: Entropy,
     *,
     reached: Callable[[], None] = lambda: None,
     warn: Callable[[str], None] = lambda text: None,
@@ -136,16 +138,20 @@ def link_factory(
     attached = False
     said = ""
 
+    key = pinned_key(credentials.pin)
+    pin = "" if key else credentials.pin
+    ask = node_asking.ask(key, entropy) if key else None
+
     async def open_one() -> Link:
         proof = prove(credentials.worker, credentials.keypair, clock.wall_ms())
         try:
-            return await open_websocket_link(url, proof, pin=credentials.pin)
+            return await open_websocket_link(url, proof, pin=pin, ask=ask)
         except LinkRefused:
             if not credentials.token:
                 raise
             headers = (credentials.key_header,)
             return await open_websocket_link(
-                url, credentials.token, headers=headers, pin=credentials.pin
+                url, credentials.token, headers=headers, pin=pin, ask=ask
             )
 
     async def connect() -> Link:
@@ -153,7 +159,7 @@ def link_factory(
         try:
             link = await open_one()
         except (LinkClosed, LinkBroken) as error:
-            if isinstance(error, WrongCertificate) and not attached:
+            if isinstance(error, WrongNode) and not attached:
                 raise LinkRefused(str(error)) from error
             if str(error) != said:
                 said = str(error)
@@ -197,7 +203,7 @@ def attach(url: str, credentials: Credentials, lent: Settings) -> int:
     def warn(text: str) -> None:
         print(f"warning: {text}", file=sys.stderr)
 
-    connect = link_factory(url, credentials, clock, reached=reached, warn=warn)
+    connect = link_factory(url, credentials, clock, SystemEntropy(), reached=reached, warn=warn)
     try:
         offer = measure_offer(
             lent.slots, lent.directory, lent.labels, lent.isolation, lent.backends
@@ -234,7 +240,7 @@ def attach(url: str, credentials: Credentials, lent: Settings) -> int:
 
     trio.run(run)
     for error in refusals:
-        wrong = isinstance(error.__cause__, WrongCertificate)
+        wrong = isinstance(error.__cause__, WrongNode)
         hint = "a token is good for one first attach; `peernode worker create` makes one"
         print(f"error: {error}", file=sys.stderr)
         print(f"hint: {PIN_HINT if wrong else hint}", file=sys.stderr)

@@ -118,28 +118,31 @@ def read_token(token: str) -> tuple[int, str]:
 
     Raises `typer.BadParameter`.
     """
+    from peernode.workers import pin_in, pinned_key
     from worker.certificate_pin import is_pin
 
     parts = token.split(".")
-    if len(parts) not in (3, 4) or not parts[1].isdigit():
+    if len(parts) < 3 or not parts[1].isdigit():
         raise typer.BadParameter(
             "--token: not a worker's token; `peernode worker create` makes one"
         )
-    if len(parts) == 4 and not is_pin(parts[3]):
+    pin = pin_in(token)
+    if pin and not (is_pin(pin) or pinned_key(pin)):
         raise typer.BadParameter(
-            "--token: its last part should be the pin of the node's certificate: copy all of it"
+            "--token: its last part should be the pin of the node: copy all of it"
         )
-    return int(parts[1]), parts[3] if len(parts) == 4 else ""
+    return int(parts[1]), pin
 
 
 def attach_url(url: str, worker: int, pin: str) -> str:
     """Return where `worker` attaches. Raises `typer.BadParameter`."""
     from peernode.client import settings
+    from peernode.workers import pinned_key
     from worker.websocket_link import check_address
 
     base = settings.clean_url(url)
     try:
-        check_address(base, pin)
+        check_address(base, "" if pinned_key(pin) else pin)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     return f"{base.replace('http', 'ws', 1)}/worker/{worker}/attach"

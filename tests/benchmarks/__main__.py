@@ -15,6 +15,7 @@ ALL = (
     "wasm",
     "api",
     "memory",
+    "attach",
     "mesh",
     "sync",
     "nodes",

@@ -1,7 +1,7 @@
 """Whole daemons in one process: what a virtual hour costs, and how much room a node takes.
 
-`world.hour`: 100 nodes of degree 6 for an hour, jobs at 0.5 a second handed in at any node, keys
-and projects that change, and every fifth node coming and going.  `world.idle`: nodes that do
+`world_hour`: 100 nodes of degree 6 for an hour, jobs at 0.5 a second handed in at any node, keys
+and projects that change, and every fifth node coming and going.  `world_idle`: nodes that do
 nothing but be a mesh.
 """
 
@@ -75,7 +75,7 @@ def hour() -> None:
     took_s = time.perf_counter() - began_s
     assert result.failure is None, result.failure
     emit(
-        "world.hour",
+        "world_hour",
         [took_s],
         "s",
         nodes=nodes,
@@ -102,7 +102,7 @@ def idle() -> None:
             await trio.sleep(virtual_s)
             memory = psutil.Process().memory_info().rss
         emit(
-            "world.idle",
+            "world_idle",
             [memory / (1 << 20)],
             "MiB",
             nodes=nodes,

@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,11 @@ def attach(node: Daemon, tmp_path: Path) -> Iterator[Attach]:
     """Start a worker process with what `POST /worker` has answered."""
     processes: list[subprocess.Popen[str]] = []
 
-    def start(made: dict[str, str], directory: str = "worker") -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "peernode", "worker", "attach", node.url, "--slots", "1"]
+    def start(
+        made: dict[str, str], directory: str = "worker", url: str = ""
+    ) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "peernode", "worker", "attach", url or node.url]
+        command += ["--slots", "1"]
         command += ["--token", made["token"], "--directory", str(tmp_path / directory)]
         process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, preexec_fn=end_with_parent
@@ -170,6 +175,49 @@ def test_a_name_and_labels_change(operator):
     refused(operator.delete(path, headers=stale), 412, "precondition_failed")
     assert operator.delete(path).status_code == 204
     refused(operator.post(f"{path}/drain"), 404, "not_found")
+
+
+def test_who_has_the_nodes_port_learns_neither_token_nor_proof(operator, attach, node, tmp_path):
+    made = expect(operator.post("/worker", json={}), 201)
+    heard: list[bytes] = []
+
+    class Squatter(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            heard.append(f"{self.path} {self.headers}".encode())
+            challenge = self.path.partition("?")[2]
+            # It passes the question on to the node: which signs for its own port only.
+            with node.client() as asked:
+                body = asked.get(f"/health?{challenge}").content
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Squatter) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        process = attach(made, url=url)
+        assert process.wait(30) == 1
+        assert "does not prove that it is the node" in process.stderr.read()
+        # The same once it was attached: it goes on trying, in case the node comes back.
+        process = attach(made)
+        while expect(operator.get(f"/worker/{made['id']}"))["state"] != "attached":
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(30) == 0
+        before = len(heard)
+        process = attach(made | {"token": ""}, url=url)
+        assert "does not prove" in process.stderr.readline()
+        server.shutdown()
+    assert len(heard) > before
+    assert all(said.startswith(b"/health?challenge=") for said in heard)
+    secret = made["token"].split(".")[2].encode()
+    assert not any(secret in said or b"uthorization" in said for said in heard)
 
 
 @pytest.mark.parametrize("secret", ["", "AAAA", "A" * 43])

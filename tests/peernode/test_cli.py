@@ -237,6 +237,8 @@ PIN = "A" * 43
 def test_a_worker_attaches_where_its_token_says():
     assert read_token("pnw1.77.secret") == (77, "")
     assert read_token(f"pnw1.77.secret.{PIN}") == (77, PIN)
+    assert read_token(f"pnw1.77.secret..{PIN}") == (77, f"n{PIN}")
+    assert attach_url("http://127.0.0.1:1", 77, f"n{PIN}") == "ws://127.0.0.1:1/worker/77/attach"
     assert attach_url("https://node:1/", 77, PIN) == "wss://node:1/worker/77/attach"
     assert attach_url("http://127.0.0.1:1", 77, "") == "ws://127.0.0.1:1/worker/77/attach"
 
@@ -246,6 +248,8 @@ def test_a_worker_attaches_where_its_token_says():
     [
         ("https://node:1", "secret", "not a worker's token"),
         ("https://node:1", "pnw1.77.secret.short", "copy all of it"),
+        ("http://127.0.0.1:1", "pnw1.77.secret..short", "copy all of it"),
+        ("http://127.0.0.1:1", f"pnw1.77.secret..{PIN}.x", "copy all of it"),
         ("http://node:1", "pnw1.77.secret", "plain HTTP to another machine"),
         ("http://127.0.0.1:1", f"pnw1.77.secret.{PIN}", "speaks TLS"),
         ("https://node:1", "", "does not hold the key of one worker (none)"),

@@ -44,6 +44,8 @@ def test_what_is_not_signed_by_that_key_in_that_mesh_is_nothing(
     data: strategies.DataObject,
 ) -> None:
     signed = life_statements.sign(KEY, MESH, life(3, 7))
+    # What is remembered of a good one speaks for nothing else.
+    assert life_statements.verify(signed, MESH, KEY.public_key) == life(3, 7)
     at = data.draw(strategies.integers(0, len(signed) - 1))
     bit = data.draw(strategies.integers(0, 7))
     damaged = signed[:at] + bytes([signed[at] ^ 1 << bit]) + signed[at + 1 :]

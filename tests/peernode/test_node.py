@@ -13,6 +13,7 @@ from storage.errors import StoreClosed
 from storage.store import Table
 from tests.peernode.nodes import (
     CONFIG,
+    PASSWORD,
     SECRETS,
     Caller,
     Disk,
@@ -278,3 +279,13 @@ def test_inline_is_no_thread() -> None:
         return await inline(threading.get_ident)
 
     assert trio.run(main) == threading.get_ident()
+
+
+async def test_a_clock_that_was_put_back_an_hour_ends_no_session(lab: Lab) -> None:
+    """What a token says of its beginning was true once, and the node knows that it was."""
+    lab.clock.advance(-3600)
+    assert (await lab.ada.get(f"/project/{lab.project}"))["id"] == lab.project
+    again = {"password": PASSWORD}
+    token = (await lab.ada.post(f"/user/{lab.ada.id}/login", again))["token"]
+    lab.clock.advance(3600)
+    assert await Caller(lab.node, token).get(f"/project/{lab.project}")

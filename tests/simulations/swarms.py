@@ -13,11 +13,11 @@ HEAD = """
 name = "swarm"
 driver = "swarm"
 duration_s = 60
-drain_s = 60
+drain_s = 30
 
 [topology]
 kind = "regular"
-nodes = 24
+nodes = 16
 degree = 4
 
 [link]
@@ -42,7 +42,7 @@ TROUBLE = """
 kind = "partition"
 at_s = 5
 for_s = 10
-nodes = 12
+nodes = 8
 
 [[faults]]
 kind = "crash"
@@ -66,7 +66,7 @@ down_s = { kind = "exponential", mean = 4 }
 kind = "flapping"
 at_s = 40
 for_s = 10
-nodes = [20]
+nodes = [14]
 up_s = 2
 down_s = 2
 """

@@ -164,6 +164,7 @@ def test_keys_are_as_popular_as_zipf_has_it(exponent: float) -> None:
     assert zipf.probability(9) == pytest.approx(weights[9] / sum(weights))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.floats(0, 50), st.integers(0, 99))
 def test_only_keys_that_there_are_are_drawn(keys: int, exponent: float, seed: int) -> None:
     zipf, rng = Zipf(keys, exponent), random.Random(seed)

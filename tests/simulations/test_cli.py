@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from simulations import cli
@@ -208,7 +209,7 @@ def test_help_needs_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stderr == "[]\n"
-    for command in ("run", "replay", "verify", "sweep", "list", "evaluate"):
+    for command in ("run", "replay", "verify", "sweep", "list", "evaluate", "explore"):
         assert f" {command} " in done.stdout
 
 
@@ -248,8 +249,6 @@ def start(here: Path, *words: str, **pipes: object) -> subprocess.Popen[bytes]:
 
 
 def test_ctrl_c_ends_everything_and_leaves_nothing(here: Path) -> None:
-    import psutil
-
     small.write(here)
     master, slave = pty.openpty()
     process = start(

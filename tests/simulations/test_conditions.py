@@ -4,7 +4,7 @@ import math
 
 import msgspec
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from simulations import conditions, observations
 from simulations.metrics import Observation
@@ -48,6 +48,7 @@ def test_statistics_are_of_all_together_but_totals_of_one_replication(
     assert verdict.value == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.integers(1, 5))
 def test_a_total_does_not_depend_on_how_many_replications_there_are(
     values: list[float], replications: int

@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy import stats
 
 from simulations.distributions import (
@@ -80,6 +80,7 @@ def test_nothing_is_above_a_maximum(kind: type[Any]) -> None:
     assert min(drawn) < 2.0
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(
         [

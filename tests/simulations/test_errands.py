@@ -124,10 +124,10 @@ def test_what_is_open_when_the_run_ends_has_not_succeeded() -> None:
     assert result.metrics.values("job.result_s") == []
 
 
-def test_a_function_that_needs_what_no_worker_has_waits_for_ever() -> None:
+def test_a_function_that_needs_what_no_worker_of_its_node_has_waits_for_ever() -> None:
     functions = [Function(name="short", requires={"labels": {"gpu": "yes"}})]
-    result = played(scenario(functions=functions, load=[job()]))
-    assert value(result, "job.succeeded") == 0.0
-    workers = [Workers(labels={"gpu": "yes"})]
-    result = played(scenario(functions=functions, load=[job()], workers=workers))
-    assert value(result, "job.succeeded") == 1.0
+    workers = [Workers(nodes=[0]), Workers(nodes=[1], labels={"gpu": "yes"})]
+    for node, succeeded in ((0, 0.0), (1, 1.0)):
+        load = [job(nodes=[node])]
+        result = played(scenario(nodes=2, functions=functions, load=load, workers=workers))
+        assert value(result, "job.succeeded") == succeeded

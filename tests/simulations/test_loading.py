@@ -89,6 +89,12 @@ LOAD = '[[load]]\nfunction = "short"\narrivals = { kind = "poisson", rate_per_s 
         ("[[load]]\nfunction = 'short'", "load[0]: needs arrivals"),
         (LOAD + "model = 'sink'", 'load[0].model: must be "async" or "sync" or "sync-resume" or'),
         (LOAD.replace("short", "shot"), "load[0].function: no function 'shot'; near it: short"),
+        (
+            "[[functions]]\nname = 'big'\nrequires = { gpu = 1, labels = { room = 'lab' } }\n"
+            "[[workers]]\ngpus = 2\n" + LOAD.replace("short", "big"),
+            "load[0].function: no worker fits 'big': workers[0]: needs 1 GPUs, has 0, needs label "
+            "room=lab, has no label room; workers[1]: needs label room=lab, has no label room",
+        ),
         (LOAD + "clients = 'phones'", "load[0].clients: no group of clients 'phones'; there is n"),
         (LOAD + "time_limit_s = 3", 'load[0].time_limit_s: model "async" holds no connection'),
         (LOAD + "model = 'sync'\npoll_s = 3", 'load[0].poll_s: only model "async" asks'),

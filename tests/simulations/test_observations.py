@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from simulations import observations
 from simulations.metrics import Metrics, Observation
@@ -16,11 +16,13 @@ numbers = st.floats(allow_nan=False)
 rows = st.lists(st.builds(Observation, texts, numbers, numbers, texts, texts), max_size=50)
 
 
+@settings(deadline=None)
 @given(rows)
 def test_rows_come_back_as_they_were(given: list[Observation]) -> None:
     assert list(observations.from_rows(given)) == given
 
 
+@settings(deadline=None)
 @given(rows, texts, st.none() | texts, numbers)
 def test_a_selection_is_that_of_the_rows(
     given: list[Observation], metric: str, label: str | None, since_s: float
@@ -37,6 +39,7 @@ def test_a_selection_is_that_of_the_rows(
     assert len(at_s) == len(values)
 
 
+@settings(deadline=None)
 @given(rows, rows)
 def test_the_hash_of_observations_is_that_of_their_rows(
     one: list[Observation], other: list[Observation]
@@ -59,6 +62,7 @@ def test_labels_are_those_of_one_metric() -> None:
     assert columns.labels("c") == []
 
 
+@settings(deadline=None)
 @given(rows)
 def test_what_is_written_for_another_process_is_read_there(given: list[Observation]) -> None:
     import tempfile
@@ -83,6 +87,7 @@ def test_csv_and_parquet_hold_every_row_of_every_run_with_its_number(tmp_path: P
     assert pyarrow.csv.read_csv(tmp_path / "metrics.csv").to_pylist() == expected
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_where_nothing_can_be_written_the_system_says_why() -> None:
     many = observations.from_rows([Observation("a", 1.0, 1.0)] * 100_000)
     with pytest.raises(OSError, match="No space") as caught:

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from simulations import loading, references
 from simulations.errors import ScenarioError
@@ -51,6 +51,7 @@ def test_comments_and_spelling_make_no_other_digest(tmp_path: Path) -> None:
     assert references.find(str(path)).digest != before
 
 
+@settings(deadline=None)
 @given(
     st.text(st.characters(codec="utf-8", exclude_categories=("C",)), min_size=1),
     st.integers(0, 1 << 60),
@@ -84,6 +85,7 @@ def test_what_is_no_line_is_refused(text: str) -> None:
         references.parse_line(text)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60) | st.binary(max_size=60).map(lambda data: data.hex()))
 def test_no_rubbish_is_taken_for_an_embedded_scenario(rubbish: str) -> None:
     with pytest.raises(ScenarioError, match="embedded:"):

@@ -1,7 +1,5 @@
 """Blobs in a swarm: fetched once, from whoever has them, and checked."""
 
-import msgspec
-
 from simulations import chance, topology
 from simulations.links import Lines
 from simulations.metrics import Metrics
@@ -110,5 +108,4 @@ def test_demand_fetching_costs_less_than_a_copy_everywhere() -> None:
     fetched = sum(metrics.values("blob.fetched"))
     assert 0 < fetched < reads
     made = 3 + 3
-    assert sum(metrics.values("blob.fetched_bytes")) < made * 23 * 30_000
-    assert msgspec.structs.asdict(LINK)["latency_s"] == LATENCY_S
+    assert sum(metrics.values("blob.fetched_bytes")) < made * 15 * 30_000

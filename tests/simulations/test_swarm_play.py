@@ -25,7 +25,7 @@ PARTITION = """
 kind = "partition"
 at_s = 5
 for_s = 20
-nodes = 12
+nodes = 8
 """
 PROBE = """
 [[probes]]
@@ -38,12 +38,12 @@ def test_a_calm_swarm_has_every_record_everywhere() -> None:
     metrics = run(UPDATES + PROBE, checking=True).metrics
     assert metrics.values("record.covered") == [1.0] * 30
     assert len(metrics.values("record.visible_s")) == 30
-    assert len(metrics.values("record.seen_s")) == 30 * 23
+    assert len(metrics.values("record.seen_s")) == 30 * 15
     assert max(metrics.values("record.seen_s")) == max(metrics.values("record.visible_s")) < 1.0
     assert max(metrics.values("record.hops")) == max(metrics.values("record.hops_max"))
     assert metrics.values("digest.distinct")[-1] == 1
-    assert metrics.values("records.count")[-24:] == [30.0] * 24
-    assert len(metrics.values("mesh.copies")) == 24
+    assert metrics.values("records.count")[-16:] == [30.0] * 16
+    assert len(metrics.values("mesh.copies")) == 16
     assert min(metrics.values("mesh.copies")) >= 1
     assert sum(metrics.values("link.sent_bytes", label="message")) > 0
     assert set(metrics.names()) <= set(METRICS)
@@ -54,7 +54,7 @@ def test_halves_that_were_apart_agree_soon_after() -> None:
     views = {row.at_s: row.value for row in metrics if row.metric == "digest.distinct"}
     assert views[15.0] >= 2, "no record is on its way then"
     (healed_s,) = metrics.values("heal.converged_s")
-    assert healed_s < 5.0
+    assert healed_s < 45.0, "at the latest when its turn to compare comes"
     assert metrics.values("record.covered") == [1.0] * 30
     assert metrics.values("digest.distinct")[-1] == 1
     assert max(metrics.values("record.visible_s")) > 10.0, "made while apart"
@@ -97,7 +97,7 @@ def test_everything_at_once_comes_right_in_the_end() -> None:
     result = run(UPDATES + BLOBS + TROUBLE + PROBE, checking=True)
     assert result.metrics.values("digest.distinct")[-1] == 1
     assert result.graph is not None
-    assert result.virtual_s == 120
+    assert result.virtual_s == 90
     assert result.events > 1000
 
 
@@ -113,7 +113,7 @@ def test_looking_and_checking_and_keeping_change_nothing() -> None:
     assert looked.trace_hash == plain.trace_hash
     assert kept
     assert told == sorted(told)
-    assert told[-1] == 120
+    assert told[-1] == 90
     assert run(UPDATES + TROUBLE, seed=2).trace_hash != plain.trace_hash
 
 

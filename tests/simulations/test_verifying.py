@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from simulations import references, verifying
 from simulations.simulate import Options
@@ -44,6 +44,7 @@ def test_metrics_that_differ_are_found_where_events_do_not() -> None:
 lines = st.lists(st.sampled_from(["a", "b", "c"]), max_size=20)
 
 
+@settings(deadline=None)
 @given(lines, lines)
 def test_two_files_part_where_they_part(one: list[str], other: list[str]) -> None:
     import tempfile

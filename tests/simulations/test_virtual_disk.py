@@ -75,7 +75,7 @@ class VirtualMachine(StoreMachine):
         return self.disk.open()
 
 
-VirtualMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+VirtualMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
 
 
 @pytest.mark.slow

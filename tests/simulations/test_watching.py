@@ -3,12 +3,13 @@
 import math
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from simulations import watching
 from simulations.watching import Advance
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 200)), max_size=50))
 def test_the_share_is_between_nothing_and_all(moves: list[tuple[int, float]]) -> None:
     advance = Advance(5, 100.0)

@@ -245,6 +245,26 @@ def test_a_node_that_is_down_answers_nobody() -> None:
     run(play)
 
 
+def test_whoever_starts_crashes_and_stops_a_node_at_one_moment_leaves_it_whole() -> None:
+    async def play() -> None:
+        async with open_test_world(2) as world:
+            rng = world.chance("test")
+            calls = (world.start, world.start, world.crash, world.stop)
+            for _ in range(60):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(rng.randrange(1, 5)):
+                        nursery.start_soon(rng.choice(calls), 1)
+                        for _ in range(rng.randrange(8)):
+                            await trio.lowlevel.checkpoint()
+                await trio.sleep(rng.uniform(0, 2))
+                assert (world.node(1) is None) == (world.life(1) is None)
+            await world.start(1)
+            await trio.sleep(40)
+            assert peers(world, 0) == peers(world, 1) == 1
+
+    run(play)
+
+
 @pytest.mark.parametrize("how", ["crash", "stop"])
 @pytest.mark.parametrize("store", ["memory", "lmdb"])
 def test_what_was_acknowledged_is_there_when_a_node_is_back(how: str, store: str) -> None:

@@ -51,6 +51,16 @@ def test_a_mesh_is_named_by_its_genesis() -> None:
         facts.decode_fact(other.encoded, b.MESH)
 
 
+def test_the_same_bytes_are_one_fact_in_their_mesh_and_one_bit_makes_another() -> None:
+    data = b.node_grant().encoded
+    fact = facts.decode_fact(data, b.MESH)
+    assert facts.decode_fact(bytes(bytearray(data)), b.MESH) is fact
+    for at in range(0, len(data), 7):
+        damaged = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        with pytest.raises(InvalidData):
+            facts.decode_fact(damaged, b.MESH)
+
+
 def test_a_fact_is_no_genesis_and_a_fact_of_another_mesh_is_none_here() -> None:
     with pytest.raises(InvalidData):
         facts.decode_genesis(b.node_grant().encoded)

@@ -154,3 +154,13 @@ def test_timestamps_grow_whatever_happens(steps: list[str | int | tuple[int, int
             assert timestamp > last
         assert hlc.physical_ms(timestamp) < machine.durable_ms
         last = timestamp
+
+
+def test_the_latest_time_that_has_come_is_known_though_the_clock_stepped_back() -> None:
+    machine = Machine()
+    assert machine.clock.reached_ms == START_MS
+    machine.clock.tick()
+    machine.time_ms -= 3_600_000
+    assert machine.clock.reached_ms == START_MS
+    machine.time_ms = START_MS + 1000
+    assert machine.clock.reached_ms == START_MS + 1000

@@ -1,16 +1,20 @@
 """The contract of `Sandbox` and `Cell`, over every level."""
 
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import trio
 import trio.lowlevel
 
+from tests.worker.fake_node import ECHO, open_worker
+from tests.worker.levels import missing_sandbox
 from tests.worker.processes import WITHIN_S, all_gone, call_it, named
 from worker.child import Child, LoadedProgram, make_attempt, start_python
 from worker.protocol import Isolation, Lease, Limits, Program
@@ -111,6 +115,26 @@ async def test_nothing_stays_on_the_disk(
         assert os.listdir(tmp_path / "1") == ["left"]
 
 
+async def test_a_worker_of_many_slots_has_descriptors_beyond_a_thousand(
+    level: Isolation, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    taken: list[int] = []
+    try:
+        while not taken or taken[-1] < 1100:
+            taken.append(os.dup(0))
+        assert missing_sandbox.__wrapped__() == missing_sandbox()
+        async with open_worker(tmp_path, level=level) as (node, _):
+            for _ in range(2):
+                finished = await node.run(ECHO, 1, limits=Limits(jobs_per_process=1))
+                assert finished.payload == b"1"
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_start_that_fails_leaves_nothing_open(level: Isolation, tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
     missing = tmp_path / "missing"
@@ -118,6 +142,20 @@ def test_a_start_that_fails_leaves_nothing_open(level: Isolation, tmp_path: Path
     with pytest.raises(OSError, match="missing"):
         Child(start_python(level), sandbox, missing / "1")
     assert os.listdir("/proc/self/fd") == before
+
+
+async def test_what_every_job_needs_is_made_before_it_comes(tmp_path: Path) -> None:
+    """A class costs ten microseconds, and the first compilation of a process makes 119 of them."""
+    if missing := missing_sandbox():
+        pytest.skip(missing)
+    source = """
+        import gc
+        made = [each for each in gc.get_objects() if isinstance(each, type)]  # not in the zygote
+        def handler(input):
+            return [each.__name__ for each in made]
+    """
+    async with open_worker(tmp_path, level="sandbox") as (node, _):
+        assert (await node.run(dedent(source))).payload == b"[]"
 
 
 def test_a_zygote_that_cannot_start_says_why(tmp_path: Path) -> None:

@@ -2,20 +2,37 @@
 
 import importlib.metadata
 import json
+import random
 import zipfile
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
 from msgspec.structs import replace
 
+from storage.clock import SystemClock
 from tests.worker.fake_node import PATIENCE_S, FakeNode, cid_of, open_worker
 from tests.worker.wheel_files import GREETING, NAME, hostile_wheels, make_wheel
-from worker.packages import Packages
-from worker.protocol import Finished, Isolation, Limits, Wheel
+from worker.child import LoadedProgram, make_attempt
+from worker.packages import Packages, set_name
+from worker.protocol import (
+    Drain,
+    Finished,
+    Isolation,
+    Kill,
+    Lease,
+    Limits,
+    Program,
+    Recall,
+    Refused,
+    Returned,
+    Wheel,
+)
+from worker.reports import Reports
+from worker.supervisor import Config as SupervisorConfig, open_supervisor
 from worker.wheel_names import WheelError
 from worker.wheels import unpack
 
@@ -100,6 +117,57 @@ async def test_what_a_function_brings_is_used_before_what_the_worker_has(
     async with open_worker(tmp_path, level=level) as (node, _):
         assert (await run(node, source)).payload != b'"brought"'
         assert (await run(node, source, (NAME, brought))).payload == b'"brought"'
+
+
+async def test_what_this_package_has_loaded_for_itself_is_in_nobodys_way(
+    tmp_path: Path, level: Isolation
+) -> None:
+    source = (
+        "import cbor2, worker\ndef handler(input):\n    return [cbor2.brought, worker.brought]\n"
+    )
+    files = {"cbor2/__init__.py": b"brought = 1\n", "worker.py": b"brought = 2\n"}
+    async with open_worker(tmp_path, level=level) as (node, _):
+        finished = await run(node, source, (NAME, make_wheel(files)))
+        assert finished.payload == b"[1,2]", finished
+
+
+async def test_who_is_given_up_while_the_node_is_asked_keeps_nobody_waiting(
+    tmp_path: Path,
+) -> None:
+    async with open_worker(tmp_path) as (node, _):
+        node.answers = False  # as it does of an attempt that it has given up
+        messages, jobs = [], []
+        for _ in range(3):
+            messages += node.lease(GREET, wheels=[WHEEL])
+            jobs.append(node.number)
+        first, second, third = jobs
+        await node.say(*messages)
+        await node.until(lambda: [call.job for call in node.unanswered] == [first])
+        await node.say(Refused(first, first))
+        await node.until(lambda: [call.job for call in node.unanswered] == [first, second])
+        node.answers = True
+        await node.say(Recall(second, second))
+        assert (await node.finished(third)).payload == b'"hello"'
+        assert node.said(Returned) == [Returned(second, second)]
+
+
+async def test_a_program_that_nobody_waits_for_any_more_is_left_alone(tmp_path: Path) -> None:
+    async with open_worker(tmp_path) as (node, _):
+        for stop in (Kill(0, 0, "cancelled"), Recall(0, 0), Drain()):
+            for is_asked in (False, True):  # at once, and while it is being asked for
+                node.answers = False
+                node.unanswered.clear()
+                messages, job = node.lease(GREET, wheels=[WHEEL]), node.number
+                order = stop if isinstance(stop, Drain) else replace(stop, job=job, fence=job)
+                if is_asked:
+                    await node.say(*messages)
+                    await node.until(lambda: node.unanswered)
+                    await node.say(order)
+                else:
+                    await node.say(*messages, order)
+        node.answers = True
+        assert (await run(node, GREET, WHEEL)).payload == b'"hello"'
+        assert len(node.said(Finished)) == 1
 
 
 @pytest.mark.parametrize("wrong", ["a way up", "a link", "a bomb", "no zip file", "edge"])
@@ -224,6 +292,48 @@ async def test_the_least_recently_used_set_that_nobody_needs_goes(tmp_path: Path
         needed = [three]
         four = await packages.install([made[3][0]], [made[3][1]], apart)
         assert {str(path) for path in (tmp_path / "packages").iterdir()} == {three, four}
+
+
+async def test_a_set_that_a_job_begins_with_while_another_goes_stays(tmp_path: Path) -> None:
+    place = tmp_path / "packages"
+    seen: list[bool] = []
+
+    def in_use() -> list[str]:
+        seen.append(packages.holds(str(place / set_name([new]))))
+        # A job has begun with the second while the first was being removed.
+        return [] if (place / first).exists() else [second]
+
+    async def apart(named: Sequence[tuple[str, str]], target: Path) -> str:
+        unpack(named, target)
+        return ""
+
+    packages = Packages(place, in_use, size_max_bytes=3 << 20)
+    with trio.fail_after(PATIENCE_S):
+        sets = []
+        for number, size in enumerate((1 << 20, 1 << 20, 2 << 20)):
+            filling = random.Random(number).randbytes(size)
+            data = make_wheel(GREETING | {f"filling_{number}.py": filling})
+            path = tmp_path / f"{number}"
+            path.write_bytes(data)
+            sets.append((Wheel(cid_of(data), len(data), NAME), path))
+        one, two, (new, file) = sets
+        first = Path(await packages.install([one[0]], [one[1]], apart)).name
+        second = Path(await packages.install([two[0]], [two[1]], apart)).name
+        with pytest.raises(WheelError, match="leaves no room"):
+            await packages.install([new], [file], apart)
+    assert [path.name for path in place.iterdir()] == [second]
+    assert seen
+    assert not any(seen), "a set that may have to go at once is nobody's to begin with"
+
+
+async def test_what_waiting_jobs_bring_is_in_use(tmp_path: Path) -> None:
+    program = LoadedProgram(Program("1.1", "python", "handler", b"", []), packages="/packages/1")
+    lease = Lease(1, 1, 1, "1.1", b"null", {}, Limits(), "process", None)
+    config = SupervisorConfig(slots=1, scratch=tmp_path)
+    async with open_supervisor(config, cast("Reports", None), SystemClock()) as supervisor:
+        assert supervisor.packages() == []
+        supervisor.submit(make_attempt(lease, program))
+        assert supervisor.packages() == ["/packages/1"]
 
 
 def test_a_wheel_made_here_is_a_zip_file_to_others() -> None:

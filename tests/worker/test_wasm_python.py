@@ -214,6 +214,8 @@ async def test_an_error_comes_with_the_functions_own_traceback(tmp_path: Path) -
         ("progress", '{"fraction": [], "message": 1}', "", ""),
         ("program.read", '{"offset": 0, "length": 9}', "", ""),
         ("log", "[" * 100000, "", ""),
+        ("log", "{}", "#text", "no digits"),
+        ("blob.append", '{"upload": 1}', "#data", "123"),
     ],
 )
 async def test_a_forged_request_is_refused_and_nothing_more(

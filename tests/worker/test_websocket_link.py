@@ -14,7 +14,7 @@ from tests.worker.websocket_node import TARGET, TOKEN, WebSocketNodeEnd, open_we
 from worker.certificate_pin import pin_of_file
 from worker.link import LinkBroken, LinkClosed, LinkRefused
 from worker.protocol import MESSAGE_SIZE_MAX_BYTES, Acked, Beat
-from worker.websocket_link import WrongCertificate, check_address, open_websocket_link
+from worker.websocket_link import WrongNode, check_address, open_websocket_link
 
 pytestmark = pytest.mark.slow
 
@@ -218,7 +218,7 @@ async def test_another_key_hears_nothing(tmp_path: Path) -> None:
     pin = pin_of_file(Path(write_pair(tmp_path, new_key()).split(",")[0]))
     impostor = server_context(write_pair(tmp_path, new_key(), "impostor"))
     async with open_websocket_node(handle, impostor) as url:
-        with pytest.raises(WrongCertificate, match=f"expected {pin}, met "):
+        with pytest.raises(WrongNode, match=f"expected {pin}, met "):
             await open_websocket_link(url, TOKEN, pin=pin)
     assert heard == []
 

@@ -27,6 +27,7 @@ import marshal
 import edge
 import handling
 import wit_world
+from wasm_bytes import received, sent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class Array:
 
     def tobytes(self) -> bytes:
         """Return the elements, row by row."""
-        return bytes(self._values.tobytes())
+        data: bytes = self._values.tobytes()
+        return data
 
     def __len__(self) -> int:
         if not self.shape:
@@ -151,12 +153,12 @@ class Transport:
         self, operation: str, arguments: dict[str, Any], name: str = "", data: bytes = b""
     ) -> tuple[Any, bytes]:
         """Return the host's answer and the bytes that came with it. Raises `edge.Error`."""
-        problem, answer, _, back = wit_world.ask(
-            operation, json.dumps(arguments), name, data.decode("latin-1")
+        problem, answer, name, back = wit_world.ask(
+            operation, json.dumps(arguments), *sent(name, data)
         )
         if problem:
             raise edge.Error(problem, problem)
-        return json.loads(answer), back.encode("latin-1")
+        return json.loads(answer), received(name, back)[1]
 
     def request(self, operation: str, arguments: dict[str, Any]) -> tuple[str, Any]:
         """Ask the worker or the node."""
@@ -167,14 +169,13 @@ class Transport:
                 name, data = key, value
             else:
                 plain[key] = value
-        problem, text, name, back = wit_world.ask(
-            operation, json.dumps(plain), name, data.decode("latin-1")
-        )
+        problem, text, name, back = wit_world.ask(operation, json.dumps(plain), *sent(name, data))
         answer = json.loads(text)
+        name, data = received(name, back)
         if name == ".":
-            answer = back.encode("latin-1")
+            answer = data
         elif name:
-            answer[name] = back.encode("latin-1")
+            answer[name] = data
         return problem, answer
 
     def progress(self, fraction: float | None, message: str) -> None:
@@ -212,15 +213,13 @@ class Transport:
             at += len(data)
         order = {"cid": cid, "path": path, "strict": bool(strict), "inputs": rows}
         text = json.dumps(order)
-        problem, answer, _, data = wit_world.ask(
-            "infer", text, "data", b"".join(parts).decode("latin-1")
-        )
+        problem, answer, name, back = wit_world.ask("infer", text, *sent("data", b"".join(parts)))
         found = json.loads(answer)
         if problem == "backend_unavailable":
             raise LookupError(found)
         if problem:
             raise ValueError(found)
-        whole: Any = memoryview(data.encode("latin-1"))
+        whole: Any = memoryview(received(name, back)[1])
         outputs: dict[str, Any] = {}
         for name, dtype, shape, start, size in found["outputs"]:
             if dtype is None:

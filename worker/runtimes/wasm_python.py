@@ -18,6 +18,7 @@ from wasmtime import component
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 INSTANCES_MAX = 64
@@ -202,6 +203,9 @@ class Guest:
     def __init__(self, runtime: Any) -> None:
         self._runtime = runtime
         self._requests = runtime.beside("requests", "requests.py")
+        passing = runtime.beside("wasm_bytes", "wasm_bytes.py")
+        self._sent: Callable[[str, bytes], tuple[str, str]] = passing.sent
+        self._received: Callable[[str, str], tuple[str, bytes]] = passing.received
         self._session: Any = None
         self._files: dict[str, tuple[str, int]] = {}
         """Contents this job has asked for, by what the guest knows them as: descriptors here."""
@@ -232,7 +236,7 @@ class Guest:
             return "forbidden", "null", "", ""
         try:
             arguments = json.loads(text)
-            content = data.encode("latin-1")
+            name, content = self._received(name, data)
             own = self._own.get(operation)
             if own is not None:
                 return own(arguments, content)
@@ -247,7 +251,7 @@ class Guest:
             return "invalid_field", "null", "", ""
         if operation == "blob.path" and not problem:
             return "", json.dumps(self._opened(answer)), "", ""
-        return problem, *_packed(answer)
+        return problem, *self._packed(answer)
 
     def _opened(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Open a content for the guest, which is told a name for it and not its place."""
@@ -257,11 +261,23 @@ class Guest:
             self._files[name] = (place, os.open(place, os.O_RDONLY | os.O_CLOEXEC))
         return {**answer, "path": name}
 
+    def _packed(self, answer: Any) -> tuple[str, str, str]:
+        """Return an answer as JSON text, and the name and value of its one field of bytes."""
+        if isinstance(answer, bytes):
+            return "null", *self._sent(".", answer)
+        name, data = "", b""
+        if isinstance(answer, dict):
+            for key, value in answer.items():
+                if isinstance(value, bytes):
+                    name, data = key, value
+            answer = {key: value for key, value in answer.items() if key != name}
+        return json.dumps(answer), *self._sent(name, data)
+
     def _read(self, arguments: dict[str, Any], data: bytes) -> tuple[str, str, str, str]:
         _, descriptor = self._files[arguments["path"]]
         length = min(int(arguments["length"]), READ_SIZE_MAX_BYTES)
         found = os.pread(descriptor, length, int(arguments["offset"]))
-        return "", "null", "data", found.decode("latin-1")
+        return "", "null", *self._sent("data", found)
 
     def _size(self, arguments: dict[str, Any], data: bytes) -> tuple[str, str, str, str]:
         _, descriptor = self._files[arguments["path"]]
@@ -283,7 +299,7 @@ class Guest:
         rows_in = [(name, dtype, *rest) for name, dtype, *rest in arguments["inputs"]]
         try:
             engine = self._runtime.engine()
-            inputs = {}
+            inputs, view = {}, memoryview(data)
             for name, dtype, *rest in rows_in:
                 if dtype is None:
                     inputs[name] = rest[0]
@@ -291,7 +307,7 @@ class Guest:
                     shape, at, size = rest
                     if dtype not in NUMBERS:
                         raise ValueError(f"no numbers are of type {dtype}")
-                    inputs[name] = engine.tensor(data[at : at + size], dtype, [], shape)
+                    inputs[name] = engine.tensor(view[at : at + size], dtype, [], shape)
             outputs, backend = engine.run(
                 arguments["path"], place, inputs, bool(arguments["strict"])
             )
@@ -309,22 +325,9 @@ class Guest:
             else:
                 rows.append([name, None, value.tolist(), 0, 0])
         answer = json.dumps({"outputs": rows, "backend": backend})
-        return "", answer, "data", b"".join(parts).decode("latin-1")
+        return "", answer, *self._sent("data", b"".join(parts))
 
 
 NUMBERS = {"float32", "float64", "bool"} | {
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
-
-
-def _packed(answer: Any) -> tuple[str, str, str]:
-    """Return an answer as JSON text, and the name and value of its one field of bytes."""
-    if isinstance(answer, bytes):
-        return "null", ".", answer.decode("latin-1")
-    name, data = "", b""
-    if isinstance(answer, dict):
-        for key, value in answer.items():
-            if isinstance(value, bytes):
-                name, data = key, value
-        answer = {key: value for key, value in answer.items() if key != name}
-    return json.dumps(answer), name, data.decode("latin-1")

@@ -58,6 +58,11 @@ _holding: Final = ctypes.PyDLL(None, use_errno=True)
 """The same, but the interpreter's lock stays held: for what returns twice."""
 
 
+# Classes of ctypes are made here and not where they are used, which is in every child.
+_CapabilityHeader: Final = ctypes.c_uint32 * 2
+_Capabilities: Final = ctypes.c_uint32 * 6
+
+
 class _Filter(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
 
@@ -171,16 +176,14 @@ def own_proc() -> None:
 
 def give_up_privileges() -> None:
     """Drop every capability, and gain none by running a program."""
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    none = (ctypes.c_uint32 * 6)()
+    header, none = _CapabilityHeader(_CAPABILITY_VERSION_3, 0), _Capabilities()
     _call("capset", _CAPSET[MACHINE], ctypes.byref(header), ctypes.byref(none))
     _control("prctl(NO_NEW_PRIVS)", _PR_SET_NO_NEW_PRIVS, 1)
 
 
 def install_filter(program: bytes) -> None:
     """Have every system call from now on judged by `program` (classic BPF)."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    wanted = _Filter(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
+    wanted = _Filter(len(program) // 8, ctypes.cast(ctypes.c_char_p(program), ctypes.c_void_p))
     _control("seccomp", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(wanted))
 
 

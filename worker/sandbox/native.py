@@ -58,7 +58,7 @@ class NativeCell:
 
     def packages(self, path: str) -> str:
         """Return the place of one of the directories that all children see at first."""
-        return f"{view.PACKAGES}/{os.path.basename(path)}"
+        return f"{view.JOBS}/{view.PACKAGES_NAME}/{os.path.basename(path)}"
 
     def clear(self) -> None:
         """Remove the links."""

@@ -127,8 +127,10 @@ def _outcome(child: Child) -> frames.Done | None:
     """Return how the child's only job ended; `None` if the child did before."""
     unread = bytearray()
     deadline_s = time.monotonic() + PROBE_TIMEOUT_S
+    socket = select.poll()
+    socket.register(child.socket, select.POLLIN)
     while (left_s := deadline_s - time.monotonic()) > 0:
-        if not select.select([child.socket], [], [], left_s)[0]:
+        if not socket.poll(left_s * 1000):
             break
         with suppress(OSError, frames.FrameError):
             if not (data := child.socket.recv(READ_SIZE_BYTES)):

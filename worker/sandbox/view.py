@@ -4,8 +4,8 @@ Read-only: the interpreter's libraries and packages, the system's shared librari
 processor's description, this package's own code; the null device and the kernel's random numbers.
 Each stands where it stands on the machine, symbolic links included.  Of the node, its keys, its
 users, `/proc` and `/etc` nothing is there.  Beside these: `JOBS` (what the agent shares, covered up
-again before foreign code runs), `GIVEN` (what the job was given to read), `PACKAGES` (what its
-program brings) and `SCRATCH`.
+again by `NOTHING` before foreign code runs), `GIVEN` (what the job was given to read), `PACKAGES`
+(what its program brings) and `SCRATCH`.
 """
 
 import os
@@ -23,9 +23,11 @@ GIVEN: Final = "/given"
 PACKAGES_NAME: Final = "packages"
 """In the agent's directory: what programs bring (`worker.packages`), one directory a set."""
 PACKAGES: Final = f"/{PACKAGES_NAME}"
-"""The same, to a blank child; to foreign code, the one set of its own program, or nothing."""
+"""The one set of the job's own program, or an empty directory."""
 JOBS: Final = "/jobs"
-"""The agent's directory, with one for each child."""
+"""The agent's directory, with one for each child, and `PACKAGES_NAME`."""
+NOTHING: Final = "/nothing"
+"""A directory that is empty, and stays so."""
 ROOT_SIZE: Final = "size=1m,nr_inodes=4096,mode=0755"
 """Bounds of the root itself, which holds only directories and links. Source: guess."""
 DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
@@ -61,7 +63,7 @@ class Root:
         self._directory = directory
         self._shown: list[str] = []
         kernel.mount("root", directory, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, ROOT_SIZE)
-        for path in (SCRATCH, GIVEN, JOBS, PACKAGES):
+        for path in (SCRATCH, GIVEN, JOBS, PACKAGES, NOTHING):
             os.mkdir(directory + path)
 
     def show(self, path: str, attributes: int) -> None:
@@ -129,6 +131,6 @@ def build_root(directory: str, jobs: str) -> None:
     root.bind(jobs, JOBS, quiet | kernel.ATTRIBUTE_RDONLY)
     # Compiled packages are mapped to be executed.
     packages = os.path.join(jobs, PACKAGES_NAME)
-    root.bind(packages, PACKAGES, read_only | kernel.ATTRIBUTE_NODEV)
+    root.bind(packages, f"{JOBS}/{PACKAGES_NAME}", read_only | kernel.ATTRIBUTE_NODEV)
     root.close()
     kernel.enter_root(directory)

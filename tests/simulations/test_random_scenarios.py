@@ -1,0 +1,45 @@
+"""Scenarios that are drawn: always the same of one number, always ones that can be run."""
+
+from collections import Counter
+
+from simulations import random_scenarios
+from simulations.checking import check
+from simulations.faults import Fault
+from simulations.random_scenarios import DRAIN_S, NODES_MAX, SWARM_NODES_MAX, draw
+from simulations.topology import count_nodes
+
+SEEDS = range(1, 400)
+
+
+def test_a_number_is_always_the_same_scenario() -> None:
+    assert [draw(seed) for seed in range(20)] == [draw(seed) for seed in range(20)]
+    assert draw(1) != draw(2)
+
+
+def test_each_can_be_run_and_is_small() -> None:
+    for seed in SEEDS:
+        scenario = draw(seed)
+        check(scenario)
+        nodes = count_nodes(scenario.topology, ".")
+        assert nodes <= (SWARM_NODES_MAX if scenario.driver == "swarm" else NODES_MAX)
+        assert scenario.duration_s + scenario.drain_s <= random_scenarios.DURATION_S[1] + DRAIN_S
+
+
+def test_each_kind_of_fault_load_and_update_comes_up() -> None:
+    scenarios = [draw(seed) for seed in SEEDS]
+    faults = Counter(type(fault) for scenario in scenarios for fault in scenario.faults)
+    assert set(faults) == set(Fault.__args__)
+    assert min(faults.values()) >= 10
+    models = {load.model for scenario in scenarios for load in scenario.load}
+    assert models == set(random_scenarios.MODELS)
+    kinds = {update.what for scenario in scenarios for update in scenario.updates}
+    assert kinds == set(random_scenarios.UPDATES)
+    assert {scenario.driver for scenario in scenarios} == {"swarm", "world"}
+    assert {scenario.store for scenario in scenarios} == {"memory", "lmdb"}
+
+
+def test_most_is_left_out_of_most() -> None:
+    scenarios = [draw(seed) for seed in SEEDS]
+    bare = [scenario for scenario in scenarios if not scenario.faults]
+    assert 0.05 < len(bare) / len(scenarios) < 0.4
+    assert sum(len(s.faults) for s in scenarios) / len(scenarios) < 4
