@@ -264,8 +264,9 @@ def _closing(manifest: Manifest, sections: Sequence[Section]) -> Iterator[str]:
     yield ""
     yield (
         "`peernode sim evaluate --out evaluation --docs docs` runs everything and writes this "
-        "page. A single run is its scenario and its seed, both in the kept files, and gives the "
-        "same trace hash each time."
+        "page. A single run is its scenario and its seed, both in the kept files "
+        "([evaluation/runs](evaluation/runs)), and gives the same trace hash each time with the "
+        "same code, whose commit is there too."
     )
     yield ""
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
