@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from simulations import plots
-from simulations.evaluation import Manifest, NoEvaluation, Stored, read_manifest, read_point
+from simulations import evaluation_pictures
+from simulations.evaluation import Manifest, read_manifest
+from simulations.evaluation_sections import Section, failed, overall, read_section
 from simulations.experiments import NAMES, experiments
 from simulations.experiments.experiment import (
     SHARE_ABSOLUTE_MAX,
     Dot,
-    Experiment,
     Findings,
     Line,
     Plot,
@@ -38,33 +38,6 @@ SIGNS: Final[dict[Relation, str]] = {
     "always at most": "always ≤",
 }
 COLUMNS: Final = ("", "x", "measured", f"{CONFIDENCE:.0%} interval", "theory", "verdict", "why")
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One experiment and what it gave."""
-
-    experiment: Experiment
-    findings: Findings
-    stored: Sequence[Stored]
-    missing: Sequence[str]
-    """Why points are not there, and invariants that did not hold."""
-
-    def judged(self) -> Iterator[tuple[Plot, Line, Dot, Verdict]]:
-        """Yield the dots that were run and have something to agree with."""
-        ran = [one.point for one in self.stored if one.replications]
-        for plot, line, dot in self.experiment.dots():
-            verdict = self.findings.judge(dot)
-            if verdict is not None and dot.point in ran:
-                yield plot, line, dot, verdict
-
-    def verdicts(self) -> list[Verdict]:
-        """Return what is said of each of them."""
-        return [verdict for _, _, _, verdict in self.judged()]
-
-    def word(self) -> str:
-        """Return the verdict on the whole."""
-        return "**incomplete**" if self.missing else _overall(self.verdicts())
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +68,11 @@ class Page:
 def compose(directory: Path, names: tuple[str, ...] = NAMES) -> Page:
     """Return the page of what `evaluate` left in `directory`. Raises `NoEvaluation`."""
     manifest = read_manifest(directory)
-    sections = [_section(directory, each) for each in experiments(manifest.size, names)]
+    sections = [read_section(directory, each) for each in experiments(manifest.size, names)]
     verdicts = [verdict for section in sections for verdict in section.verdicts()]
     summary = Summary(
         verdicts=len(verdicts),
-        failed=sum(_failed(verdict) for verdict in verdicts),
+        failed=sum(failed(verdict) for verdict in verdicts),
         undecided=sum(verdict.undecided for verdict in verdicts),
         missing=sum(len(section.missing) for section in sections),
     )
@@ -121,32 +94,9 @@ def write_page(directory: Path, docs: Path, names: tuple[str, ...] = NAMES) -> S
         old.unlink()
     for section in page.sections:
         for plot in section.experiment.plots:
-            _draw(section, plot, pictures / f"{plot.name}.svg")
+            evaluation_pictures.draw(section, plot, pictures / f"{plot.name}.svg")
     (docs / "evaluation.md").write_text(page.text, "utf-8")
     return page.summary
-
-
-def _section(directory: Path, experiment: Experiment) -> Section:
-    stored: list[Stored] = []
-    missing: list[str] = []
-    for point in experiment.points:
-        try:
-            one = read_point(directory, experiment, point)
-        except NoEvaluation as error:
-            missing.append(f"`{point.name}` was not run: {error}")
-            continue
-        stored.append(one)
-        if one.error:
-            missing.append(f"`{point.name}` could not be run: {one.error}")
-        missing += [
-            f"`{point.name}`, seed {run.seed}: {run.failure}"
-            for run in one.replications
-            if run.failure
-        ]
-    findings = Findings(
-        {one.point: [run.measures for run in one.replications] for one in stored},
-    )
-    return Section(experiment, findings, stored, missing)
 
 
 # --- words -----------------------------------------------------------------------------------
@@ -162,9 +112,9 @@ def _page(manifest: Manifest, sections: Sequence[Section], summary: Summary) -> 
         name, title = section.experiment.name.upper(), section.experiment.title
         verdicts = section.verdicts()
         link = f"[{title}](#{_anchor(f'{name}: {title}')})"
-        failed = sum(_failed(verdict) for verdict in verdicts)
+        refuted = sum(failed(verdict) for verdict in verdicts)
         unsure = sum(verdict.undecided for verdict in verdicts)
-        yield f"| {name} | {link} | {len(verdicts)} | {failed} | {unsure} | {section.word()} |"
+        yield f"| {name} | {link} | {len(verdicts)} | {refuted} | {unsure} | {section.word()} |"
     yield ""
     for section in sections:
         yield from _section_text(section)
@@ -221,7 +171,7 @@ def _section_text(section: Section) -> Iterator[str]:
         yield from (f"* {why}" for why in section.missing)
         yield ""
     for title, lines in (
-        ("What fails", list(_told(section, _failed))),
+        ("What fails", list(_told(section, failed))),
         ("What is undecided", list(_told(section, lambda verdict: verdict.undecided))),
     ):
         if lines:
@@ -283,7 +233,7 @@ def _row(findings: Findings, line: Line, dot: Dot) -> list[str]:
         "" if measured is None else _number(measured.mean),
         "" if measured is None else f"{_number(measured.low)} to {_number(measured.high)}",
         "" if check is None else f"{SIGNS[check.relation]} {_number(check.theory)}",
-        "" if verdict is None else _overall([verdict]),
+        "" if verdict is None else overall([verdict]),
         "" if verdict is None else verdict.reason,
     ]
 
@@ -314,8 +264,9 @@ def _closing(manifest: Manifest, sections: Sequence[Section]) -> Iterator[str]:
     yield ""
     yield (
         "`peernode sim evaluate --out evaluation --docs docs` runs everything and writes this "
-        "page. A single run is its scenario and its seed, both in the kept files, and gives the "
-        "same trace hash each time."
+        "page. A single run is its scenario and its seed, both in the kept files "
+        "([evaluation/runs](evaluation/runs)), and gives the same trace hash each time with the "
+        "same code, whose commit is there too."
     )
     yield ""
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
@@ -332,74 +283,7 @@ def _anchor(heading: str) -> str:
     return kept.replace(" ", "-")
 
 
-def _failed(verdict: Verdict) -> bool:
-    return not verdict.passed and not verdict.undecided
-
-
-def _overall(verdicts: Sequence[Verdict]) -> str:
-    """Return one word for all: the worst."""
-    if any(_failed(verdict) for verdict in verdicts):
-        return "**fail**"
-    return "undecided" if any(verdict.undecided for verdict in verdicts) else "pass"
-
-
 def _number(value: float) -> str:
     if not math.isfinite(value):
         return "?"
     return "0" if abs(value) < 1e-12 else f"{value:.4g}"
-
-
-# --- pictures --------------------------------------------------------------------------------
-
-
-def _draw(section: Section, plot: Plot, path: Path) -> None:
-    series: list[plots.Series] = []
-    theory: list[plots.Theory] = []
-    drawn: list[tuple[tuple[float, str, str], ...]] = []
-    judged: list[Verdict] = []
-    for line in plot.lines:
-        verdicts = [section.findings.judge(dot) for dot in line.dots]
-        judged += [verdict for verdict in verdicts if verdict is not None]
-        places = tuple((dot.x, dot.point, dot.measure) for dot in line.dots)
-        if places not in drawn:  # else the same dots under another bound
-            drawn.append(places)
-            series.append(_series(section.findings, line))
-            if curve := line.theory():
-                x, y = zip(*curve, strict=True)
-                theory.append(plots.Theory(line.label, x, y))
-    for each in plot.curves:
-        if each.places:
-            x, y = zip(*each.places, strict=True)
-            theory.append(plots.Theory(each.label, x, y))
-    axes = plots.Axes(
-        title=plot.title,
-        x_label=plot.x_label,
-        y_label=plot.y_label,
-        log_x=plot.log_x,
-        log_y=plot.log_y,
-        y_from=plot.y_from,
-        y_to=plot.y_to,
-    )
-    overall = {"pass": True, "**fail**": False}.get(_overall(judged)) if judged else None
-    figure = plots.curve([each for each in series if each.x], theory, axes, overall)
-    with plots.house_style():
-        figure.savefig(path, metadata={"Date": None, "Creator": None})
-
-
-def _series(findings: Findings, line: Line) -> plots.Series:
-    found = [
-        (dot.x, measured, findings.judge(dot))
-        for dot in line.dots
-        if (measured := findings.of(dot)) is not None
-    ]
-    return plots.Series(
-        line.label,
-        [x for x, _, _ in found],
-        [measured.mean for _, measured, _ in found],
-        [measured.low for _, measured, _ in found],
-        [measured.high for _, measured, _ in found],
-        [
-            None if verdict is None or verdict.undecided else verdict.passed
-            for _, _, verdict in found
-        ],
-    )

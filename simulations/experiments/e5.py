@@ -45,9 +45,9 @@ UP_S: Final = 100.0
 DOWNS_S: Final = (5, 20)
 CHURNING_S: Final = 600.0
 CHURNING_INTERVAL_S: Final = 5.0
-LATE_S: Final = 0.5
-"""Whoever has a record later was away when it was made. Source: far above any way through the mesh,
-far below a time away."""
+LATE_S: Final = 0.2
+"""Whoever has a record later was away when it was made. Source: above any way through the mesh
+(some 0.1 s), and as long as it takes to catch up, so that hardly anybody is back sooner."""
 LATENCY: Final = Lognormal(median=0.02, sigma=0.5)
 
 

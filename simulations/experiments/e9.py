@@ -228,7 +228,7 @@ def _meaning(found: Findings) -> str:
         f"up as poisoned, which happens to {poisoned:.0%} of these. That protects the others from "
         "a job that kills workers, and it is wrong for long jobs on bad workers; the measure is S "
         "against U again. It happens less often than if a lost job always went to another worker "
-        "(the bound): the worker that has just come back is the emptiest, and gets it again. A "
+        "(the bound): the worker that has just come back is the emptiest, and may get it again. A "
         f"node that loses power forgets nothing that it accepted: {kept:.0%} of those jobs "
         f"succeed, each begun {attempts:.2f} times, because its workers go on and bring back what "
         "they hold."
