@@ -69,7 +69,9 @@ class World:
 
     def put_back(self, backup: Path) -> None:
         """Put the home's directory back as it was."""
-        shutil.rmtree(self.home)
+        # Out of the way at once: the worker of a node that was killed still tidies up there.
+        gone = self.home.rename(self.home.with_name("gone"))
+        shutil.rmtree(gone, ignore_errors=True)
         shutil.copytree(backup, self.home)
 
     def ended(self, home: Daemon) -> Any:
