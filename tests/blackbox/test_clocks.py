@@ -110,11 +110,9 @@ def test_a_node_that_starts_with_its_clock_an_hour_behind(village: Village) -> N
     apart = village.write("a")
     node.start()
     town.connect()
-    # Tokens of before are not good yet there; its own are.
+    # Tokens of before are good: its timestamps go on from its last life, so their time has come.
+    assert village.http("c").get("/project").status_code == 200
     person = village.login("c")
-    refusal = village.http("c").get("/project")
-    assert refusal.status_code == 401
-    assert "clock" in refusal.json()["hint"]
     town.use("c", person)
     mark = village.write("c")
     village.see(mark, "a", "b")
