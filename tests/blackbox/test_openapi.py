@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
-EXAMPLES_MAX = 20
+EXAMPLES_MAX = 12
 WAIT_S = 0.01
 """Instead of what a strategy comes up with, which may be an hour."""
 LAST = ("/revoke", "/rotate", "/remove_member")

@@ -32,6 +32,7 @@ def test_two_halves_become_one(town: Town) -> None:
     town.round(Trouble.HALVES, 1, admits=True)
 
 
+@pytest.mark.torture
 def test_lines_that_swallow_all_and_close_nothing(town: Town) -> None:
     town.round(Trouble.HOLE, 2)
 

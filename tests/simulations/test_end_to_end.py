@@ -70,7 +70,9 @@ at_least = 1
 """
 
 
-@pytest.mark.parametrize("text", [WORLD, SWARM], ids=["world", "swarm"])
+@pytest.mark.parametrize(
+    "text", [pytest.param(WORLD, marks=pytest.mark.torture), SWARM], ids=["world", "swarm"]
+)
 def test_a_run_repeats_from_what_its_directory_says(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

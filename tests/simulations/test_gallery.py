@@ -75,7 +75,7 @@ def test_the_made_up_trace_is_what_its_program_makes() -> None:
     assert (loading.GALLERY / "azure-day.csv").read_text("utf-8") == text()
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_a_page_is_made_anew_of_runs() -> None:
     path = gallery()["first-steps"]
     scenario, page = load(path), (DOCS / "first-steps.md").read_text("utf-8")

@@ -50,7 +50,7 @@ def test_the_scenario_that_a_newcomer_writes_passes_as_the_page_says() -> None:
     assert [verdict.passed for verdict in verdicts] == [True, True]
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_the_changes_that_the_page_proposes_do_what_it_says() -> None:
     text = newcomers_scenario()
     everywhere = loading.parse(text.replace("nodes = [1, 2]", "nodes = [0, 1, 2, 3, 4]"))

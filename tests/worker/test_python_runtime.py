@@ -436,9 +436,9 @@ def handler(beats):
     time.sleep(60)
 """
     async with open_worker(tmp_path, level=level) as (node, _):
-        finished = await node.run(source, 10, limits=Limits(heartbeat_s=0.25))
+        finished = await node.run(source, 30, limits=Limits(heartbeat_s=1.0))
         assert finished.error_code == "heartbeat_timeout"
-        assert finished.usage.wall_s > 0.6, "it lived as long as it beat"
+        assert finished.usage.wall_s > 2.0, "it lived as long as it beat"
 
 
 @pytest.mark.slow
@@ -492,9 +492,10 @@ def handler(input):
         except OSError:
             pass
 """
-    limits = Limits(processes=64, run_s=1.0)
+    # The time limit is for those that cannot be counted; on a busy machine counting takes a while.
+    limits = Limits(processes=64, run_s=1.0 if "run_timeout" in codes else 15.0)
     async with open_worker(tmp_path, level=level, adopts_orphans=True) as (node, _):
-        with trio.fail_after(1 + WITHIN_S):
+        with trio.fail_after(limits.run_s + WITHIN_S):
             finished = await node.run(source, limits=limits)
         assert finished.error_code in codes
         await still_works(node)
