@@ -12,7 +12,7 @@ SHELL := /bin/bash
 # A name or path of the Python to use, if not the first of the list in the set-up below.
 PYTHON ?=
 # How many processes run the tests: half of a test's time is spent waiting for real processes.
-TESTS_AT_ONCE ?= 2
+TESTS_AT_ONCE ?= 3
 BIN := .venv/bin
 PACKAGES := gossip peernode simulations storage worker
 
