@@ -33,6 +33,8 @@ SIGNALLED: Final = 128
 EXTRAS: Final = ("matplotlib", "networkx", "numpy", "pyarrow", "scipy", "topohub")
 """What `pip install 'peernode[sim]'` brings."""
 JOBS_MAX: Final = 256
+REPLICATIONS_MAX: Final = 10_000
+"""Source: guess; the interval is a tenth of that of 100."""
 
 app = typer.Typer(
     name="sim",
@@ -49,7 +51,7 @@ ScenarioName = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="What all chance comes from.")]
 Replications = Annotated[
-    int, typer.Option(min=1, max=10_000, help="How many runs, with seeds from --seed on.")
+    int, typer.Option(min=1, max=REPLICATIONS_MAX, help="How many runs, with seeds from --seed on.")
 ]
 Jobs = Annotated[int, typer.Option(min=1, max=JOBS_MAX, help="How many processes at a time.")]
 Out = Annotated[Path | None, typer.Option(help="The directory that is made; else one in ./runs.")]

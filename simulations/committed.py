@@ -10,14 +10,10 @@ in `simulations.invariants`.
 * What is deleted for ever stays so [I12].
 """
 
-from typing import Final
-
 from peernode import job_rows
 from storage import ids
 from storage.records import decode_record
 from storage.store import Batch, Table
-
-_RANKED: Final = (Table.RECORDS, Table.ENTRIES)
 
 
 class Broken(AssertionError):

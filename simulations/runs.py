@@ -40,8 +40,6 @@ FORMAT: Final = 1
 """Of manifest.json and topology.json."""
 RUNS: Final = "runs"
 """The directory that gets run directories with no name of their own."""
-REPLICATIONS_MAX: Final = 10_000
-"""Source: guess; the interval is a tenth of that of 100."""
 
 
 class CannotWrite(RunError):
