@@ -161,6 +161,7 @@ class ForeignJobs:
     def check(self) -> None:
         """Assert the invariants."""
         self._rows.check()
+        self._recent.check()
 
     def _is_fresh(self, held: Held) -> bool:
         age_ms = self._node.clock.wall_ms() - held.seen_ms

@@ -240,6 +240,12 @@ class ForeignObjects:
             forged = RemoteProtocolError(f"forged: {refusal.reason}", PENALTY_FORGED)
             self._members.blame(refusal.sender, forged)
 
+    def check(self) -> None:
+        """Assert the invariants."""
+        assert len(self._questions) <= ASKED_MAX
+        assert len(self._missing) <= MISSING_MAX
+        self._buckets.check()
+
     # --- answering --------------------------------------------------------------------------
 
     async def answer(self, peer: str, frame: bytes) -> bytes:

@@ -104,6 +104,10 @@ class ForeignSources:
         if isinstance(event, PeerUp) and self._pending:
             self._changed.set()
 
+    def check(self) -> None:
+        """Assert the invariants."""
+        assert len(self._pending) <= PENDING_MAX
+
     async def _try(self, function: int, limiter: trio.CapacityLimiter) -> None:
         async with limiter:
             entry = self._node.registry.get(Class.FUNCTION, function)

@@ -178,6 +178,18 @@ class GossipDriver:
         """Hear nothing any more."""
         self._is_closed = True
 
+    def check(self) -> None:
+        """Assert the invariants, those of the machine too."""
+        self.mesh.check()
+        assert len(self._outgoing) <= OUTGOING_MAX
+        waiting = sum(len(batch.items) for batch in self._incoming)
+        assert waiting == self._incoming_items <= INCOMING_MAX
+        assert not self._judged
+        assert all(len(frames) <= FRAMES_HELD_MAX for frames in self._held.values())
+        self._checker.check_bounds()
+        assert self._held.keys() <= self._up.keys()
+        assert self._unwanted.keys() <= self._up.keys()
+
     # --- what this node says ----------------------------------------------------------------
 
     def publish(self, item: Item) -> None:

@@ -109,6 +109,10 @@ class Anonymous:
         """Count one call; raises the `Problem` `rate_limited`."""
         _refuse(self._buckets.take(address_key(address), now_s), "calls without a token")
 
+    def check(self) -> None:
+        """Assert the invariants."""
+        self._buckets.check()
+
 
 @dataclass(frozen=True, slots=True)
 class _Failures:

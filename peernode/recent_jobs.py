@@ -51,3 +51,8 @@ class RecentJobs:
         """Drop what is kept of a deleted job."""
         self._requests.pop(job, None)
         self._outcomes.pop(job, None)
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        assert len(self._requests) <= JOBS_MAX
+        assert len(self._outcomes) <= JOBS_MAX

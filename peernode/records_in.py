@@ -101,6 +101,11 @@ class Checker:
         """Return what all of them are; raises as `check` for the first that is none."""
         return [self.check(stratum, encoded) for stratum, encoded in items]
 
+    def check_bounds(self) -> None:
+        """Assert that what is remembered is bounded."""
+        assert len(self._good) <= CHECKED_MAX
+        assert len(self._certificates) <= CERTIFICATES_MAX
+
     def _certificate(self, encoded: bytes) -> Certificate:
         return self._certificates.get(encoded) or decode_certificate(encoded)
 

@@ -252,6 +252,10 @@ class Registry:
             case facts.Genesis() | facts.NodeGrant() | facts.NodeRevoke():
                 pass  # A node writes no records of objects.
 
+    def check(self) -> None:
+        """Assert the invariants."""
+        assert len(self._roles) <= ROLES_KEPT_MAX
+
     def members_revision(self, project: int) -> int:
         """Return a number that grows with every change of a project's members."""
         return self._members_revision.get(project, 0)

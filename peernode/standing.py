@@ -123,6 +123,11 @@ class Standing:
         changed, self._changed = self._changed, {}
         return {peer: self._accounts.get(peer) for peer in changed}
 
+    def check(self) -> None:
+        """Assert the invariants."""
+        assert len(self._accounts) <= PEERS_MAX
+        assert all(account.penalty <= CUT_AT for account in self._accounts.values())
+
     def _make_room(self, now: float) -> None:
         """Drop who was blamed longest ago, and of those that are cut off one only if all are."""
         free = (peer for peer, account in self._accounts.items() if not account.is_cut(now))

@@ -380,3 +380,4 @@ async def test_what_is_kept_is_there_after_a_restart(autojump_clock: Clock) -> N
             assert (await fetch(caller, f"/blob/{blob}/content")).content == b"bytes"
             assert node.foreign is not None
             node.foreign.check()
+            node.foreign.cache.check()
