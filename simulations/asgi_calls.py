@@ -33,6 +33,21 @@ class Answer:
         return msgspec.json.decode(self.body) if self.body else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A call that a client made."""
+
+    node: int
+    method: str
+    path: str
+    """With its query."""
+    body: bytes
+    token: str | None
+    headers: Mapping[str, str] | None
+    begun_s: float
+    """When, in the clock's time."""
+
+
 class Exchange:
     """One call: what the app is given, and what it sends."""
 

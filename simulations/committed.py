@@ -8,9 +8,12 @@ in `simulations.invariants`.
 * Its lease is gone by then, and its fences only grow [I3].
 * A record takes the place of its author's last one only if it is greater [I11].
 * What is deleted for ever stays so [I12].
+* A job that succeeds has its result: blobs of this node that it names are there by then, and are
+  gone only with a word that they are deleted [I6].
 """
 
 from peernode import job_rows
+from peernode.blob_references import find_references
 from storage import ids
 from storage.records import decode_record
 from storage.store import Batch, Table
@@ -28,12 +31,18 @@ class Committed:
         """Jobs that are kept -> the request's row."""
         self.outcomes: dict[int, bytes] = {}
         self.dead: dict[int, None] = {}
+        self.blobs: dict[int, None] = {}
         self._fences: dict[int, int] = {}
         self._records: dict[tuple[Table, bytes], bytes] = {}
 
     def take(self, batch: Batch) -> None:
         """Take in a batch that is committed."""
         deleted = dict.fromkeys(batch.deletes)
+        for table, key, _ in batch.puts:
+            if table is Table.BLOBS and (table, key) not in deleted:
+                self.blobs[_id(key)] = None
+            elif table is Table.DEAD:
+                self.dead[_id(key)] = None
         for table, key, value in batch.puts:
             if (table, key) in deleted:
                 continue
@@ -44,8 +53,6 @@ class Committed:
                     self._put_outcome(_id(key), value)
                 case Table.LIVE:
                     self._put_lease(_id(key), value)
-                case Table.DEAD:
-                    self.dead[_id(key)] = None
                 case Table.RECORDS | Table.ENTRIES:
                     self._put_record(table, key, value)
                 case _:
@@ -57,6 +64,8 @@ class Committed:
                 case Table.OUTCOMES:
                     if (Table.JOBS, key) not in deleted:
                         raise Broken(f"the outcome of job {_id(key)} is deleted, the job is not")
+                case Table.BLOBS:
+                    self._delete_blob(_id(key))
                 case Table.DEAD:
                     raise Broken(f"object {_id(key)} was deleted for ever, and is not any more")
                 case Table.RECORDS | Table.ENTRIES:
@@ -80,7 +89,23 @@ class Committed:
         outcome = job_rows.decode_outcome(row)
         if job in self.requests and outcome.fence < self._fences.get(job, 0):
             raise Broken(f"job {job} ends by an attempt that was over: fence {outcome.fence}")
+        if outcome.state == "succeeded":
+            self._require_result(job, outcome.payload)
         self.outcomes[job] = row
+
+    def _require_result(self, job: int, payload: bytes) -> None:
+        if b'"blob"' not in payload:
+            return
+        for named in find_references(payload):
+            # Functions here name blobs only that there are; those of other nodes are theirs.
+            if not named.isdigit() or ids.node_number(int(named)) != ids.node_number(job):
+                continue
+            if int(named) not in self.blobs and int(named) not in self.dead:
+                raise Broken(f"job {job} succeeds with blob {named}, which is not there")
+
+    def _delete_blob(self, blob: int) -> None:
+        if self.blobs.pop(blob, 0) is None and blob not in self.dead:
+            raise Broken(f"blob {blob} is gone, and nobody has deleted it")
 
     def _put_lease(self, job: int, row: bytes) -> None:
         if job in self.outcomes:

@@ -15,7 +15,7 @@ import trio
 from peernode.config import Config
 from peernode.http_stream import is_disconnect
 from peernode.node import Node, Seams, open_node
-from simulations.asgi_calls import Answer, Exchange, encode_body, scope_of
+from simulations.asgi_calls import Answer, Asked, Exchange, encode_body, scope_of
 from simulations.chance import SeededEntropy, VirtualClock, named
 from simulations.view_digests import ViewDigest
 from simulations.virtual_disk import VirtualDisk
@@ -206,6 +206,15 @@ class Host:
         if self.life is None or self.node is None:
             raise NodeDown(f"node {self.number} is down")
         data = encode_body(body)
+        asked = Asked(
+            node=self.number,
+            method=method,
+            path=path,
+            body=data,
+            token=token,
+            headers=headers,
+            begun_s=self._world.clock.now,
+        )
         exchange = Exchange(data)
         scope = scope_of(method, path, len(data), token=token, headers=headers)
         self._calls[exchange] = None
@@ -218,7 +227,7 @@ class Host:
         if not exchange.answer.status:
             raise NodeDown(f"node {self.number} went down")
         for told in self._world.answered:
-            told(self.number, method, path, token, headers, exchange.answer)
+            told(asked, exchange.answer)
         return exchange.answer
 
     async def _answer(self, node: Node, scope: dict[str, Any], exchange: Exchange) -> None:

@@ -118,8 +118,10 @@ class Play:
         if self._progress is not None:
             self._tell_progress(self._progress, 0)
         await world.sleep_until(ends_s)
-        if world.invariants is not None and self._is_at_rest(players):
-            world.invariants.at_rest()
+        if world.invariants is not None:
+            world.invariants.at_end()
+            if self._is_at_rest(players):
+                world.invariants.at_rest()
         for group in groups.values():
             group.is_over = True
         for player in players:

@@ -27,7 +27,7 @@ import trio
 from peernode.config import Config
 from peernode.node import Node
 from simulations import chance, clock
-from simulations.asgi_calls import Answer
+from simulations.asgi_calls import Answer, Asked
 from simulations.chance import VirtualClock
 from simulations.founding import Mesh, found
 from simulations.hosts import Host, NodeDown
@@ -42,7 +42,7 @@ from simulations.world_network import Lines, WorldNetwork, WorldWire
 from storage.certificates import AUDIENCE_MAX
 from storage.store import Store
 
-__all__ = ["Answer", "Caller", "NodeDown", "World", "open_world"]
+__all__ = ["Answer", "Caller", "NodeDown", "RefusedError", "World", "open_world"]
 
 PASSWORD: Final = "correct horse battery"  # noqa: S105  (of nobody)
 OVERHEARD_MAX: Final = 256
@@ -67,21 +67,8 @@ class Graph(Protocol):
         ...
 
 
-class Answered(Protocol):
-    """Is told what a client heard from a node."""
-
-    def __call__(
-        self,
-        number: int,
-        method: str,
-        path: str,
-        token: str | None,
-        headers: Mapping[str, str] | None,
-        answer: Answer,
-        /,
-    ) -> object:
-        """Take note."""
-        ...
+class RefusedError(ValueError):
+    """A node has refused what it was expected to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +106,8 @@ class World:
         self.size = len(graph.names)
         self.started: list[Callable[[int, Node], object]] = []
         """Are told of each node that is open, before it does anything more."""
-        self.answered: list[Answered] = []
-        """Are told of each call that was answered."""
+        self.answered: list[Callable[[Asked, Answer], object]] = []
+        """Are told of each call that was answered, and what its client heard."""
         self.ended: list[Callable[[int], object]] = []
         """Are told of each node that is down."""
         self.mesh: Mesh = found(self.size, seed)
@@ -288,23 +275,30 @@ class World:
             home, "POST", "/user", {"name": name, "password": PASSWORD}, status=201
         )
         user = str(made.json()["id"])
-        numbers = [str(self.mesh.node_number(node)) for node in range(self.size)]
-        own = {"password": PASSWORD, "audience": [numbers[home]]}
+        own = {"password": PASSWORD, "audience": [str(self.mesh.node_number(home))]}
         token = (await self._expect(home, "POST", f"/user/{user}/login", own)).json()["token"]
+        return Caller(user, home, await self.delegate(user, home, token))
+
+    async def delegate(self, user: str, home: int, token: str) -> tuple[str, ...]:
+        """Return a token of a user for each node, made with one for its home.
+
+        Raises `NodeDown`, `RefusedError`.
+        """
+        numbers = [str(self.mesh.node_number(node)) for node in range(self.size)]
         tokens: list[str] = []
         for first in range(0, self.size, AUDIENCE_MAX):
             audience = numbers[first : first + AUDIENCE_MAX]
             path = f"/user/{user}/delegate"
             answer = await self._expect(home, "POST", path, {"audience": audience}, token=token)
             tokens += [answer.json()["token"]] * len(audience)
-        return Caller(user, home, tuple(tokens))
+        return tuple(tokens)
 
     async def _expect(
         self, number: int, method: str, path: str, body: Any, *, status: int = 200, token: str = ""
     ) -> Answer:
         answer = await self.request(number, method, path, body, token=token or None)
         if answer.status != status:
-            raise ValueError(f"{method} {path}: {answer.status} {answer.body!r}")
+            raise RefusedError(f"{method} {path}: {answer.status} {answer.body!r}")
         return answer
 
     # --- how it is opened and closed ------------------------------------------------------

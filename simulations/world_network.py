@@ -73,8 +73,8 @@ class WorldWire(Wire):
         self.sent_frames = [0] * len(numbers)
         self.networks: dict[str, WorldNetwork] = {}
         """Nodes that are there, or that others still take for being there."""
-        self.tap: Callable[[int, int, bytes], object] | None = None
-        """Is told of each frame that is sent: from which node, to which, and what."""
+        self.tap: Callable[[int, int, str, bytes], object] | None = None
+        """Is told of each frame that is sent: from which node, to which, of what, and its bytes."""
         self._clock = journal.clock
         self._journal = journal
         self._who = numbers
@@ -113,8 +113,9 @@ class WorldWire(Wire):
         *args: object,
     ) -> None:
         """Call `deliver` when a frame of a stream or request has arrived."""
-        if self.tap is not None and args and isinstance(args[-1], bytes):
-            self.tap(self._who[source], self._who[link.target(source).peer], args[-1])
+        is_held = link.is_silent or (source, link.target(source).peer) in self._cuts
+        if self.tap is not None and not is_held and args and isinstance(args[-1], bytes):
+            self.tap(self._who[source], self._who[link.target(source).peer], what, args[-1])
         super().carry(link, source, size_bytes, what, deliver, *args)
 
     def post(self, link: Link, source: str, frame: bytes) -> None:

@@ -1,5 +1,6 @@
 """Each rule lets the right pass, and ends a run that breaks it."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,21 +10,25 @@ import trio
 from peernode import job_rows
 from peernode.job_rows import Lease, Outcome
 from simulations.committed import Broken, Committed
+from simulations.invariants import Invariants
+from simulations.scenario import Function
+from simulations.simulate import Options, simulate
 from simulations.trace import Trace
 from simulations.world import NodeDown, World
 from storage import ids
 from storage.places import Class
 from storage.store import Batch, Table
+from tests.simulations import plays
 from tests.simulations.test_world import create, sign_up
 from tests.simulations.worlds import open_test_world, run, scenario
 
 JOB = ids.key(7)
 
 
-def outcome(fence: int = 1, code: str = "") -> bytes:
-    usage = (0, 0, 0.0, 0.0, 0)
+def outcome(fence: int = 1, code: str = "", payload: bytes = b"") -> bytes:
+    usage, state = (0, 0, 0.0, 0.0, 0), "succeeded" if payload else "failed"
     return job_rows.encode(
-        Outcome("failed", 1, fence, 1, code, b"", "", *usage, "", "process", None, [])
+        Outcome(state, 1, fence, 1, code, payload, "", *usage, "", "process", None, [])
     )
 
 
@@ -37,6 +42,8 @@ def put(table: Table, value: bytes = b"", key: bytes = JOB) -> Batch:
 
 END = Batch(puts=[(Table.OUTCOMES, JOB, outcome(3))], deletes=[(Table.LIVE, JOB)])
 DELETE = Batch(deletes=[(Table.JOBS, JOB), (Table.OUTCOMES, JOB)])
+BLOB = ids.key(9)
+RESULT = put(Table.OUTCOMES, outcome(3, payload=b'{"blob":"9"}'))
 LIFE = [
     Batch(puts=[(Table.JOBS, JOB, b"asked"), (Table.LIVE, JOB, job_rows.NO_LEASE)]),
     put(Table.LIVE, lease(2)),
@@ -71,12 +78,50 @@ def test_a_job_may_live_end_and_be_deleted() -> None:
         (LIFE[:4], Batch(deletes=[(Table.JOBS, JOB)]), "before it is over"),
         (LIFE[:4], Batch(deletes=[(Table.OUTCOMES, JOB)]), "the job is not"),
         ([put(Table.DEAD)], Batch(deletes=[(Table.DEAD, JOB)]), "not any more"),
+        (LIFE[:3], RESULT, "with blob 9, which is not there"),
+        ([put(Table.BLOBS)], Batch(deletes=[(Table.BLOBS, JOB)]), "nobody has deleted it"),
     ],
 )
 def test_what_a_node_may_not_write(before: list[Batch], wrong: Batch, says: str) -> None:
     committed = taken(*before)
     with pytest.raises(Broken, match=says):
         committed.take(wrong)
+
+
+def test_a_result_is_there_with_its_job_or_was_deleted() -> None:
+    result, blob = RESULT.puts[0], (Table.BLOBS, BLOB, b"")
+    delete = Batch(puts=[(Table.DEAD, BLOB, b"")], deletes=[(Table.BLOBS, BLOB)])
+    assert taken(*LIFE[:3], Batch(puts=[result, blob])).blobs == {9: None}
+    assert taken(*LIFE[:3], Batch(puts=[blob]), RESULT, delete).blobs == {}
+    assert taken(*LIFE[:3], Batch(puts=[blob]), delete, RESULT).blobs == {}
+
+
+LARGE = Function(name="short", duration_s=1.0, result_bytes=1_100_000)
+"""Its result is over what a job may bring itself, so it is a blob."""
+
+
+def test_a_large_result_is_a_blob_that_is_there() -> None:
+    found: list[int] = []
+
+    def look(self: Invariants) -> None:
+        found.extend(len(committed.blobs) for committed in self.committed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Invariants, "at_end", look)
+        described = plays.scenario(functions=[LARGE], load=[plays.job(count=3)])
+        result = plays.played(described, checking=True)
+    assert result.metrics.values("job.succeeded") == [1.0] * 3
+    assert found == [3]
+
+
+def test_a_job_that_succeeds_without_its_result_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("peernode.edge_blobs.EdgeBlobs.keep", lambda *_: None)
+    described = plays.scenario(functions=[LARGE], load=[plays.job()])
+    result = simulate(described, 1, Options(checking=True))
+    assert result.failure is not None
+    assert re.search("job [0-9]+ succeeds with blob [0-9]+, which", result.failure.what)
 
 
 def play_checked(act: Callable[[World, Any], Any], trace: Trace | None = None) -> None:
@@ -150,6 +195,43 @@ def test_a_machine_that_breaks_its_promise_ends_the_run_and_the_trace_says_so() 
         play_checked(act, Trace(events.append))
     assert events[-1].startswith('{"at_s":3.')
     assert '"kind":"check","what":"sessions' in events[-1]
+
+
+@pytest.mark.parametrize(
+    ("limit", "what"),
+    [
+        ("peernode.registry.ROLES_KEPT_MAX", "the registry"),
+        ("peernode.recent_jobs.JOBS_MAX", "recent jobs"),
+        ("peernode.standing.PEERS_MAX", "standing"),
+        ("peernode.gossip_driver.INCOMING_MAX", "gossip"),
+        ("peernode.gossip_driver.OUTGOING_MAX", "gossip"),
+        ("peernode.records_in.CHECKED_MAX", "gossip"),
+        ("peernode.records_in.CERTIFICATES_MAX", "gossip"),
+        ("peernode.foreign_objects.ASKED_MAX", "fetching"),
+        ("peernode.foreign_objects.MISSING_MAX", "fetching"),
+        ("peernode.foreign_sources.PENDING_MAX", "fetching"),
+    ],
+)
+def test_a_queue_or_table_over_its_bound_ends_the_run(
+    limit: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(_: World, __: Any) -> None:
+        monkeypatch.setattr(limit, -1)
+
+    with pytest.raises(Broken, match=f"node [01]: {what}: an assertion"):
+        play_checked(act)
+
+
+@pytest.mark.parametrize("table", ["_held", "_unwanted", "_judged"])
+def test_what_gossip_keeps_of_nobody_who_is_there_ends_the_run(table: str) -> None:
+    async def act(world: World, _: Any) -> None:
+        node = world.node(1)
+        assert node is not None
+        assert node.federation is not None
+        getattr(node.federation.gossip, table)["nobody"] = []
+
+    with pytest.raises(Broken, match="node 1: gossip: an assertion"):
+        play_checked(act)
 
 
 def test_a_job_that_was_accepted_and_is_not_on_the_disk_ends_the_run() -> None:
