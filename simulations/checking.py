@@ -66,6 +66,8 @@ TABLES_MAX: Final = 1_000
 """Of one kind: functions, groups, loads, faults. Source: guess."""
 COUNT_MAX: Final = 1 << 20
 """Slots and GPUs of a worker, keys, what arrives at once. Source: guess."""
+QUOTA_MAX_BYTES: Final = 1 << 53
+"""Source: the API's limit."""
 NOT_SETTINGS: Final = (
     *("announce", "backends", "behind_proxy", "data", "egress_networks"),
     *("http", "isolation", "log_level", "mesh_name", "p2p", "tls", "workers"),
@@ -141,6 +143,14 @@ def _check_swarm(scenario: Scenario) -> None:
         if updates.reads is not None and updates.what != "blob":
             raise ScenarioError(
                 f"updates[{number}].reads", 'driver "swarm" reads only blobs; driver = "world" does'
+            )
+        if updates.what in ("counter", "member"):
+            raise ScenarioError(
+                f"updates[{number}].what", 'driver "swarm" has no API; driver = "world" does'
+            )
+        if updates.replaces or updates.quota_bytes is not None:
+            raise ScenarioError(
+                f"updates[{number}]", 'driver "swarm" deletes no blobs; driver = "world" does'
             )
     for number, fault in enumerate(scenario.faults):
         if isinstance(fault, SlowDisk | DiskFull | ClockStep | ClockSkew):
@@ -285,6 +295,10 @@ def _check_updates(scenario: Scenario) -> None:
                 _check_arrivals(f"{place}.{name}", value, scenario.duration_s, ".")
         if updates.reads is not None and updates.what not in ("blob", "kv"):
             raise ScenarioError(f"{place}.reads", "only of kv and blob")
+        if updates.what != "blob" and (updates.replaces or updates.quota_bytes is not None):
+            raise ScenarioError(place, "replaces and quota_bytes go with blobs only")
+        if updates.quota_bytes is not None:
+            check_whole(f"{place}.quota_bytes", updates.quota_bytes, 0, QUOTA_MAX_BYTES)
 
 
 def _check_arrivals(place: str, value: Arrivals, duration_s: float, directory: str | Path) -> None:

@@ -27,6 +27,7 @@ from simulations.faults import (
     Partition,
     SlowDisk,
 )
+from simulations.play import REST_S
 from simulations.scenario import (
     Arrivals,
     AtOnce,
@@ -53,13 +54,20 @@ SWARM_NODES_MAX: Final = 40
 """Source: see the module; a world costs 0.1 s of processor time a node."""
 DURATION_S: Final = (20.0, 60.0)
 """Source: longer than leases, greetings and reconciliation take to come round."""
-DRAIN_S: Final = 90.0
-"""Time to come to rest in. Source: back-off of links 30 s, lease 30 s, a round of both."""
+DRAIN_S: Final = REST_S
+"""Time to come to rest in: from then on views are compared."""
+RESULTS: Final[tuple[Distribution, ...]] = (16, Uniform(low=0, high=20_000), 1_100_000)
+"""The last is over what a result may be in itself, so it becomes a blob."""
+RESULT_WEIGHTS: Final = (0.76, 0.2, 0.04)
+LATENCY_MAX_S: Final = 0.3
+"""Source: formula; four round trips of a link three times as slow on its way back take the 5 s that
+a dial may, and over a slower one no two nodes ever meet."""
 SWARM_SHARE: Final = 0.15
 LMDB_SHARE: Final = 0.05
 FAULTS_MAX: Final = 5
-UPDATES: Final[tuple[Literal["kv", "function", "project", "user", "blob"], ...]] = (
-    *("kv", "function", "project", "user", "blob"),
+What = Literal["kv", "function", "project", "user", "blob", "counter", "member"]
+UPDATES: Final[tuple[What, ...]] = (
+    *("kv", "function", "project", "user", "blob", "counter", "member"),
 )
 MODELS: Final[tuple[Literal["async", "sync", "sync-retry", "sync-resume"], ...]] = (
     *("async", "sync", "sync-retry", "sync-resume"),
@@ -125,7 +133,8 @@ class _Draw:
 
     def _link(self) -> Link:
         rng = self._rng
-        latencies: list[Distribution] = [0.001, 0.02, 0.2, Lognormal(median=0.05, sigma=1.0)]
+        spread = Lognormal(median=0.05, sigma=1.0, maximum=LATENCY_MAX_S)
+        latencies: list[Distribution] = [0.001, 0.02, 0.2, spread]
         return Link(
             latency_s=rng.choice(latencies),
             jitter_s=Exponential(mean=0.02) if self._likely(0.3) else 0.0,
@@ -156,7 +165,7 @@ class _Draw:
             Function(
                 name=name,
                 duration_s=self._rng.choice(kinds),
-                result_bytes=Uniform(low=0, high=20_000) if self._likely(0.2) else 16,
+                result_bytes=self._rng.choices(RESULTS, RESULT_WEIGHTS)[0],
                 retries_max=self._rng.choice([None, 0, 3]),
             )
             for name in ("one", "two")[: self._rng.randint(1, 2)]
@@ -203,7 +212,7 @@ class _Draw:
             time_limit_s=10.0 if model != "async" and self._likely(0.3) else None,
         )
 
-    def _update(self, what: Literal["kv", "function", "project", "user", "blob"]) -> Updates:
+    def _update(self, what: What) -> Updates:
         reads = what in ("kv", "blob") and not self._swarm and self._likely(0.5)
         sizes: list[Distribution] = [20, Uniform(low=0, high=30_000)]
         return Updates(
@@ -213,6 +222,8 @@ class _Draw:
             keys=self._rng.choice([1, 3, 20]),
             size_bytes=self._rng.choice(sizes),
             reads=self._arrivals() if reads else None,
+            replaces=what == "blob" and self._likely(0.5),
+            quota_bytes=50_000 if what == "blob" and self._likely(0.3) else None,
         )
 
     # --- what goes wrong ------------------------------------------------------------------

@@ -264,8 +264,11 @@ class Load(Table, frozen=True, kw_only=True):
 class Updates(Table, frozen=True, kw_only=True):
     """Changes that the whole mesh must see, or objects that are read where they are not."""
 
-    what: Literal["kv", "function", "project", "user", "blob"]
-    """Blobs are fetched where they are read, all else is pushed to every node."""
+    what: Literal["kv", "function", "project", "user", "blob", "counter", "member"]
+    """Blobs are fetched where they are read, all else is pushed to every node. A counter is
+    incremented, set if it is at the version last heard of, and deleted, by turns, each second one
+    in a local namespace. A member of the project writes a key, is removed, is taken in again, and
+    has its key replaced as one that was stolen."""
     arrivals: Arrivals
     nodes: Nodes = "all"
     """Where they are made; in turn."""
@@ -276,6 +279,10 @@ class Updates(Table, frozen=True, kw_only=True):
     size_bytes: Distribution = 100
     reads: Arrivals | None = None
     """Reads at random nodes of things that there are."""
+    replaces: bool = False
+    """Each new blob has the one before it deleted."""
+    quota_bytes: int | None = None
+    """How much a node keeps of blobs of the project beyond the first ones. Left out: no limit."""
 
 
 # --- what is asked of it ---------------------------------------------------------------------

@@ -15,48 +15,24 @@ and who reads:
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
+from peernode.content import METER_BLOB_BYTES
 from simulations.arrivals import arrivals
 from simulations.calls import ask, is_passing, wait_for
+from simulations.changes import SPACE, Change, Owner, Thing, next_change, source
 from simulations.clients import which
 from simulations.distributions import draw
 from simulations.metrics import Metrics
 from simulations.popularity import Zipf
 from simulations.scenario import Updates
-from simulations.world import Answer, NodeDown
+from simulations.world import Answer, NodeDown, RefusedError
 from storage import cid, ids
 
 if TYPE_CHECKING:
     from simulations.world import Caller, World
-
-DISPLAY_NAME_MAX: Final = 256
-"""Longest name of a project or user. Source: the API's limit."""
-SPACE: Final = "updates"
-FILLER: Final = "x"
-
-
-@dataclass(slots=True)
-class Thing:
-    """What changes: an object of the API, or a key."""
-
-    place: int
-    """Among the things."""
-    id: str
-    """Of the object; of a key, its namespace."""
-    token: Sequence[str]
-    """Its owner's, one a node."""
-    home: int | None = None
-    """The one node where it may change; `None`: any."""
-    size_bytes: int = 0
-    content: str = ""
-    """CID of a blob."""
-    version: int = 0
-    """The greatest that was acknowledged, of a key."""
-    changes: int = 0
 
 
 class UpdatesPlayer:
@@ -85,7 +61,7 @@ class UpdatesPlayer:
         self._until_s = until_s
         self._directory = directory
         self._nodes = which(described.nodes, world.size)
-        self._project = ""
+        self._owner = Owner("", ())
         self._has_begun = False
         self._things: list[Thing] = []
         self._zipf = Zipf(described.keys, described.zipf)
@@ -95,7 +71,7 @@ class UpdatesPlayer:
     async def set_up(self, caller: "Caller", project: str) -> list[int]:
         """Make what will change; return the ids that every node has to know first."""
         described, world, tokens = self._described, self._world, caller.tokens
-        self._project = project
+        self._owner = Owner(project, tokens)
         names = [f"{described.what}-{self._number}-{key}" for key in range(described.keys)]
         chance = world.chance("updates", self._number, "first")
         match described.what:
@@ -106,13 +82,20 @@ class UpdatesPlayer:
                 self._things = [Thing(place, space, tokens) for place, _ in enumerate(names)]
                 return [int(space)]
             case "blob":
-                await wait_for(lambda: all(map(self._knows(caller, project), self._nodes)))
+                await wait_for(lambda: all(map(self._knows(int(caller.id)), self._nodes)))
                 for place, _ in enumerate(names):
                     thing = Thing(place, "", tokens)
                     self._things.append(thing)
                     node = self._nodes[place % len(self._nodes)]
                     await self._change(thing, node, draw(described.size_bytes, chance))
+                if described.quota_bytes is not None:
+                    for node in self._nodes:
+                        await self._limit(node, described.quota_bytes)
                 return []
+            case "counter":
+                return await self._make_counters(names)
+            case "member":
+                return await self._let_in(names)
             case "user":
                 for place, name in enumerate(names):
                     home = self._nodes[place % len(self._nodes)]
@@ -125,15 +108,56 @@ class UpdatesPlayer:
             case "function":
                 for place, name in enumerate(names):
                     body = {"project": project, "name": name, "runtime": "python"}
-                    body["source"] = _source(0)
+                    body["source"] = source(0)
                     made = await self._make("/function", body, tokens)
                     self._things.append(Thing(place, made, tokens))
         return [int(thing.id) for thing in self._things]
 
-    def _knows(self, caller: "Caller", project: str) -> Callable[[int], bool]:
+    async def _make_counters(self, names: Sequence[str]) -> list[int]:
+        """Make counters, by turns in a namespace of the mesh and in one of the first node alone."""
+        made = []
+        for scope, fields in (("global", {"mode": "cas"}), ("local", {})):
+            body = {"owner": {"project": self._owner.project}, "scope": scope, **fields}
+            body["name"] = f"{SPACE}-{self._number}-{scope}"
+            made.append(await self._make("/kv", body, self._owner.tokens))
+        for place, _ in enumerate(names):
+            home = 0 if place % 2 else None
+            self._things.append(Thing(place, made[place % 2], self._owner.tokens, home))
+        return [int(made[0])]
+
+    async def _let_in(self, names: Sequence[str]) -> list[int]:
+        """Make users that are members, and the namespace that they write to."""
+        body = {"owner": {"project": self._owner.project}, "scope": "global"}
+        body["name"] = f"{SPACE}-{self._number}"
+        space = await self._make("/kv", body, self._owner.tokens)
+        for place, name in enumerate(names):
+            home = self._nodes[place % len(self._nodes)]
+            user = await self._world.sign_up(name, home)
+            thing = Thing(place, user.id, user.tokens, home, space=space)
+            self._things.append(thing)
+            call = f"POST /project/{self._owner.project}/add_member"
+            said = {"user": user.id, "role": "developer"}
+            await ask(self._world, 0, call, said, token=self._owner.tokens[0])
+        users = [int(thing.id) for thing in self._things]
+        await wait_for(lambda: all(self._knows(one)(at) for one in users for at in self._nodes))
+        return [int(space), *users]
+
+    async def _limit(self, node: int, quota_bytes: int) -> None:
+        """Have a node keep so much more of the project's blobs than it does."""
+        opened = self._world.node(node)
+        used = 0
+        if opened is not None:
+            used = opened.content.usage(int(self._owner.project), METER_BLOB_BYTES)
+        body = {"quota": {"blob_bytes": used + quota_bytes}}
+        call, token = f"POST /project/{self._owner.project}", self._world.operator_token(node)
+        await ask(self._world, node, call, body, token=token)
+
+    def _knows(self, user: int) -> Callable[[int], bool]:
+        """Return what tells whether a node knows that a user has a role in the project."""
+
         def knows(number: int) -> bool:
             node = self._world.node(number)
-            return node is None or node.registry.role(int(caller.id), int(project)) is not None
+            return node is None or node.registry.role(user, int(self._owner.project)) is not None
 
         return knows
 
@@ -170,48 +194,59 @@ class UpdatesPlayer:
         """Change a thing once, at a node."""
         size_bytes = round(size)
         thing.changes += 1
-        path, body = self._call(thing, size_bytes)
-        refused = 1.0
+        change = next_change(self._described, self._number, self._owner, thing, node, size_bytes)
+        node, refused = change.node, 1.0
         try:
-            token = thing.token[node]
-            answer = await self._world.request(node, "POST", path, body, token=token)
-            if answer.status != 409 and not is_passing(answer, node):  # 409: two changed it at once
+            answer = await self._world.request(
+                node, "POST", change.path, change.body, token=change.token
+            )
+            if answer.status in change.refusals:
+                self._refused(thing, answer)
+            elif not is_passing(answer, node):
                 refused = 0.0
-                self._acknowledged(thing, node, size_bytes, answer)
+                await self._acknowledged(thing, change, size_bytes, answer)
         except NodeDown:
             pass
         if self._has_begun:
             self._observe("update.refused", refused, node)
 
-    def _call(self, thing: Thing, size_bytes: int) -> tuple[str, object]:
-        filler, count = FILLER * size_bytes, thing.changes
-        match self._described.what:
-            case "kv":
-                key = f"key-{thing.place}"
-                return f"/kv/{thing.id}/put", {"key": key, "value": filler}
-            case "function":
-                return f"/function/{thing.id}", {"source": _source(count, size_bytes)}
-            case "project" | "user" as what:
-                name = f"{count} {filler}"[:DISPLAY_NAME_MAX]
-                return f"/{what}/{thing.id}", {"display_name": name}
-            case "blob":
-                # Each content is another: two blobs of one are one content to whoever fetches.
-                made = f"{self._number}/{thing.place}/{count}/".encode()
-                return f"/blob?project={self._project}", (made + filler.encode())[
-                    : max(size_bytes, len(made))
-                ]
+    def _refused(self, thing: Thing, answer: Answer) -> None:
+        if self._described.what == "counter":
+            thing.version = int(answer.json().get("version", thing.version))
 
-    def _acknowledged(self, thing: Thing, node: int, size_bytes: int, answer: Answer) -> None:
+    async def _acknowledged(
+        self, thing: Thing, change: Change, size_bytes: int, answer: Answer
+    ) -> None:
+        said = answer.json()
         match self._described.what:
             case "kv":
-                if node in self._honest:
-                    thing.version = max(thing.version, int(answer.json()["version"]))
+                if change.node in self._honest:
+                    thing.version = max(thing.version, int(said["version"]))
+            case "counter":
+                is_there = not change.path.endswith("/delete")
+                thing.version = int(said["version"]) if is_there else 0
             case "blob":
-                said = answer.json()
-                thing.id, thing.content = str(said["id"]), str(said["cid"])
+                before, thing.id, thing.content = thing.id, str(said["id"]), str(said["cid"])
                 thing.size_bytes = int(said["size_bytes"])
+                if before and self._described.replaces:
+                    await self._delete_blob(before, thing.token)
+            case "member":
+                if "token" in said:
+                    await self._renew(thing, said["token"])
             case "function" | "project" | "user":
                 pass
+
+    async def _delete_blob(self, blob: str, tokens: Sequence[str]) -> None:
+        node = ids.node_number(int(blob)) - self._world.mesh.node_number(0)
+        await self._world.request(node, "DELETE", f"/blob/{blob}", token=tokens[node])
+
+    async def _renew(self, thing: Thing, token: str) -> None:
+        """Have a member's tokens be of its new key; the old ones stay if its home cannot now."""
+        assert thing.home is not None
+        try:
+            thing.token = await self._world.delegate(thing.id, thing.home, token)
+        except RefusedError:
+            thing.token = [token] * self._world.size
 
     async def _read_on(self) -> None:
         described, world = self._described, self._world
@@ -291,8 +326,3 @@ class UpdatesPlayer:
         where = "" if node is None else str(node)
         label = self._described.what
         self._metrics.observe(metric, self._world.now, value, node=where, label=label)
-
-
-def _source(count: int, size_bytes: int = 0) -> str:
-    text = f"def handler(input):\n    return {count}\n"
-    return text + "#" + FILLER * max(0, size_bytes - len(text) - 1)

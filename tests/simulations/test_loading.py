@@ -131,6 +131,21 @@ LOAD = '[[load]]\nfunction = "short"\narrivals = { kind = "poisson", rate_per_s 
             "updates[0].reads: only of kv and blob",
         ),
         (
+            "[[updates]]\nwhat = 'kv'\narrivals = { kind = 'periodic', interval_s = 1 }\n"
+            "replaces = true",
+            "updates[0]: replaces and quota_bytes go with blobs only",
+        ),
+        (
+            "[[updates]]\nwhat = 'user'\narrivals = { kind = 'periodic', interval_s = 1 }\n"
+            "quota_bytes = 1",
+            "updates[0]: replaces and quota_bytes go with blobs only",
+        ),
+        (
+            "[[updates]]\nwhat = 'blob'\narrivals = { kind = 'periodic', interval_s = 1 }\n"
+            "quota_bytes = -1",
+            "updates[0].quota_bytes: ",
+        ),
+        (
             "[[faults]]\nkind = 'crash'\nat_s = 60\nnodes = 1",
             "faults[0].at_s: after the end, 60",
         ),
@@ -205,6 +220,15 @@ SWARM = 'name = "s"\ndriver = "swarm"\nduration_s = 60\n[topology]\nkind = "ring
             "[[updates]]\nwhat = 'kv'\narrivals = { kind = 'periodic', interval_s = 1 }\n"
             "reads = { kind = 'periodic', interval_s = 1 }",
             'updates[0].reads: driver "swarm" reads only blobs',
+        ),
+        (
+            "[[updates]]\nwhat = 'member'\narrivals = { kind = 'periodic', interval_s = 1 }",
+            'updates[0].what: driver "swarm" has no API',
+        ),
+        (
+            "[[updates]]\nwhat = 'blob'\narrivals = { kind = 'periodic', interval_s = 1 }\n"
+            "replaces = true",
+            'updates[0]: driver "swarm" deletes no blobs',
         ),
         (
             "[[faults]]\nkind = 'disk_full'\nat_s = 1\nfor_s = 1\nnodes = 1",

@@ -5,6 +5,7 @@ from collections import Counter
 from simulations import random_scenarios
 from simulations.checking import check
 from simulations.faults import Fault
+from simulations.play import REST_S
 from simulations.random_scenarios import DRAIN_S, NODES_MAX, SWARM_NODES_MAX, draw
 from simulations.topology import count_nodes
 
@@ -25,6 +26,10 @@ def test_each_can_be_run_and_is_small() -> None:
         assert scenario.duration_s + scenario.drain_s <= random_scenarios.DURATION_S[1] + DRAIN_S
 
 
+def test_each_has_the_time_to_come_to_rest() -> None:
+    assert all(draw(seed).drain_s >= REST_S for seed in SEEDS)
+
+
 def test_each_kind_of_fault_load_and_update_comes_up() -> None:
     scenarios = [draw(seed) for seed in SEEDS]
     faults = Counter(type(fault) for scenario in scenarios for fault in scenario.faults)
@@ -34,6 +39,10 @@ def test_each_kind_of_fault_load_and_update_comes_up() -> None:
     assert models == set(random_scenarios.MODELS)
     kinds = {update.what for scenario in scenarios for update in scenario.updates}
     assert kinds == set(random_scenarios.UPDATES)
+    blobs = [u for scenario in scenarios for u in scenario.updates if u.what == "blob"]
+    assert {blob.replaces for blob in blobs} == {True, False}
+    assert None in (limits := {blob.quota_bytes for blob in blobs})
+    assert len(limits) > 1
     assert {scenario.driver for scenario in scenarios} == {"swarm", "world"}
     assert {scenario.store for scenario in scenarios} == {"memory", "lmdb"}
 

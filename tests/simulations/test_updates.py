@@ -1,10 +1,14 @@
 import itertools
 from typing import Any
 
+import msgspec
 import pytest
 
 from simulations.faults import Crash, Partition
-from simulations.scenario import Complete, Link, Periodic, Probe, Ring, Scenario, Updates
+from simulations.play import Play
+from simulations.scenario import AtOnce, Complete, Link, Periodic, Probe, Ring, Scenario, Updates
+from simulations.simulate import Result
+from storage.store import Table
 from tests.simulations.plays import events, played, scenario
 
 NODES = 4
@@ -100,6 +104,79 @@ def test_some_things_change_more_often_than_others() -> None:
     described = changing("kv", keys=20, zipf=2.0)
     slots = [event["slot"] for event in events(described, "record") if event["what"] == "made"]
     assert len(set(slots)) < 8
+
+
+def steps(what: Any, **fields: Any) -> Result:
+    """Play changes, more of them than a thing has steps, with every invariant checked."""
+    arrivals = Periodic(interval_s=0.25)
+    described = changing(what, **fields)
+    (updates,) = described.updates
+    described = msgspec.structs.replace(
+        described, updates=[msgspec.structs.replace(updates, arrivals=arrivals)]
+    )
+    return played(described, checking=True)
+
+
+def test_counters_are_changed_in_all_ways_at_all_nodes() -> None:
+    result = steps("counter", keys=2)
+    refused = [row for row in result.metrics if row.metric == "update.refused"]
+    assert len(refused) == 40
+    # Only what another has changed since, and deleting what is not there.
+    assert sum(row.value for row in refused) <= 8
+    assert {row.node for row in refused} == {"0", "1", "2", "3"}
+
+
+def test_counters_that_several_change_at_once_refuse_some_and_lose_none() -> None:
+    changes = AtOnce(count=40, at_s=1.0)
+    described = changing("counter", keys=1)
+    described = msgspec.structs.replace(
+        described, updates=[Updates(what="counter", arrivals=changes, keys=1)]
+    )
+    refused = played(described, checking=True).metrics.values("update.refused")
+    assert 5 <= sum(refused) <= 20
+
+
+def test_members_write_are_removed_come_back_and_have_their_key_replaced() -> None:
+    result = steps("member", keys=2)
+    refused = result.metrics.values("update.refused")
+    assert len(refused) == 40
+    # Who comes back is not known so at each node at once.
+    assert sum(refused) <= 10
+
+
+def test_a_blob_that_replaces_another_has_it_deleted() -> None:
+    described = changing("blob", keys=2)
+    (updates,) = described.updates
+    kept = [
+        len(blobs_at_the_end(described, msgspec.structs.replace(updates, replaces=replaces)))
+        for replaces in (False, True)
+    ]
+    assert kept == [12, 2]
+
+
+def blobs_at_the_end(described: Scenario, updates: Updates) -> list[bytes]:
+    """Return the blobs that all nodes keep when the run is over."""
+    found: list[bytes] = []
+
+    def look(self: Play, players: Any) -> bool:
+        nodes = self._world.nodes
+        rows = [node.store.scan(Table.BLOBS) for node in nodes if node is not None]
+        found.extend(key for each in rows for key, _ in each)
+        return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Play, "_is_at_rest", look)
+        played(msgspec.structs.replace(described, updates=[updates]), checking=True)
+    return found
+
+
+def test_a_quota_refuses_what_is_over_it() -> None:
+    described = changing("blob", keys=1, size_bytes=1000)
+    (updates,) = described.updates
+    limited = msgspec.structs.replace(updates, quota_bytes=1500)
+    result = played(msgspec.structs.replace(described, updates=[limited]), checking=True)
+    # One at each node, and no second one.
+    assert result.metrics.values("update.refused") == [0.0] * NODES + [1.0] * (10 - NODES)
 
 
 def test_what_probes_see() -> None:
