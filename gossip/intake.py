@@ -23,7 +23,7 @@ from typing import Final, TypeAlias, assert_never
 from gossip.errors import RemoteProtocolError
 from gossip.lazy_push import LazyPush
 from gossip.mesh_events import Deliver, Verdict
-from gossip.message_cache import IGNORED, INVALID, JUDGED, VALID
+from gossip.message_cache import COUNTED, IGNORED, INVALID, JUDGED, VALID
 from gossip.outbox import Outbox, Peer
 from gossip.overlay import Overlay
 from gossip.scoring import Scores
@@ -118,7 +118,7 @@ class Intake:
         """A peer brought a message. Raises `RemoteProtocolError` if it is not one."""
         message_id = draft.id
         known = self._seen.get(message_id)
-        if known == VALID and not self._recent:
+        if known == VALID:
             self.duplicates += 1  # By far the most frequent.
             return
         if known or message_id in self._judging:
@@ -208,7 +208,7 @@ class Intake:
             if draft.topic in self._overlay.joined:
                 self._blame(peer, draft.topic, now)
             return
-        if known == VALID:
+        if known == COUNTED:
             copies = self._recent.get(draft.id)
         else:
             waiting = self._judging.get(draft.id)
@@ -216,7 +216,7 @@ class Intake:
         if copies is None or peer.id in copies.others or peer.id == copies.first:
             return
         copies.others[peer.id] = None
-        if known == VALID and now - copies.at <= self._scores.window_s(copies.topic):
+        if known == COUNTED and now - copies.at <= self._scores.window_s(copies.topic):
             self._scores.again(peer.standing, copies.topic)
 
     def _blame(self, peer: Peer, topic: str, now: float) -> None:
@@ -246,27 +246,20 @@ class Intake:
     ) -> None:
         """Pass a message on, and thank who brought it."""
         overlay, topic = self._overlay, message.topic
-        self._seen.put(message.id, VALID)
+        is_counted = self._scores.window_s(topic) > 0
+        self._seen.put(message.id, COUNTED if is_counted else VALID)
         self._lazy.cache.put(message.id, message.fragment, topic)
         if (peer := overlay.peers.get(first)) is not None:
             self._scores.first(peer.standing, topic)
-        if self._scores.window_s(topic):
+        if is_counted:
             self._count_copies(message, first, others, now)
         mesh = self._joined.get(topic)
         if mesh is None:
             return
-        source = message.source
-        peers = [
-            peer
-            for peer_id, peer in mesh.items()
-            if peer_id != first and peer_id != source and peer_id not in others
-        ]
+        have = {first, message.source, *others}
+        peers = [peer for peer_id, peer in mesh.items() if peer_id not in have]
         if self._explicit:
-            peers += [
-                peer
-                for peer in self.explicit(topic)
-                if peer.id != first and peer.id != source and peer.id not in others
-            ]
+            peers += [peer for peer in self.explicit(topic) if peer.id not in have]
         self._outbox.relay(peers, message.fragment)
 
     def _count_copies(

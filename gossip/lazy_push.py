@@ -99,10 +99,9 @@ class LazyPush:
         self._outbox.control(peer, wire_encode.iwant([wanted[message_id] for message_id in ids]))
 
     def _wanted(self, written: Sequence[bytes], now: float) -> dict[bytes, bytes]:
-        forms = wire.canonical_ids(written)
         before, asked = now - self._config.ask_again_s, self._asked
-        unseen = self.seen.unseen(forms)
-        return {key: forms[key] for key in unseen if asked.get(key, before) <= before}
+        forms = wire.canonical_ids(self.seen.unseen(written))
+        return {key: form for key, form in forms.items() if asked.get(key, before) <= before}
 
     def asked_by(self, peer: Peer, written: Sequence[bytes]) -> None:
         """A peer asks for messages: send those that are still here."""

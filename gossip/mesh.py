@@ -89,6 +89,7 @@ class Mesh:
         "_me",
         "_outbox",
         "_overlay",
+        "_peers",
         "_published",
         "_read",
         "_received",
@@ -132,6 +133,7 @@ class Mesh:
         self._scores.restore(scores, now)
         self._outbox = Outbox(config)
         self._overlay = Overlay(config, chance, self._outbox, self._scores)
+        self._peers = self._overlay.peers
         self._seen = SeenCache(config.seen_s, config.seen_max)
         self._cache = MessageCache(
             config.history_windows,
@@ -158,9 +160,7 @@ class Mesh:
         """
         match input:
             case Received():
-                self._receive(input.peer, input.rpc, now)
-                if self._outbox.is_empty:
-                    return []  # A copy of what is known: by far the most frequent.
+                return self.receive(input.peer, input.rpc, now)
             case Written():
                 if (found := self._overlay.peers.get(input.peer)) is not None:
                     self._outbox.written(found, input.size_bytes)
@@ -197,6 +197,36 @@ class Mesh:
                 assert_never(input)
         return self._outbox.flush(now)
 
+    def receive(self, id: bytes, data: bytes, now: float) -> list[Effect]:
+        """Do as `handle` does with `Received(id, data)`, which need not be made."""
+        peer = self._peers.get(id)
+        if peer is None or peer.doomed:
+            return []
+        self._received += 1
+        if peer.standing.is_below(self._config.score.graylist_below) and not peer.explicit:
+            self._graylisted += 1
+            return []
+        try:
+            rpc = self._read(data)
+            if rpc.lone is not None and self._seen.get(rpc.lone.id) == VALID:
+                self._intake.duplicates += 1  # By far the most frequent.
+                return []
+            for subscription in rpc.subscriptions:
+                if subscription.subscribe:
+                    self._overlay.subscribed(peer, subscription.topic, now)
+                else:
+                    self._overlay.unsubscribed(peer, subscription.topic, now)
+            for draft in rpc.publish:
+                self._intake.take(peer, draft, now)
+            if rpc.control is not None:
+                self._control(peer, rpc.control, now)
+        except RemoteProtocolError as error:
+            self._malformed += 1
+            self._scores.misdeed(peer.standing, self._config.score.malformed_misdeeds, now)
+            self._outbox.say(Reset(id, str(error)))
+            self._overlay.weigh(peer)
+        return self._outbox.flush(now)
+
     @property
     def deadline(self) -> float:
         """When to send `Tick` next, in the time of `now`."""
@@ -217,7 +247,7 @@ class Mesh:
         """Return what is to be remembered of peers over a restart."""
         return self._scores.saved(now)
 
-    # --- peers come and go ------------------------------------------------------------------
+    # --- peers come and go, and say things --------------------------------------------------
 
     def _connect(self, input: Connected, now: float) -> None:
         peer_id, overlay = input.peer, self._overlay
@@ -238,33 +268,6 @@ class Mesh:
             self._outbox.forget(peer)
             self._overlay.remove(peer)
             self._scores.disconnected(id, now)
-
-    # --- what peers send --------------------------------------------------------------------
-
-    def _receive(self, id: bytes, data: bytes, now: float) -> None:
-        peer = self._overlay.peers.get(id)
-        if peer is None or peer.doomed:
-            return
-        self._received += 1
-        if peer.standing.is_below(self._config.score.graylist_below) and not peer.explicit:
-            self._graylisted += 1
-            return
-        try:
-            rpc = self._read(data)
-            for subscription in rpc.subscriptions:
-                if subscription.subscribe:
-                    self._overlay.subscribed(peer, subscription.topic, now)
-                else:
-                    self._overlay.unsubscribed(peer, subscription.topic, now)
-            for draft in rpc.publish:
-                self._intake.take(peer, draft, now)
-            if rpc.control is not None:
-                self._control(peer, rpc.control, now)
-        except RemoteProtocolError as error:
-            self._malformed += 1
-            self._scores.misdeed(peer.standing, self._config.score.malformed_misdeeds, now)
-            self._outbox.say(Reset(id, str(error)))
-            self._overlay.weigh(peer)
 
     def _control(self, peer: Peer, control: wire.Control, now: float) -> None:
         if control.unwanted:
@@ -305,11 +308,8 @@ class Mesh:
             return
         if self._config.flood_publish:
             least = self._config.score.publish_below
-            peers = [
-                peer
-                for peer in known.subscribers.values()
-                if peer.standing.value >= least or peer.explicit
-            ]
+            subscribers = known.subscribers.values()
+            peers = [p for p in subscribers if p.standing.value >= least or p.explicit]
         else:
             chosen = self._overlay.fanout(topic, now) if known.mesh is None else ()
             peers = [*(known.mesh or {}).values(), *chosen, *self._intake.explicit(topic)]
@@ -353,13 +353,12 @@ class Mesh:
         self._intake.check()
         most = self._config.queue_max_bytes + self._config.queue_control_bytes
         for peer in self._overlay.peers.values():
-            assert not peer.staged_bytes
+            assert not len(peer.single) + peer.staged_bytes
             assert peer.doomed or 0 <= peer.queued_bytes <= most
 
     def statistics(self) -> Statistics:
         """Return sizes now, and counts since the start."""
-        overlay, outbox, lazy = self._overlay, self._outbox, self._lazy
-        intake = self._intake
+        overlay, outbox, lazy, intake = self._overlay, self._outbox, self._lazy, self._intake
         peers = overlay.peers.values()
         return Statistics(
             peers=len(peers),

@@ -12,6 +12,8 @@ fooled by them (nobody, where messages carry records) says IGNORE.
 from collections import deque
 from collections.abc import Iterable
 
+from gossip.wire import ID_SIZE_BYTES
+
 
 class MessageCache:
     """The messages of the last heartbeats."""
@@ -102,8 +104,9 @@ class MessageCache:
                 self._sent.pop(id, None)
 
 
-NEW, VALID, INVALID, IGNORED, JUDGED = range(5)
-"""What is known of a message: nothing; passed on; refused; neither; a verdict is awaited."""
+NEW, VALID, COUNTED, INVALID, IGNORED, JUDGED = range(6)
+"""What is known of a message: nothing; passed on; passed on, where copies count for a while (P3);
+refused; neither; a verdict is awaited."""
 
 
 class SeenCache:
@@ -131,10 +134,14 @@ class SeenCache:
             self._stale, self._fresh = self._fresh, {}
         self._fresh[id] = what
 
-    def unseen(self, ids: Iterable[bytes]) -> list[bytes]:
-        """Return those of the ids that are not remembered."""
+    def unseen(self, written: Iterable[bytes]) -> list[bytes]:
+        """Return those of some ids, in either length, that are not remembered."""
         fresh, stale = self._fresh, self._stale
-        return [key for key in ids if key not in fresh and key not in stale]
+        return [
+            form
+            for form in written
+            if (key := form[-ID_SIZE_BYTES:]) not in fresh and key not in stale
+        ]
 
     def expire(self, now: float) -> None:
         """Forget the older generation when the younger is old enough."""

@@ -59,10 +59,11 @@ class Peer:
         self.ids_served = 0
         # On their way:
         self.single = b""
-        """The first fragment, if it is a message: mostly there is no other."""
+        """The message that is staged, if nothing else is: mostly so."""
         self.fragments: list[bytes] = []
         self.controls: list[bytes] = []
         self.staged_bytes = 0
+        """Of `fragments` and `controls`."""
         self.queued_bytes = 0
         """With what is staged."""
         self.full_since: float | None = None
@@ -90,11 +91,6 @@ class Outbox:
         """RPCs."""
         self.dropped = 0
         """Messages."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to be done."""
-        return not (self._staged or self._effects)
 
     @property
     def room(self) -> bool:
@@ -133,16 +129,15 @@ class Outbox:
         """Send a message to all of these that have room for it."""
         size, most, staged = len(fragment), self._config.queue_max_bytes, self._staged
         for peer in peers:
-            if peer.slow or peer.doomed or peer.queued_bytes + size > most:
+            queued_bytes = peer.queued_bytes + size
+            if peer.slow or peer.doomed or queued_bytes > most:
                 self.dropped += 1
-                continue
-            if peer.staged_bytes:
-                peer.fragments.append(fragment)
+            elif peer.single or peer.staged_bytes:
+                self._must(peer, peer.fragments, fragment)
             else:
                 staged.append(peer)
                 peer.single = fragment
-            peer.staged_bytes += size
-            peer.queued_bytes += size
+                peer.queued_bytes = queued_bytes
 
     def subscription(self, peer: Peer, fragment: bytes) -> None:
         """Send a subscription."""
@@ -155,7 +150,9 @@ class Outbox:
     def _must(self, peer: Peer, part: list[bytes], data: bytes) -> None:
         if peer.doomed:
             return
-        if not peer.staged_bytes:
+        if peer.single:
+            _join(peer)
+        elif not peer.staged_bytes:
             self._staged.append(peer)
         part.append(data)
         peer.staged_bytes += len(data)
@@ -166,14 +163,11 @@ class Outbox:
         high, effects = self._config.queue_high_bytes, self._effects
         self._effects = []
         for peer in self._staged:
-            rpc = peer.single
-            if len(rpc) == peer.staged_bytes and peer.queued_bytes <= high:
+            if peer.single and not peer.doomed and peer.queued_bytes <= high:
                 # One message passed on, and room for more: by far the most frequent.
-                peer.staged_bytes = 0
+                effects.append(Send(peer.id, peer.single))
                 peer.single = b""
-                if not peer.doomed:
-                    self.sent += 1
-                    effects.append(Send(peer.id, rpc))
+                self.sent += 1
             else:
                 self._flush_to(peer, effects, now)
         self._staged.clear()
@@ -182,8 +176,7 @@ class Outbox:
     def _flush_to(self, peer: Peer, effects: list[Effect], now: float) -> None:
         config = self._config
         if peer.single:
-            peer.fragments.insert(0, peer.single)
-            peer.single = b""
+            _join(peer)
         rpcs = wire_encode.pack(peer.fragments, peer.controls, config.rpc_size_bytes)
         peer.queued_bytes += sum(map(len, rpcs)) - peer.staged_bytes
         peer.fragments.clear()
@@ -209,7 +202,7 @@ class Outbox:
 
     def emptied(self, peer: Peer) -> None:
         """What was on its way is lost."""
-        peer.queued_bytes = peer.staged_bytes
+        peer.queued_bytes = len(peer.single) + peer.staged_bytes
         self.forget(peer)
 
     def forget(self, peer: Peer) -> None:
@@ -232,3 +225,10 @@ class Outbox:
             assert peer.id == peer_id
             assert peer.full_since is not None
             assert peer.queued_bytes >= self._config.queue_low_bytes
+
+
+def _join(peer: Peer) -> None:
+    """Put a single message among the fragments: it is not alone any more."""
+    peer.fragments.append(peer.single)
+    peer.staged_bytes = len(peer.single)
+    peer.single = b""

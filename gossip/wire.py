@@ -126,6 +126,8 @@ class Rpc(msgspec.Struct, frozen=True):
     subscriptions: Sequence[Subscription]
     publish: "Sequence[Draft]"
     control: Control | None
+    lone: "Draft | None"
+    """The message, if it brings one and says nothing else."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -217,10 +219,12 @@ def decode_rpc(data: bytes) -> Rpc:
     subscriptions, publish, control = rpc.subscriptions, rpc.publish, rpc.control
     if len(publish) > MESSAGES_MAX:
         raise RemoteProtocolError(f"{len(publish)} messages, over the limit of {MESSAGES_MAX}")
+    drafts = [Draft(encoded, data) for encoded in publish] if publish else ()
     return Rpc(
         _subscriptions(subscriptions) if subscriptions else (),
-        [Draft(encoded, data) for encoded in publish],
+        drafts,
         _decode_control(control) if control else None,
+        None if subscriptions or control or len(drafts) != 1 else drafts[0],
     )
 
 
@@ -317,10 +321,7 @@ def canonical_id(written: bytes) -> bytes | None:
 
 
 def canonical_ids(written: Iterable[bytes]) -> dict[bytes, bytes]:
-    """Return, by their 44-byte form, the ids of Ed25519 authors among these, as they are written.
-
-    As `canonical_id`, for many: an IHAVE tells of thousands that are known.
-    """
+    """Return ids of Ed25519 authors among these, as they are written, by their 44-byte form."""
     return {
         form[2:] if len(form) == ID_LONG_SIZE_BYTES else form: form
         for form in written
@@ -367,22 +368,22 @@ def _decode_control(parts: Sequence[bytes]) -> Control | None:
     control = _parse(_Control, b"".join(parts))
     ihave, iwant, graft = control.ihave, control.iwant, control.graft
     prune, unwanted = control.prune, control.unwanted
-    if not (ihave or iwant or graft or prune or unwanted):
+    most = max(map(len, (ihave, iwant, graft, prune, unwanted)))
+    if not most:
         return None  # js-libp2p sends empty ones
-    for kind in (ihave, iwant, graft, prune, unwanted):
-        _limit("controls", len(kind), CONTROLS_MAX)
+    _limit("controls", most, CONTROLS_MAX)
     offers = [_parse(_IHave, part) for part in ihave]
-    wants = [_parse(_Ids, part).ids for part in iwant]
-    refusals = [_parse(_Ids, part).ids for part in unwanted]
-    _limit("ids", sum(len(offer.ids) for offer in offers), IDS_MAX)
+    wants = [_parse(_Ids, part).ids for part in iwant] if iwant else ()
+    refusals = [_parse(_Ids, part).ids for part in unwanted] if unwanted else ()
+    _limit("ids", sum([len(offer.ids) for offer in offers]), IDS_MAX)
     _limit("ids", sum(map(len, wants)), IDS_MAX)
     return Control(
         [IHave(_topic(offer.topic), offer.ids) for offer in offers],
-        [want for ids in wants for want in ids],
-        [_topic(_parse(_Graft, part).topic) for part in graft],
-        [_decode_prune(part) for part in prune],
+        [want for ids in wants for want in ids] if wants else (),
+        [_topic(_parse(_Graft, part).topic) for part in graft] if graft else (),
+        [_decode_prune(part) for part in prune] if prune else (),
         sum(map(len, refusals)),
-        next((ids[0] for ids in refusals if ids), b""),
+        next((ids[0] for ids in refusals if ids), b"") if refusals else b"",
     )
 
 

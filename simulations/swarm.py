@@ -49,7 +49,6 @@ from gossip.mesh_events import (
     Exchange,
     Input,
     Publish,
-    Received,
     Reset,
     Send,
     Subscribe,
@@ -112,6 +111,7 @@ class Swarm:
         self.zero_s = 0.0
         """From when the times of events that are kept are counted; none is kept before."""
         self._agenda: Agenda[Who, bytes] = Agenda()
+        self._is_shown = self.trace.is_kept
         self._written_bytes = self.config.queue_low_bytes // 4
         self._times = array("d")
         self._marks = array("Q")
@@ -288,17 +288,16 @@ class Swarm:
             self._agenda.push(deadline, node, b"")
 
     def _receive(self, way: Way, rpc: bytes) -> None:
-        node = way.target
-        effects = node.mesh.handle(Received(way.source_id, rpc), self.now)
+        effects = way.mesh.receive(way.source_id, rpc, self.now)
         way.unwritten_bytes += len(rpc)
         if way.unwritten_bytes >= self._written_bytes:
             written, way.unwritten_bytes = way.unwritten_bytes, 0
-            self.say(way.source.number, Written(node.id, written))
+            self.say(way.source.number, Written(way.target.id, written))
         if self.checking:
-            node.mesh.check()
+            way.mesh.check()
         if effects:
-            self._carry_out(node, effects)
-            self._arm(node)
+            self._carry_out(way.target, effects)
+            self._arm(way.target)
 
     def _carry_out(self, node: Node, effects: list[Effect]) -> None:
         ways = node.ways
@@ -334,7 +333,8 @@ class Swarm:
             self._rpc_control_bytes = len(rpc) - messages_bytes(rpc)
         source, size_bytes = way.source, self._rpc_bytes
         source.sent_bytes += size_bytes
-        source.control_bytes += self._rpc_control_bytes
+        if self._rpc_control_bytes:
+            source.control_bytes += self._rpc_control_bytes
         at: float | None
         if way.steady_s is not None:
             at = self.now + way.steady_s
@@ -348,7 +348,7 @@ class Swarm:
         self._marks.append(way.mark | self._rpc_sum)
         if not way.is_mute and at != math.inf:
             self._agenda.push(at, way, rpc)
-        if self.trace.is_kept and self.now >= self.zero_s:
+        if self._is_shown and self.now >= self.zero_s:
             self._show(way, at)
 
     def _show(self, way: Way, at: float) -> None:
@@ -377,7 +377,7 @@ class Swarm:
 
 @contextmanager
 def quiet_collector() -> Iterator[None]:
-    """Keep the garbage collector from looking at what stays: call it once all nodes are there."""
+    """Keep the garbage collector from looking at what stays: nodes, from when they are made on."""
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()

@@ -77,6 +77,7 @@ class Way:
         "is_mute",
         "is_open",
         "mark",
+        "mesh",
         "source",
         "source_id",
         "steady_s",
@@ -89,6 +90,8 @@ class Way:
         self.source = source
         self.source_id = source.id
         self.target = target
+        self.mesh = target.mesh
+        """Of `target`: what arrives is said to it, and mostly that is all there is to do."""
         self.steady_s = steady_s
         self.is_open = True
         self.is_mute = False

@@ -47,7 +47,8 @@ def play(scenario: Scenario, seed: int, options: "Options") -> "Result":
     run = _Run(scenario, swarm, graph, metrics, options)
     failure: Failure | None = None
     try:
-        run.play()
+        with quiet_collector():
+            run.play()
     except AssertionError as error:
         failure = _failed(error, max(0.0, swarm.now - swarm.zero_s))
         trace.record(failure.at_s, "check", what=failure.what, node=failure.node)
@@ -101,8 +102,7 @@ class _Run:
             breaker.plan(number, fault)
         for probe in scenario.probes:
             Prober(probe, population, metrics).plan()
-        with quiet_collector():
-            self._pass_time(population)
+        self._pass_time(population)
         population.close()
         if self._options.checking:
             population.check()

@@ -80,11 +80,11 @@ def convergence(
     config: Config | None = None,
 ) -> Convergence:
     """Return how soon all of a random regular graph's nodes had each of some records."""
-    population = _population(nodes, seed, degree, link, config, updates)
-    swarm, metrics = population.swarm, population.metrics
     makers = chance.named(seed, "makers")
     chosen = [makers.randrange(nodes) for _ in range(updates)]
     with quiet_collector():
+        population = _population(nodes, seed, degree, link, config, updates)
+        swarm, metrics = population.swarm, population.metrics
         for maker in chosen:
             population.make(maker, "kv", SIZE_BYTES)
             swarm.run(APART_S)
@@ -120,10 +120,10 @@ def overhead(
 ) -> Overhead:
     """Return what gossip costs each node where records are made at a rate, by nodes by lot."""
     count = max(1, round(duration_s * rate_per_s))
-    population = _population(nodes, seed, degree, link, config, count)
-    swarm, metrics = population.swarm, population.metrics
     makers = chance.named(seed, "makers")
     with quiet_collector():
+        population = _population(nodes, seed, degree, link, config, count)
+        swarm, metrics = population.swarm, population.metrics
         for _ in range(count):
             population.make(makers.randrange(nodes), "kv", SIZE_BYTES)
             swarm.run(duration_s / count)

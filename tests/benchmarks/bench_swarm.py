@@ -71,11 +71,11 @@ def memory_kb() -> int:
 
 def run(nodes: int, messages: int) -> None:
     begun_s, begun_kb = time.process_time(), memory_kb()
-    swarm = make(nodes)
-    made_s = time.process_time()
-    counter = swarm.watcher = Counter()
-    events, rng = swarm.events, random.Random(1)
     with quiet_collector():
+        swarm = make(nodes)
+        made_s = time.process_time()
+        counter = swarm.watcher = Counter()
+        events, rng = swarm.events, random.Random(1)
         for number in range(messages):
             data = b"%08d" % number + bytes(SIZE_BYTES - 8)
             swarm.publish(rng.randrange(nodes), data, TOPIC)

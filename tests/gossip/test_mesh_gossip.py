@@ -362,6 +362,13 @@ def test_an_id_is_kept_for_its_time_at_least_and_twice_that_at_most() -> None:
     assert seen.unseen([b"early", b"new"]) == [b"early", b"new"]
 
 
+def test_an_id_is_known_in_either_length() -> None:
+    seen, known, other = SeenCache(10.0, 10), bytes(44), bytes(43) + b"1"
+    seen.put(known, VALID)
+    written = [known, *wire.long_ids([known]), other, *wire.long_ids([other])]
+    assert seen.unseen(written) == [other, *wire.long_ids([other])]
+
+
 def test_ids_are_bounded_in_number() -> None:
     seen = SeenCache(10.0, 10)
     for number in range(100):
