@@ -230,8 +230,8 @@ def explore(
             jobs=jobs,
             simulator=simulator_of(context),
         )
-        found = exploring.explore(search, showing.show_progress)
-        showing.show_findings(found)
+        found = exploring.explore(search, showing.show_progress, showing.show_finding)
+        showing.show_found(found)
     if found.findings:
         raise typer.Exit(BROKEN)
 

@@ -67,10 +67,12 @@ class Found:
 
 
 Tell = Callable[[Found], None]
-"""Is told how far a search is, after each batch and each finding."""
+"""Is told how far a search is, after each batch."""
+Show = Callable[[Finding], None]
+"""Is given each finding when it is found and made small."""
 
 
-def explore(search: Search, tell: Tell | None = None) -> Found:
+def explore(search: Search, tell: Tell | None = None, show: Show | None = None) -> Found:
     """Run seed after seed. Raises as `replications.perform` does."""
     ends_at = None if search.for_s is None else time.monotonic() + search.for_s
     found, kinds = Found(last=search.first - 1), dict[str, None]()
@@ -90,8 +92,8 @@ def explore(search: Search, tell: Tell | None = None) -> Found:
                 continue
             kinds[kind_of(outcome.failure)] = None
             found.findings.append(_smaller(task, outcome, search))
-            if tell is not None:
-                tell(found)
+            if show is not None:
+                show(found.findings[-1])
         seed = until
         found.last = seed - 1
         if tell is not None:

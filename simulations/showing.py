@@ -13,7 +13,7 @@ from rich.table import Table
 
 from simulations import references, report, watching
 from simulations.conditions import Verdict
-from simulations.exploring import Found
+from simulations.exploring import Finding, Found
 from simulations.replications import Outcome
 from simulations.runs import Run
 from simulations.simulate import Failure
@@ -46,10 +46,10 @@ def show_run(done: Run, path: Path) -> None:
 def show_failure(outcome: Outcome, line: str) -> None:
     """Print which invariant did not hold in a replication, and the line that repeats it."""
     assert outcome.failure is not None
-    show_finding(outcome.seed, outcome.failure, line)
+    _show_broken(outcome.seed, outcome.failure, line)
 
 
-def show_finding(seed: int, failure: Failure, line: str) -> None:
+def _show_broken(seed: int, failure: Failure, line: str) -> None:
     """Print which invariant did not hold, and the line that repeats it."""
     where = f", node {failure.node}" if failure.node else ""
     print(f"BROKEN       at {failure.at_s:g} s with seed {seed}{where}: {failure.what}")
@@ -58,17 +58,22 @@ def show_finding(seed: int, failure: Failure, line: str) -> None:
 
 def show_progress(found: Found) -> None:
     """Say on stderr how far an exploration is."""
+    many = "finding" if len(found.findings) == 1 else "findings"
     print(
         f"{found.runs} scenarios (to seed {found.last}), {watching.duration(found.virtual_s)} of "
-        f"virtual time in {watching.duration(found.cpu_s)}: {len(found.findings)} findings",
+        f"virtual time in {watching.duration(found.cpu_s)}: {len(found.findings)} {many}",
         file=sys.stderr,
     )
 
 
-def show_findings(found: Found) -> None:
-    """Print what an exploration found, each with the line that repeats it."""
-    for finding in found.findings:
-        show_finding(finding.seed, finding.failure, finding.line)
+def show_finding(finding: Finding) -> None:
+    """Print what an exploration has just found, and the line that repeats it."""
+    _show_broken(finding.seed, finding.failure, finding.line)
+    sys.stdout.flush()  # It may be hours until the next one.
+
+
+def show_found(found: Found) -> None:
+    """Print how an exploration ended."""
     if not found.findings:
         print(f"every invariant held in {found.runs} scenarios, {found.events} events")
 

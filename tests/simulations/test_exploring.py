@@ -3,7 +3,7 @@
 import pytest
 
 from simulations import repeating
-from simulations.exploring import Found, Search, explore, kind_of
+from simulations.exploring import Finding, Found, Search, explore, kind_of
 from simulations.random_scenarios import draw
 from simulations.simulate import Failure
 from tests.simulations.stand_ins import HERE
@@ -33,9 +33,11 @@ def test_what_breaks_is_found_once_made_small_and_named_by_a_line_that_repeats_i
         told.append((found.runs, len(found.findings)))
 
     search = Search(first=4, count=3, simulator=BREAKING, tries_max=8)
-    found = explore(search, tell)
+    shown: list[Finding] = []
+    found = explore(search, tell, shown.append)
     assert (found.runs, found.last) == (3, 6)
     (finding,) = found.findings  # seeds 4 and 6 break in one way
+    assert shown == [finding]
     assert (finding.seed, finding.failure.what) == (4, "I2: job 7 has two ends")
     assert len(finding.scenario.faults) < len(draw(4).faults)
     assert told[-1] == (3, 1)
