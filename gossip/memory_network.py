@@ -242,7 +242,17 @@ class Wire:
         if at is None:
             self.schedule(trio.current_time(), self.end_link, link)
         else:
-            self.schedule(at, deliver, *args)
+            self.schedule(at, self.hand_over, link.target(source), size_bytes, deliver, *args)
+
+    def hand_over(
+        self,
+        target: MemoryNetwork,
+        size_bytes: int,
+        deliver: Callable[..., object],
+        *args: object,
+    ) -> None:
+        """Call `deliver`: a frame of a stream or request has arrived at `target`."""
+        deliver(*args)
 
     def post(self, link: Link, source: str, frame: bytes) -> None:
         """Have a frame of `send` arrive, or not."""

@@ -117,7 +117,7 @@ class Breaker:
                     world.disk(node).commit_s = partial(draw, fault.commit_s, chance)
                 await self._until(world.now + fault.for_s)
                 for node in nodes:
-                    world.disk(node).commit_s = 0.0
+                    world.disk(node).commit_s = world.disk(node).usual_s
             case DiskFull():
                 for node in nodes:
                     world.disk(node).full = True

@@ -45,6 +45,7 @@ from simulations.scenario import (
     AtOnce,
     AzureTrace,
     Bursty,
+    Costs,
     Function,
     Load,
     Scenario,
@@ -88,6 +89,8 @@ def check(scenario: Scenario, directory: str | Path = ".") -> None:
         _check_settings(scenario.node)
     else:
         _check_swarm(scenario)
+    for name in Costs.__struct_fields__:
+        check_distribution(f"costs.{name}", getattr(scenario.costs, name))
     check_distribution("link.latency_s", scenario.link.latency_s)
     check_distribution("link.jitter_s", scenario.link.jitter_s)
     if scenario.link.loss >= 1:
@@ -135,6 +138,8 @@ def _check_swarm(scenario: Scenario) -> None:
     for place, tables in _tables(scenario):
         if tables and place in ("workers", "functions", "clients", "load"):
             raise ScenarioError(place, 'driver "swarm" runs no jobs; driver = "world" does')
+    if scenario.costs != Costs():
+        raise ScenarioError("costs", 'driver "swarm" has no daemons; driver = "world" does')
     if scenario.node:
         raise ScenarioError("node", 'driver "swarm" has no daemons; driver = "world" does')
     if scenario.store != "memory":

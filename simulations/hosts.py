@@ -232,6 +232,7 @@ class Host:
 
     async def _answer(self, node: Node, scope: dict[str, Any], exchange: Exchange) -> None:
         try:
+            await self._world.processors[self.number].call()
             await node.api(scope, exchange.receive, exchange.send)
         except (OSError, ExceptionGroup) as error:
             if not (exchange.is_gone and is_disconnect(error)):

@@ -33,6 +33,7 @@ def tables() -> str:
         _struct("The head of the file", scenario.Scenario),
         _kinds("`[topology]`", scenario.Topology),
         _struct("`[link]`", scenario.Link),
+        _struct("`[costs]`", scenario.Costs),
         _struct("`[[workers]]`", scenario.Workers),
         _struct("`[[functions]]`", scenario.Function),
         _struct("`[[clients]]`", scenario.Clients),

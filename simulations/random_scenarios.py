@@ -27,13 +27,14 @@ from simulations.faults import (
     Partition,
     SlowDisk,
 )
-from simulations.play import REST_S
+from simulations.play import rest_s
 from simulations.scenario import (
     Arrivals,
     AtOnce,
     Bursty,
     Clients,
     Complete,
+    Costs,
     Function,
     Geometric,
     Link,
@@ -54,8 +55,6 @@ SWARM_NODES_MAX: Final = 40
 """Source: see the module; a world costs 0.1 s of processor time a node."""
 DURATION_S: Final = (20.0, 60.0)
 """Source: longer than leases, greetings and reconciliation take to come round."""
-DRAIN_S: Final = REST_S
-"""Time to come to rest in: from then on views are compared."""
 RESULTS: Final[tuple[Distribution, ...]] = (16, Uniform(low=0, high=20_000), 1_100_000)
 """The last is over what a result may be in itself, so it becomes a blob."""
 RESULT_WEIGHTS: Final = (0.76, 0.2, 0.04)
@@ -64,6 +63,8 @@ LATENCY_MAX_S: Final = 0.3
 a dial may, and over a slower one no two nodes ever meet."""
 SWARM_SHARE: Final = 0.15
 LMDB_SHARE: Final = 0.05
+COSTS_SHARE: Final = 0.3
+"""Of worlds whose nodes take time: about as docs/validation.md has it, but varying."""
 FAULTS_MAX: Final = 5
 What = Literal["kv", "function", "project", "user", "blob", "counter", "member"]
 UPDATES: Final[tuple[What, ...]] = (
@@ -90,12 +91,13 @@ class _Draw:
         self._duration_s = float(round(rng.uniform(*DURATION_S)))
 
     def scenario(self, name: str) -> Scenario:
+        topology, link = self._topology(), self._link()
         common: dict[str, Any] = {
             "name": name,
             "duration_s": self._duration_s,
-            "drain_s": DRAIN_S,
-            "topology": self._topology(),
-            "link": self._link(),
+            "drain_s": rest_s(link),  # At its end views are compared.
+            "topology": topology,
+            "link": link,
         }
         if self._swarm:
             return Scenario(
@@ -114,6 +116,7 @@ class _Draw:
             load=loads,
             updates=[self._update(what) for what in kinds],
             faults=self._faults(),
+            costs=self._costs(),
         )
 
     def _likely(self, share: float) -> bool:
@@ -142,6 +145,15 @@ class _Draw:
             backward_factor=3.0 if self._likely(0.2) else 1.0,
             loss=rng.choice([0.01, 0.1]) if self._likely(0.3) else 0.0,
             loss_effect=rng.choice(["delay", "reset"]),
+        )
+
+    def _costs(self) -> Costs:
+        if not self._likely(COSTS_SHARE):
+            return Costs()
+        return Costs(
+            call_s=Exponential(mean=0.003),
+            frame_s=Exponential(mean=0.002),
+            commit_s=Lognormal(median=0.005, sigma=1.0),
         )
 
     def _workers(self) -> list[Workers]:

@@ -130,6 +130,21 @@ class Link(Table, frozen=True, kw_only=True):
 # --- what nodes have -------------------------------------------------------------------------
 
 
+class Costs(Table, frozen=True, kw_only=True):
+    """What a node's own work takes of virtual time (world only); none, unless it is said here.
+
+    A node does one thing after another, so who is busy lets others wait.  docs/validation.md says
+    what these were on one machine.
+    """
+
+    call_s: Distribution = 0.0
+    """Each call of the API."""
+    frame_s: Distribution = 0.0
+    """Each frame that arrives: unpacking it, verifying what is signed, and what follows."""
+    commit_s: Distribution = 0.0
+    """Each commit of a node's disk; meanwhile its node does other things."""
+
+
 class Workers(Table, frozen=True, kw_only=True):
     """A group of like workers, `count` at each of the nodes."""
 
@@ -328,6 +343,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """After `duration_s` nothing new arrives or breaks; what is under way has so long to end."""
     topology: Topology
     link: Link = Link()
+    costs: Costs = Costs()
     node: dict[str, Any] = {}
     """Settings of a node, as in its configuration file (world only)."""
     store: Literal["memory", "lmdb"] = "memory"

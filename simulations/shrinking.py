@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from simulations.scenario import Complete, Link, Scenario
+from simulations.scenario import Complete, Costs, Link, Scenario
 
 TRIES_MAX: Final = 200
 """Source: guess; at half a second each, under two minutes."""
@@ -112,6 +112,8 @@ def _without(items: list[Any], count: int) -> list[Any]:
 def _plainer(scenario: Scenario) -> Iterator[Scenario]:
     if scenario.link != Link():
         yield replace(scenario, link=Link())
+    if scenario.costs != Costs():
+        yield replace(scenario, costs=Costs())
     if scenario.store != "memory":
         yield replace(scenario, store="memory")
     if scenario.node:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import msgspec
 import trio
 
 from simulations import chance, clock, topology
@@ -23,7 +24,7 @@ from simulations.calls import ask
 from simulations.inline_functions import Models
 from simulations.links import Lines
 from simulations.metrics import Metrics
-from simulations.scenario import Complete, Function, Link, Poisson, Scenario, Workers
+from simulations.scenario import Complete, Costs, Function, Link, Poisson, Scenario, Workers
 from simulations.stage import Stage, set_up
 from simulations.trace import Trace
 from simulations.virtual_workers import Ledger
@@ -36,9 +37,9 @@ FUNCTION: Final = "work"
 FAR: Final = 4
 """A node that is no job's home."""
 
-LOOK_S: Final = 0.004
-"""Pause between two looks for a key. Source: guess; small beside the latency, and a few per cent of
-a core for the nodes that are asked."""
+LOOK_S: Final = 0.01
+"""Pause between two looks for a key. Source: measured; with 4 ms the looking itself had keys show
+5 ms later on two cores."""
 UPDATES_PER_S: Final = 2.0
 UPDATES_S: Final = 30.0
 JOBS_PER_S: Final = 6.0
@@ -49,8 +50,6 @@ READS: Final = 40
 READ_PAUSE_S: Final = 0.2
 PARTED: Final = (0, 1)
 """Who is parted from the others."""
-HEAL_LOOK_S: Final = 0.01
-"""The same, of many nodes for two keys at once."""
 SETTLES_S: Final = 10.0
 """Quiet time before a mesh is parted."""
 HEALS_MAX_S: Final = 120.0
@@ -167,6 +166,24 @@ async def first_read(town: Town, seed: int) -> Samples:
     return {"job.first_read_s": took_s}
 
 
+async def alone(town: Town, seed: int) -> Samples:
+    """Return how long a node takes by itself: to read a key that it has, and to change one."""
+    rng = chance.named(seed, "alone")
+    read_s: list[float] = []
+    changed_s: list[float] = []
+    for number in range(READS):
+        key = f"alone-{seed}-{number}"
+        await trio.sleep(READ_PAUSE_S * (0.5 + rng.random()))
+        asked_s = town.now()
+        await _put(town, FAR, key, number)
+        changed_s.append(town.now() - asked_s)
+        await trio.sleep(READ_PAUSE_S * (0.5 + rng.random()))
+        asked_s = town.now()
+        await _shown(town, FAR, key, number, 0.0, 0.0)
+        read_s.append(town.now() - asked_s)
+    return {"call.read_s": read_s, "call.change_s": changed_s}
+
+
 def healing(name: str, for_s: float, times: int) -> Trial:
     """Return a trial: how long after a partition of `for_s` all show what both sides wrote."""
 
@@ -196,7 +213,7 @@ async def _heal(town: Town, mark: str, for_s: float, rng: random.Random) -> floa
             for key, value in written.items():
                 for node in range(NODES):
                     phase = rng.random()
-                    nursery.start_soon(_shown, town, node, key, value, HEAL_LOOK_S, phase)
+                    nursery.start_soon(_shown, town, node, key, value, LOOK_S, phase)
         return town.now() - mended_s
     raise TrialError(f"not healed after {HEALS_MAX_S} s")
 
@@ -246,8 +263,12 @@ TRIALS: Final[Mapping[str, Trial]] = {
     "long partition": healing("long", 30.0, 2),
 }
 """By name, in their order."""
-WITHOUT_DELAY: Final = ("visibility", "first read")
-"""Trials that are played once more over lines of no length: what differs then is not theirs."""
+WITHOUT_DELAY: Final[Mapping[str, Trial]] = {
+    "alone": alone,
+    "first read": first_read,
+    "visibility": visibility,
+}
+"""Trials that are played over lines of no length: what nodes take by themselves."""
 
 
 # --- in a World ------------------------------------------------------------------------------
@@ -263,23 +284,26 @@ SCENARIO: Final = Scenario(
 """What a World is made of; the trials bring their own load."""
 
 
-def in_world(trial: Trial, seed: int, latency_s: float = LATENCY_S) -> Samples:
-    """Return what a trial measures of a World."""
+def in_world(
+    trial: Trial, seed: int, *, latency_s: float = LATENCY_S, costs: Costs | None = None
+) -> Samples:
+    """Return what a trial measures of a World; without `costs` its nodes' work takes no time."""
     link = Link(latency_s=latency_s)
+    scenario = msgspec.structs.replace(SCENARIO, costs=costs or Costs())
 
     async def main() -> Samples:
         trace, metrics = Trace(), Metrics()
-        graph = topology.build(SCENARIO.topology, link, chance.named(seed, "topology"), ".")
+        graph = topology.build(scenario.topology, link, chance.named(seed, "topology"), ".")
         lines = Lines(graph, link, chance.named(seed, "lines"))
-        async with open_world(SCENARIO, seed, trace, metrics, graph=graph, lines=lines) as world:
+        async with open_world(scenario, seed, trace, metrics, graph=graph, lines=lines) as world:
             with tempfile.TemporaryDirectory() as directory:
-                town = await _settle(world, Path(directory))
+                town = await _settle(world, scenario, Path(directory))
                 return await trial(town, seed)
 
     return clock.run(main, seed=seed)
 
 
-async def _settle(world: World, directory: Path) -> "_WorldTown":
+async def _settle(world: World, scenario: Scenario, directory: Path) -> "_WorldTown":
     spaces: list[str] = []
 
     async def prepare(caller: Any, project: str) -> list[int]:
@@ -289,7 +313,7 @@ async def _settle(world: World, directory: Path) -> "_WorldTown":
         return [int(spaces[0])]
 
     ledger = Ledger(lambda *_: None)
-    stage = await set_up(world, SCENARIO, ledger, Models(), directory, world.nursery, prepare)
+    stage = await set_up(world, scenario, ledger, Models(), directory, world.nursery, prepare)
     world.begin()
     return _WorldTown(world, stage, spaces[0])
 

@@ -1,27 +1,40 @@
-"""Validation: what a World measures, beside what real processes on real sockets do.
+"""Validation: the page that says what of a World was found to be so with real processes.
 
     python -m simulations.validation docs/validation.json docs/validation.md
 
 `tests/benchmarks/bench_validation.py` runs the trials (`simulations.trials`) on real processes and
-keeps every observation; this runs the same in Worlds, compares, and writes the page.  No number in
-the page is typed: it is a function of the file, and a test holds it to that.
-
-A figure is *validated* if in every run the World's differs by at most `TOLERANCE` of the real one.
-All other figures are not, and the page says what the likely cause is.  Each real run has a mesh of
-its own and a seed, and is compared with the World of the same seed, which is asked for the same at
-the same times; where a run is few observations, all runs are taken together (`BY_CHANCE`).
+keeps every observation; this runs the same in Worlds, compares (`simulations.residuals`), and
+writes the page.  No number in it is typed: it is a function of the file, and a test holds it to
+that.  What is not validated is said not to be, with the likely cause.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from simulations import provenance
-from simulations.statistics import quantile
+from simulations.distributions import Distribution
+from simulations.residuals import (
+    CONTROL,
+    FIGURES,
+    FRAMES_OF_A_READ,
+    NO_DELAY,
+    TOLERANCE,
+    WORLDS,
+    Residual,
+    Simulated,
+    Stored,
+    all_of,
+    costs_of,
+    is_near,
+    latency_of,
+    residuals,
+    simulate_trials,
+    statistic,
+)
 from simulations.trials import (
     FAR,
     JOB_MEAN_S,
@@ -30,169 +43,13 @@ from simulations.trials import (
     NODES,
     PARTED,
     SLOTS,
-    TRIALS,
     UPDATES_PER_S,
-    WITHOUT_DELAY,
-    Samples,
-    in_world,
 )
-from simulations.world_network import HANDSHAKE_ROUND_TRIPS
 
-TOLERANCE: Final = 0.1
-"""Largest difference of a validated figure, as a share of the real one. Source: guess; no sentence
-of docs/evaluation.md would be another for it."""
-WORLDS: Final = 20
-"""Runs of a trial whose outcome is mostly chance. Source: what an experiment has at least."""
-BY_CHANCE: Final = ("short partition", "long partition")
-"""Trials of which a run is few observations."""
-NO_DELAY: Final = "no delay"
-"""Where the trials `WITHOUT_DELAY` are kept."""
-CONTROL: Final = "line.echo_s"
-"""A byte there and back through a line: what the measuring itself adds."""
 TIMES_FROM: Final = 10
 """From so many times on a share would only be hard to read."""
 COMMIT_LENGTH: Final = 12
 """What is shown of its name."""
-DIGITS: Final = 5
-"""Of a second, in the file."""
-
-Runs = dict[str, dict[str, list[list[float]]]]
-"""Trial -> metric -> run -> observations."""
-
-
-class Real(msgspec.Struct):
-    """What real processes did."""
-
-    commit: str
-    cores: int
-    system: str
-    load: list[float]
-    """Of the machine when each run began: processes that run or want to."""
-    goes_first: bool
-    """All that is measured had real-time priority: others on the machine had what was left."""
-    seeds: list[int]
-    runs: Runs
-
-
-class Simulated(msgspec.Struct):
-    """What Worlds did."""
-
-    commit: str
-    runs: Runs
-
-
-class Stored(msgspec.Struct):
-    """The file."""
-
-    format: int
-    real: Real
-    simulated: Simulated | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A statistic of a metric, and what it says about which trial."""
-
-    trial: str
-    metric: str
-    statistic: str
-    says: str
-    cause: str
-    """Likely, of a difference."""
-
-
-PROCESSOR: Final = (
-    "processor time: in a World signing, writing and sending take none, while here all nodes, "
-    "their proxies and who asks share the cores"
-)
-SETTING_UP: Final = (
-    "links that are set up again: libp2p agrees on a protocol for each link and each stream, "
-    f"round trips of which a World counts {HANDSHAKE_ROUND_TRIPS} for a link and none for a stream"
-)
-FIGURES: Final = (
-    Figure("visibility", "key.visible_s", "p50", "a key shows at another node", PROCESSOR),
-    Figure("visibility", "key.visible_s", "p95", "a key shows at another node", PROCESSOR),
-    Figure("sojourn", "job.sojourn_s", "mean", "a job, from call to result", PROCESSOR),
-    Figure("sojourn", "job.sojourn_s", "p50", "a job, from call to result", PROCESSOR),
-    Figure("sojourn", "job.sojourn_s", "p95", "a job, from call to result", PROCESSOR),
-    Figure("first read", "job.first_read_s", "p50", "first read of another's job", PROCESSOR),
-    Figure("first read", "job.first_read_s", "p95", "first read of another's job", PROCESSOR),
-    Figure("short partition", "heal.short_s", "p50", "healing after 10 s", PROCESSOR),
-    Figure("short partition", "heal.short_s", "max", "healing after 10 s", PROCESSOR),
-    Figure("long partition", "heal.long_s", "p50", "healing after 30 s", SETTING_UP),
-    Figure("long partition", "heal.long_s", "max", "healing after 30 s", SETTING_UP),
-)
-"""What is compared, in the order of the page."""
-
-
-@dataclass(frozen=True, slots=True)
-class Residual:
-    """One figure on both sides, in seconds."""
-
-    figure: Figure
-    real_s: list[float]
-    """Of each run."""
-    simulated_s: list[float]
-
-    @property
-    def shares(self) -> list[float]:
-        """How far the simulated one is from the real one, as a share of that, in each run."""
-        pairs = zip(self.real_s, self.simulated_s, strict=True)
-        return [(simulated_s - real_s) / real_s for real_s, simulated_s in pairs]
-
-    @property
-    def is_validated(self) -> bool:
-        """Whether that is within the tolerance in every run."""
-        return all(abs(share) <= TOLERANCE for share in self.shares)
-
-
-def simulate_trials(seeds: Sequence[int]) -> Runs:
-    """Run all trials in Worlds; `seeds` are those of the real runs."""
-    runs: Runs = {}
-    for name, trial in TRIALS.items():
-        own = range(1, WORLDS + 1) if name in BY_CHANCE else seeds
-        collect(runs, name, [in_world(trial, seed) for seed in own])
-    for name in WITHOUT_DELAY:
-        collect(runs, NO_DELAY, [in_world(TRIALS[name], seed, latency_s=0.0) for seed in seeds])
-    return runs
-
-
-def collect(runs: Runs, trial: str, found: Sequence[Samples]) -> None:
-    """Add what runs of a trial gave."""
-    metrics = runs.setdefault(trial, {})
-    for samples in found:
-        for metric, values in samples.items():
-            metrics.setdefault(metric, []).append([round(value, DIGITS) for value in values])
-
-
-def statistic(name: str, values: Sequence[float]) -> float:
-    """Return `mean`, `max` or a percentile (`p95`), between observations in proportion."""
-    if name == "mean":
-        return sum(values) / len(values)
-    return quantile(values, 1.0 if name == "max" else int(name[1:]) / 100)
-
-
-def residuals(stored: Stored) -> list[Residual]:
-    """Return each figure on both sides. Raises `KeyError` for a trial that is missing."""
-    if stored.simulated is None:
-        raise KeyError("nothing is simulated yet")
-    found = []
-    for figure in FIGURES:
-        runs = stored.real.runs[figure.trial][figure.metric]
-        worlds = stored.simulated.runs[figure.trial][figure.metric]
-        if figure.trial in BY_CHANCE:
-            runs, worlds = [_all(runs)], [_all(worlds)]
-        real_s = [statistic(figure.statistic, run) for run in runs]
-        simulated_s = [statistic(figure.statistic, run) for run in worlds]
-        found.append(Residual(figure, real_s, simulated_s))
-    return found
-
-
-def _all(runs: Sequence[Sequence[float]]) -> list[float]:
-    return [value for run in runs for value in run]
-
-
-# --- the page --------------------------------------------------------------------------------
 
 
 def render(stored: Stored) -> str:
@@ -200,6 +57,8 @@ def render(stored: Stored) -> str:
     found = residuals(stored)
     rows = [_row(residual) for residual in found]
     validated = [residual for residual in found if residual.is_validated]
+    free = [residual for residual in found if is_near(residual.free_shares)]
+    costs = costs_of(stored.real)
     return _PAGE.format(
         nodes=NODES,
         latency=_time(LATENCY_S),
@@ -215,9 +74,16 @@ def render(stored: Stored) -> str:
         control=_control(stored),
         table="\n".join(rows),
         count=len(validated),
+        free=len(free),
+        call=_cost(costs.call_s),
+        commit=_cost(costs.commit_s),
+        frame=_cost(costs.frame_s),
+        frames=FRAMES_OF_A_READ,
+        line=_time(latency_of(stored.real)),
         total=len(found),
         causes="\n".join(_causes(found)) or "None does.",
         no_delay="\n".join(_without_delay(stored)),
+        disk=_IN_MEMORY if stored.real.in_memory else "",
         cores=stored.real.cores,
         system=stored.real.system,
         priority=_GOES_FIRST if stored.real.goes_first else "",
@@ -235,6 +101,7 @@ def _row(residual: Residual) -> str:
         _each(residual.real_s),
         _each(residual.simulated_s),
         _difference(residual.shares),
+        _difference(residual.free_shares),
         "validated" if residual.is_validated else "not validated",
     )
     return f"| {' | '.join(cells)} |"
@@ -271,21 +138,25 @@ def _without_delay(stored: Stored) -> list[str]:
     assert stored.simulated is not None
     rows = []
     for figure in FIGURES:
-        if figure.trial not in WITHOUT_DELAY:
+        if figure.metric not in stored.real.runs[NO_DELAY]:
             continue
-        both = [
-            statistic(figure.statistic, _all(side.runs[NO_DELAY][figure.metric]))
-            for side in (stored.real, stored.simulated)
+        times = [
+            statistic(figure.statistic, all_of(side[NO_DELAY][figure.metric]))
+            for side in (stored.real.runs, stored.simulated.runs, stored.simulated.free)
         ]
-        times = " | ".join(map(_time, (*both, both[0] - both[1])))
-        rows.append(f"| {figure.says} | {figure.statistic} | {times} |")
+        rows.append(f"| {figure.says} | {figure.statistic} | {' | '.join(map(_time, times))} |")
     return rows
 
 
 def _control(stored: Stored) -> str:
-    echoes = _all(stored.real.runs["control"][CONTROL])
+    echoes = all_of(stored.real.runs["control"][CONTROL])
     p50, p95 = (_time(statistic(name, echoes)) for name in ("p50", "p95"))
     return f"{p50} (p95 {p95}) instead of {_time(2 * LATENCY_S)}"
+
+
+def _cost(distribution: Distribution) -> str:
+    assert isinstance(distribution, float)
+    return _time(distribution)
 
 
 def _time(seconds: float) -> str:
@@ -298,6 +169,8 @@ def _time(seconds: float) -> str:
 _GOES_FIRST: Final = (
     " (of other programs; what is measured went before them, at real-time priority)"
 )
+_IN_MEMORY: Final = """
+  Their data is in memory: nodes of one machine would wait for each other at its disk."""
 _PAGE: Final = """# Validation
 
 <!-- Written by `python -m simulations.validation`; do not edit. -->
@@ -307,15 +180,26 @@ What a World measures, beside what real processes do: the same program
 
 * **Real**: {nodes} nodes, each `peernode up` in a process of its own with libp2p on TCP sockets of
   one machine. Between each two of them is a proxy in user space that hands bytes on {latency}
-  later. {runs} runs, each with a mesh of its own.
-* **Simulated**: a World of {nodes} nodes, all linked with all, {latency} one way.
+  later. {runs} runs, each with a mesh of its own.{disk}
+* **Simulated**: a World of {nodes} nodes, all linked with all, {line} one way: as long as the
+  proxies were found to be, for a byte there and back through one took {control}.
 
-A figure is **validated** if in every run the World's is within {tolerance} of the real one:
-{count} of {total} are. The runs stand in their order, and each World has its run's seed. Of
-healing, where a run is few observations, it is all runs together, beside {worlds} Worlds.
+A World's work takes no virtual time unless its scenario says what it costs. Here it is what single
+steps were measured to take, each by itself, at one node or over lines of no length (medians):
 
-| what | statistic | real | simulated | difference | |
-|---|---|---|---|---|---|
+| `[costs]` | | measured as |
+|---|---|---|
+| `call_s` | {call} | a read of a key, at the node that has it |
+| `commit_s` | {commit} | a change of a key, less a read |
+| `frame_s` | {frame} | a first read of another's job, less a read: {frames} frames |
+
+All else is foretold by the World. A figure is **validated** if in every run it is within
+{tolerance} of the real one: {count} of {total} are. (Without costs it would be {free}.) The runs
+stand in their order, and each World has its run's seed. Of healing, where a run is few
+observations, it is all runs together, beside {worlds} Worlds.
+
+| what | statistic | real | simulated | difference | without costs | |
+|---|---|---|---|---|---|---|
 {table}
 
 ## Why the others differ
@@ -324,16 +208,11 @@ What is likely:
 
 {causes}
 
-Over lines of no length what is left is what the lines have no part in:
+Over lines of no length, where all there is is the nodes' own work:
 
-| what | statistic | real | simulated | difference |
+| what | statistic | real | simulated | without costs |
 |---|---|---|---|---|
 {no_delay}
-
-It comes with each hop and is no share of the whole: it weighs on times as short as these, and
-hardly on long ones.
-
-The measuring itself takes part: a byte there and back through one proxy took {control}.
 
 ## What was asked
 
@@ -362,8 +241,12 @@ of an hour; then `python -m simulations.validation docs/validation.json docs/val
 def main(stored_path: Path, page_path: Path) -> None:
     """Simulate anew what is stored, and write both files."""
     stored = msgspec.json.decode(stored_path.read_bytes(), type=Stored)
-    runs = simulate_trials(stored.real.seeds)
-    stored.simulated = Simulated(commit=str(provenance.commit()), runs=runs)
+    real = stored.real
+    stored.simulated = Simulated(
+        commit=str(provenance.commit()),
+        runs=simulate_trials(real.seeds, latency_s=latency_of(real), costs=costs_of(real)),
+        free=simulate_trials(real.seeds),
+    )
     stored_path.write_bytes(msgspec.json.encode(stored) + b"\n")
     page_path.write_text(render(stored), encoding="utf-8")
 

@@ -19,6 +19,7 @@ Nor are there torn writes: a store's transactions are what there is.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final, TypeAlias
 
 from simulations.clock import SimClock
 from storage import lmdb_store
@@ -28,6 +29,9 @@ from storage.group_commit import InlineCommit
 from storage.memory_store import MemoryStore
 from storage.store import Batch, Conflict, Done, Result, Statistics, Store, Table
 
+CommitTime: TypeAlias = float | Callable[[], float]
+"""How long each commit takes, or what draws it."""
+
 
 def _at_once(callback: Callable[[], object]) -> None:
     callback()
@@ -36,11 +40,17 @@ def _at_once(callback: Callable[[], object]) -> None:
 class VirtualDisk:
     """What outlives a node's process."""
 
-    def __init__(self, clock: SimClock, backing: Callable[[], Store] | None = None) -> None:
+    def __init__(
+        self,
+        clock: SimClock,
+        backing: Callable[[], Store] | None = None,
+        usual_s: CommitTime = 0.0,
+    ) -> None:
         """`backing` opens the rows anew; it reports what it is given before `submit` returns."""
         self.clock = clock
-        self.commit_s: float | Callable[[], float] = 0.0
-        """How long each commit takes, or what draws it."""
+        self.usual_s: Final = usual_s
+        """`commit_s` of this disk when nothing is wrong with it."""
+        self.commit_s = usual_s
         self.full = False
         """Nothing can be added."""
         self.commits = 0

@@ -12,15 +12,16 @@ entropy, network.  All nodes of a scenario are one mesh from the start (`simulat
 who is linked with whom is the topology's.
 
 A World runs inside `simulations.clock.run`, which also says what is not in it: threads and sockets.
-What else is left out: processor time, which takes no virtual time; libp2p, Noise and TCP; and nodes
-that join while it runs.
+What else is left out: processor time, but for what a scenario's `Costs` say; libp2p, Noise and TCP;
+and nodes that join while it runs.
 """
 
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Any, Final
 
 import trio
 
@@ -29,16 +30,18 @@ from peernode.node import Node
 from simulations import chance, clock
 from simulations.asgi_calls import Answer, Asked
 from simulations.chance import VirtualClock
+from simulations.distributions import draw
 from simulations.founding import Mesh, found
 from simulations.hosts import Host, NodeDown
 from simulations.invariants import Invariants
 from simulations.journal import Journal
 from simulations.metrics import Metrics
 from simulations.node_settings import config_of, open_backing
+from simulations.processor import Processor
 from simulations.scenario import Scenario
 from simulations.trace import Trace
 from simulations.virtual_disk import VirtualDisk
-from simulations.world_network import Lines, WorldNetwork, WorldWire
+from simulations.world_network import Graph, Lines, WorldNetwork, WorldWire, require_short
 from storage.certificates import AUDIENCE_MAX
 from storage.store import Store
 
@@ -47,24 +50,6 @@ __all__ = ["Answer", "Caller", "NodeDown", "RefusedError", "World", "open_world"
 PASSWORD: Final = "correct horse battery"  # noqa: S105  (of nobody)
 OVERHEARD_MAX: Final = 256
 """Frames kept of a node that is overheard. Source: guess; some minutes of gossip."""
-
-
-class Graph(Protocol):
-    """Who is linked with whom. See `simulations.topology`."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The name of each node."""
-        ...
-
-    @property
-    def positions_km(self) -> Sequence[tuple[float, float]] | None:
-        """Where each is."""
-        ...
-
-    def neighbours(self, node: int) -> Sequence[int]:
-        """Return the nodes that a node is linked with, ascending."""
-        ...
 
 
 class RefusedError(ValueError):
@@ -112,14 +97,22 @@ class World:
         """Are told of each node that is down."""
         self.mesh: Mesh = found(self.size, seed)
         numbers = {peer: number for number, peer in enumerate(self.mesh.peers)}
-        self.wire = WorldWire(nursery, journal, lines, numbers, self._report)
+        self.processors = [
+            Processor(self.clock, scenario.costs, self.chance("processor", number))
+            for number in range(self.size)
+        ]
+        self.wire = WorldWire(nursery, journal, lines, numbers, self.processors, self._report)
         self.invariants: Invariants | None = None
         """What is asserted after each step, if anything is."""
         self.hosts = [
             Host(
                 self,
                 number,
-                VirtualDisk(self.clock, None if backing is None else backing(number)),
+                VirtualDisk(
+                    self.clock,
+                    None if backing is None else backing(number),
+                    partial(draw, scenario.costs.commit_s, self.chance("commits", number)),
+                ),
                 config,
             )
             for number in range(self.size)
@@ -344,9 +337,10 @@ async def open_world(
     """Own a World whose nodes are all up; it ends with the block.
 
     `checking`: every invariant is asserted after each step, and what fails ends the run.  Raises
-    `ScenarioError` for settings that nodes do not have.
+    `ScenarioError` for settings that nodes do not have, and for links too long to be dialled.
     """
     config = config_of(scenario)
+    require_short(graph, lines)
     journal = Journal(clock.current(), trace)
     with open_backing(scenario) as backing, _single_errors():
         async with trio.open_nursery() as nursery:

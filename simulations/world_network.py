@@ -28,13 +28,33 @@ from gossip.network import RequestHandler
 from peernode.libp2p_address import Address
 from peernode.libp2p_config import Libp2pConfig
 from peernode.libp2p_supervisor import Supervisor
+from simulations.errors import ScenarioError
 from simulations.journal import Journal
+from simulations.processor import Processor
 from storage import signing
 
 GOSSIP: Final = "gossip"
 """What a frame of `send` is called in a trace."""
 HANDSHAKE_ROUND_TRIPS: Final = 4
 """Before two nodes are up for each other. Source: TCP, Noise XX, Yamux' and identify's streams."""
+
+
+class Graph(Protocol):
+    """Who is linked with whom. See `simulations.topology`."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The name of each node."""
+        ...
+
+    @property
+    def positions_km(self) -> Sequence[tuple[float, float]] | None:
+        """Where each is."""
+        ...
+
+    def neighbours(self, node: int) -> Sequence[int]:
+        """Return the nodes that a node is linked with, ascending."""
+        ...
 
 
 class Lines(Protocol):
@@ -53,6 +73,21 @@ class Lines(Protocol):
         ...
 
 
+def require_short(graph: Graph, lines: Lines) -> None:
+    """Raise `ScenarioError` for a link so long that nodes give up before they have dialled it."""
+    patience_s = Libp2pConfig().dial_timeout_s
+    for one in range(len(graph.names)):
+        for other in graph.neighbours(one):
+            trip_s = lines.latency_s(one, other) + lines.latency_s(other, one)
+            if trip_s * HANDSHAKE_ROUND_TRIPS > patience_s:
+                raise ScenarioError(
+                    "link.latency_s",
+                    f"from {graph.names[one]} to {graph.names[other]} and back are {trip_s:.2f} s; "
+                    f"a dial is {HANDSHAKE_ROUND_TRIPS} times that, and nodes give up after "
+                    f"{patience_s:g} s",
+                )
+
+
 class WorldWire(Wire):
     """What connects the nodes of a World. Everything on it happens in calls of the clock."""
 
@@ -62,9 +97,10 @@ class WorldWire(Wire):
         journal: Journal,
         lines: Lines,
         numbers: dict[str, int],
+        processors: Sequence[Processor],
         report: Callable[[str, Exception], None],
     ) -> None:
-        """`numbers` are those of the scenario, by peer id."""
+        """`numbers` are those of the scenario, by peer id, and `processors` are in their order."""
         self.config = Libp2pConfig()
         super().__init__(nursery, PerfectLine(), self.config.silence_max_s, report)
         self.lines = lines
@@ -78,6 +114,7 @@ class WorldWire(Wire):
         self._clock = journal.clock
         self._journal = journal
         self._who = numbers
+        self._processors = processors
         self._mended = trio.Event()
 
     def number(self, peer: str) -> int:
@@ -102,6 +139,14 @@ class WorldWire(Wire):
     def schedule(self, at: float, act: Callable[..., object], *args: object) -> None:
         """Have the clock call `act(*args)`."""
         self._clock.call_at(at, act, *args)
+
+    def hand_over(
+        self, target: MemoryNetwork, size_bytes: int, deliver: Callable[..., object], *args: object
+    ) -> None:
+        """Have the node do what a frame brings when it has time for that."""
+        processor = self._processors[self._who[target.peer]]
+        handle = processor.frame if size_bytes else processor.after_all
+        handle(deliver, *args)
 
     def carry(
         self,

@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 
 from simulations import provenance
+from simulations.node_settings import IN_MEMORY
+from simulations.residuals import NO_DELAY, Real, Stored, collect, statistic
 from simulations.trials import TRIALS, WITHOUT_DELAY
-from simulations.validation import NO_DELAY, Real, Stored, collect, statistic
 from tests.benchmarks import figures
 from tests.benchmarks.real_town import echo, open_real_town
 from tests.blackbox.lines import UP
@@ -33,6 +34,7 @@ def main(path: Path, count: int) -> None:
         cores=os.cpu_count() or 1,
         system=f"Linux {platform.release()}, Python {platform.python_version()}",
         load=[],
+        in_memory=IN_MEMORY.is_dir(),
         goes_first=os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR),
         seeds=[],
         runs={},
@@ -42,17 +44,19 @@ def main(path: Path, count: int) -> None:
         real.load.append(round(os.getloadavg()[0], 2))
         collect(real.runs, "control", [echo()])
         with (
-            tempfile.TemporaryDirectory(prefix="peernode-validation-") as place,
+            tempfile.TemporaryDirectory(
+                prefix="peernode-validation-", dir=IN_MEMORY if real.in_memory else None
+            ) as place,
             open_real_town(Path(place)) as town,
         ):
             for name, trial in TRIALS.items():
                 collect(real.runs, name, [town.play(trial, seed)])
             town.lengthen(UP)
-            for name in WITHOUT_DELAY:
+            for trial in WITHOUT_DELAY.values():
                 # Other keys than those of before.
-                collect(real.runs, NO_DELAY, [town.play(TRIALS[name], seed + OTHER_SEEDS)])
+                collect(real.runs, NO_DELAY, [town.play(trial, seed + OTHER_SEEDS)])
         real.seeds.append(seed)
-        path.write_bytes(msgspec.json.encode(Stored(format=1, real=real)) + b"\n")
+        path.write_bytes(msgspec.json.encode(Stored(format=2, real=real)) + b"\n")
     for metrics in real.runs.values():
         for metric, runs in metrics.items():
             for name in ("p50", "p95"):

@@ -17,7 +17,7 @@ from simulations.faults import (
     Partition,
     SlowDisk,
 )
-from simulations.scenario import Periodic, Probe, Scenario, Updates
+from simulations.scenario import Costs, Periodic, Probe, Scenario, Updates
 from simulations.simulate import Result
 from tests.simulations.plays import events, job, played, scenario
 
@@ -102,6 +102,16 @@ def test_a_slow_disk_makes_each_hand_in_wait_for_its_commit() -> None:
     slow_s, quick_s = result.metrics.values("request.latency_s")
     assert slow_s == pytest.approx(0.25)
     assert quick_s == 0.0
+
+
+def test_a_disk_that_is_slow_no_more_takes_what_its_commits_cost() -> None:
+    fault = SlowDisk(at_s=1.0, for_s=10.0, nodes="all", commit_s=0.25)
+    load = [job(at_s=2.0, nodes=1), job(at_s=15.0, nodes=1)]
+    costs = Costs(commit_s=0.0625)
+    result = played(broken(fault, load=load, updates=[], costs=costs))
+    slow_s, quick_s = result.metrics.values("request.latency_s")
+    assert slow_s == pytest.approx(0.25)
+    assert quick_s == pytest.approx(0.0625)
 
 
 def test_on_a_full_disk_nothing_is_accepted_until_there_is_room() -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from simulations.distributions import Exponential
 from simulations.faults import Churn, Fault, Flapping
-from simulations.scenario import Link, Poisson, Scenario, Star, Updates
+from simulations.play import RESTLESS_S
+from simulations.scenario import Link, Periodic, Poisson, Ring, Scenario, Star, Updates
 from simulations.simulate import Options, simulate
 from tests.simulations.plays import played, scenario
 
@@ -38,4 +39,22 @@ def test_a_link_that_breaks_under_the_first_words_is_up_at_neither_end() -> None
         updates=[Updates(what="kv", arrivals=Poisson(rate_per_s=1.0))],
     )
     result = simulate(described, 1, Options(checking=True))
+    assert result.failure is None, result.failure.traceback
+
+
+def test_who_loses_every_tenth_message_and_its_link_with_it_needs_longer_to_agree() -> None:
+    """They were compared after two minutes; each link had broken 28 times by then."""
+    changes = [
+        Updates(what="function", arrivals=Periodic(interval_s=5.0), nodes=[1, 2, 5], keys=20),
+        Updates(what="counter", arrivals=Poisson(rate_per_s=2.0), keys=20),
+    ]
+    described = Scenario(
+        name="found",
+        duration_s=40.0,
+        drain_s=RESTLESS_S,
+        topology=Ring(nodes=6),
+        link=Link(latency_s=0.2, backward_factor=3.0, loss=0.1, loss_effect="reset"),
+        updates=changes,
+    )
+    result = simulate(described, 276, Options(checking=True))
     assert result.failure is None, result.failure.traceback

@@ -215,6 +215,7 @@ SWARM = 'name = "s"\ndriver = "swarm"\nduration_s = 60\n[topology]\nkind = "ring
     ("text", "says"),
     [
         ("[node]\nlease_s = 3", 'node: driver "swarm" has no daemons'),
+        ("[costs]\ncall_s = 0.003", 'costs: driver "swarm" has no daemons'),
         ("[[clients]]\nname = 'a'\ncount = 1", 'clients: driver "swarm" runs no jobs'),
         (
             "[[updates]]\nwhat = 'kv'\narrivals = { kind = 'periodic', interval_s = 1 }\n"

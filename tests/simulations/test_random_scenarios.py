@@ -5,8 +5,9 @@ from collections import Counter
 from simulations import random_scenarios
 from simulations.checking import check
 from simulations.faults import Fault
-from simulations.play import REST_S
-from simulations.random_scenarios import DRAIN_S, NODES_MAX, SWARM_NODES_MAX, draw
+from simulations.play import REST_S, RESTLESS_S
+from simulations.random_scenarios import NODES_MAX, SWARM_NODES_MAX, draw
+from simulations.scenario import Costs
 from simulations.topology import count_nodes
 
 SEEDS = range(1, 400)
@@ -23,7 +24,8 @@ def test_each_can_be_run_and_is_small() -> None:
         check(scenario)
         nodes = count_nodes(scenario.topology, ".")
         assert nodes <= (SWARM_NODES_MAX if scenario.driver == "swarm" else NODES_MAX)
-        assert scenario.duration_s + scenario.drain_s <= random_scenarios.DURATION_S[1] + DRAIN_S
+        assert scenario.duration_s <= random_scenarios.DURATION_S[1]
+        assert scenario.drain_s in (REST_S, RESTLESS_S)
 
 
 def test_each_has_the_time_to_come_to_rest() -> None:
@@ -45,6 +47,7 @@ def test_each_kind_of_fault_load_and_update_comes_up() -> None:
     assert len(limits) > 1
     assert {scenario.driver for scenario in scenarios} == {"swarm", "world"}
     assert {scenario.store for scenario in scenarios} == {"memory", "lmdb"}
+    assert {scenario.costs == Costs() for scenario in scenarios} == {True, False}
 
 
 def test_most_is_left_out_of_most() -> None:

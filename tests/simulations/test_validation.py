@@ -5,9 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from simulations import trials, validation
-from simulations.trials import LATENCY_S, TRIALS, Samples, in_world
-from simulations.validation import (
+from simulations import residuals as beside, trials, validation
+from simulations.residuals import (
     FIGURES,
     TOLERANCE,
     Real,
@@ -15,10 +14,14 @@ from simulations.validation import (
     Simulated,
     Stored,
     collect,
-    render,
+    costs_of,
+    latency_of,
     residuals,
     statistic,
 )
+from simulations.scenario import Costs
+from simulations.trials import LATENCY_S, TRIALS, Samples, in_world
+from simulations.validation import render
 
 DOCS = Path(validation.__file__).parent.parent / "docs"
 
@@ -27,16 +30,25 @@ def stored(real_s: float, simulated_s: float) -> Stored:
     """Return what is stored if every observation is the same."""
 
     def runs(value_s: float) -> Runs:
-        found: Runs = {"control": {validation.CONTROL: [[2 * LATENCY_S]]}}
+        found: Runs = {"control": {beside.CONTROL: [[2 * LATENCY_S]]}}
         for figure in FIGURES:
             found.setdefault(figure.trial, {})[figure.metric] = [[value_s] * 3] * 2
-        for name in trials.WITHOUT_DELAY:
-            for metric, values in found[name].items():
-                found.setdefault(validation.NO_DELAY, {})[metric] = values
+        alone = {"call.read_s": 0.25, "call.change_s": 0.375, "job.first_read_s": 0.75}
+        found[beside.NO_DELAY] = {metric: [[value]] * 2 for metric, value in alone.items()}
+        found[beside.NO_DELAY]["key.visible_s"] = [[value_s]] * 2
         return found
 
-    real = Real("abc", 2, "Linux", [0.5, 0.5], goes_first=False, seeds=[1, 2], runs=runs(real_s))
-    return Stored(1, real, Simulated("abc", runs(simulated_s)))
+    real = Real(
+        "abc",
+        2,
+        "Linux",
+        [0.5, 0.5],
+        in_memory=True,
+        goes_first=False,
+        seeds=[1, 2],
+        runs=runs(real_s),
+    )
+    return Stored(2, real, Simulated("abc", runs(simulated_s), runs(simulated_s)))
 
 
 @pytest.mark.slow
@@ -72,6 +84,27 @@ def test_jobs_of_the_trial_are_a_queue_with_two_servers() -> None:
     assert sorted(found) == pytest.approx(sorted(expected_s), abs=1e-6)
 
 
+def test_what_a_step_costs_is_what_it_took_by_itself() -> None:
+    real = stored(1.0, 1.0).real
+    assert costs_of(real) == Costs(call_s=0.25, commit_s=0.125, frame_s=0.25)
+    assert latency_of(real) == LATENCY_S
+
+
+@pytest.mark.slow
+def test_a_world_with_such_costs_takes_by_itself_what_was_measured() -> None:
+    costs = Costs(call_s=0.002, commit_s=0.005, frame_s=0.001)
+
+    def took_s(name: str) -> dict[str, float]:
+        samples = in_world(trials.WITHOUT_DELAY[name], 1, latency_s=0.0, costs=costs)
+        return {metric: statistic("p50", values) for metric, values in samples.items()}
+
+    assert took_s("alone") == {
+        "call.read_s": pytest.approx(0.002),
+        "call.change_s": pytest.approx(0.007),
+    }
+    assert took_s("first read") == {"job.first_read_s": pytest.approx(0.002 + 2 * 0.001)}
+
+
 def test_every_trial_has_a_figure_and_every_figure_its_trial() -> None:
     assert {figure.trial for figure in FIGURES} == set(TRIALS)
 
@@ -100,9 +133,9 @@ def test_each_run_is_compared_with_the_world_of_its_seed_and_none_may_differ_muc
     first = residuals(found)[0]
     assert first.shares == [-0.5, 1.0]
     assert not first.is_validated
-    assert "| 2.00 s, 500 ms | 1.00 s, 1.00 s | -50.0% to +100.0% | not validated |" in render(
-        found
-    )
+    both = "-50.0% to +100.0%"
+    row = f"| 2.00 s, 500 ms | 1.00 s, 1.00 s | {both} | {both} | not validated |"
+    assert row in render(found)
 
 
 def test_runs_of_few_observations_are_taken_together() -> None:

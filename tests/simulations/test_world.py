@@ -13,7 +13,7 @@ from peernode import daemon
 from peernode.node import open_node
 from simulations import clock, hosts
 from simulations.errors import ScenarioError
-from simulations.scenario import Regular
+from simulations.scenario import Costs, Link, Regular
 from simulations.trace import Trace
 from simulations.world import Caller, NodeDown, World
 from storage.places import Class
@@ -318,6 +318,33 @@ def test_a_slow_disk_makes_its_node_slow_and_no_other() -> None:
             assert world.now == began
             await create(world, 0, "slow", ada)
             assert 3.0 <= world.now - began <= 6.0
+
+    run(play)
+
+
+def test_what_work_costs_is_virtual_time_at_each_end() -> None:
+    async def play() -> None:
+        described = scenario(2, costs=Costs(call_s=0.25, frame_s=0.5, commit_s=0.125))
+        async with open_test_world(described) as world:
+            began = world.now
+            ada = await sign_up(world)
+            # Three calls, and a commit in two of them; frames of gossip may be before them.
+            assert world.now - began >= 1.0
+            await trio.sleep(10)
+            began = world.now
+            await create(world, 0, "p", ada)
+            assert world.now - began == pytest.approx(0.375)
+
+    run(play)
+
+
+def test_a_link_too_long_to_be_dialled_is_refused_and_named() -> None:
+    async def play() -> None:
+        with pytest.raises(ScenarioError) as error:
+            async with open_test_world(scenario(2, link=Link(latency_s=0.7))):
+                pass
+        assert error.value.place == "link.latency_s"
+        assert "1.40 s; a dial is 4 times that, and nodes give up after 5 s" in str(error.value)
 
     run(play)
 
