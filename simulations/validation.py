@@ -228,7 +228,7 @@ Over lines of no length, where all there is is the nodes' own work:
 ## What was not
 
 Bandwidth, loss and jitter; more than one machine, so cores of their own for each node; meshes
-larger than this; blobs; disks that are slow. A World is not validated for these.
+larger than this; blobs; disks. A World is not validated for these.
 
 Real: commit {real_commit}, {cores} cores, {system}, load {load} when the runs began{priority}.
 Simulated: commit {simulated_commit}. Every observation is in [validation.json](validation.json).
