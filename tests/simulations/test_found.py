@@ -42,6 +42,7 @@ def test_a_link_that_breaks_under_the_first_words_is_up_at_neither_end() -> None
     assert result.failure is None, result.failure.traceback
 
 
+@pytest.mark.torture
 def test_who_loses_every_tenth_message_and_its_link_with_it_needs_longer_to_agree() -> None:
     """They were compared after two minutes; each link had broken 28 times by then."""
     changes = [
