@@ -65,7 +65,6 @@ MADE_AT: Final[Mapping[str, Class | None]] = {
 }
 """Path of a call that makes an object -> the class of the registry that shows it, if any does."""
 PARTS: Final = (Table.FOREIGN_CONTENT, Table.FOREIGN_PARTS)
-_PAGE_LENGTH: Final = 1000
 
 
 class Invariants:
@@ -310,14 +309,11 @@ class Invariants:
     def _verify(self, number: int, node: "Node") -> None:
         """Assert that what is kept is signed as it should be, by the facts known now."""
         for table in (Table.RECORDS, Table.ENTRIES):
-            start = b""
-            while rows := node.store.scan(table, start, limit=_PAGE_LENGTH):
-                for _, row in rows:
-                    try:
-                        node.registry.authority.verify_record(decode_record(row))
-                    except StorageError as error:
-                        self._fail(number, f"a record that is not good is kept: {error}", error)
-                start = rows[-1][0] + b"\0"
+            for _, row in kept.rows(node.store, table):
+                try:
+                    node.registry.authority.verify_record(decode_record(row))
+                except StorageError as error:
+                    self._fail(number, f"a record that is not good is kept: {error}", error)
 
 
 class _Ear:

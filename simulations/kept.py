@@ -39,7 +39,7 @@ def check(node: "Node", *, at_rest: bool = False) -> None:
     references: dict[bytes, int] = {}
     usage: dict[bytes, int] = {}
     listed: dict[bytes, bytes] = {}
-    for key, row in _rows(node.store, Table.BLOBS):
+    for key, row in rows(node.store, Table.BLOBS):
         blob = content.decode_row(row)
         owner = ids.key(blob.project or blob.owner)
         _add(references, trees.blocks(Cid(blob.cid)))
@@ -51,18 +51,18 @@ def check(node: "Node", *, at_rest: bool = False) -> None:
             (content.METER_BLOBS, 1),
         ):
             usage[owner + meter] = usage.get(owner + meter, 0) + amount
-    for key, _ in _rows(node.store, Table.SOURCES):
+    for key, _ in rows(node.store, Table.SOURCES):
         _add(references, trees.blocks(Cid(key[_KEY_SIZE_BYTES:])))
     _add(references, _parts(node.store, trees))
     _compare(node.store, Table.BLOCK_REFS, references, "references")
     _compare(node.store, Table.USAGE, {key: n for key, n in usage.items() if n}, "usage")
-    if dict(_rows(node.store, Table.PROJECT_BLOBS)) != listed:
+    if dict(rows(node.store, Table.PROJECT_BLOBS)) != listed:
         raise Broken("the lists of blobs are not those of the blobs there are")
     _check_quotas(node.store, usage)
     for block in references:
         trees.require(Cid(block))
     if at_rest:
-        for block, _ in _rows(node.store, Table.BLOCKS):
+        for block, _ in rows(node.store, Table.BLOCKS):
             if block not in references:
                 raise Broken(f"block {cids.text(Cid(block))} is left, and nothing refers to it")
 
@@ -114,11 +114,11 @@ class _Trees:
 def _parts(store: Store, trees: _Trees) -> Iterator[Cid]:
     """Yield the parts of other nodes' content, one for each content that it is part of."""
     held: dict[Cid, dict[Cid, None]] = {}
-    for key, _ in _rows(store, Table.FOREIGN_PARTS):
+    for key, _ in rows(store, Table.FOREIGN_PARTS):
         part = Cid(key[CID_SIZE_BYTES:])
         held.setdefault(Cid(key[:CID_SIZE_BYTES]), {})[part] = None
         yield part
-    known = dict(_rows(store, Table.FOREIGN_CONTENT))
+    known = dict(rows(store, Table.FOREIGN_CONTENT))
     for root, parts in held.items():
         if root not in known:
             raise Broken(f"parts are kept of content {cids.text(root)}, which is not known")
@@ -132,7 +132,7 @@ def _add(references: dict[bytes, int], blocks: "Iterator[Cid] | dict[Cid, None]"
 
 
 def _compare(store: Store, table: Table, counted: dict[bytes, int], what: str) -> None:
-    kept = {key: int.from_bytes(row, "big", signed=True) for key, row in _rows(store, table)}
+    kept = {key: int.from_bytes(row, "big", signed=True) for key, row in rows(store, table)}
     for key in [*kept, *counted]:
         if kept.get(key, 0) != counted.get(key, 0):
             raise Broken(
@@ -149,11 +149,12 @@ def _check_quotas(store: Store, usage: dict[bytes, int]) -> None:
             raise Broken(f"project {_id(owner)} has {used} bytes, and may have {limit}")
 
 
-def _rows(store: Store, table: Table) -> Iterator[tuple[bytes, bytes]]:
+def rows(store: Store, table: Table) -> Iterator[tuple[bytes, bytes]]:
+    """Yield all rows of a table, as they are when their page is read."""
     start = b""
-    while rows := store.scan(table, start, limit=_PAGE_LENGTH):
-        yield from rows
-        start = rows[-1][0] + b"\0"
+    while page := store.scan(table, start, limit=_PAGE_LENGTH):
+        yield from page
+        start = page[-1][0] + b"\0"
 
 
 def _id(key: bytes) -> int:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from peernode.entries import entry_place
 from peernode.problems import Problem
+from simulations import kept
 from simulations.committed import Broken
 from storage import facts, ids
 from storage.facts import Fact
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 CLASSES: Final = (Class.USER, Class.PROJECT, Class.FUNCTION, Class.KV_SPACE)
 """Of what the registry shows."""
 _KEY_SIZE_BYTES: Final = len(ids.key(1))
-_PAGE_LENGTH: Final = 1000
 
 
 class Revocations:
@@ -108,12 +108,9 @@ class Revocations:
         for class_ in CLASSES:
             for one in self._node.registry.all(class_):
                 self._check_object(class_, one)
-        start = b""
-        while rows := self._node.store.scan(Table.KV_KEYS, start, limit=_PAGE_LENGTH):
-            for key, _ in rows:
-                space = int.from_bytes(key[:_KEY_SIZE_BYTES], "big")
-                self._check_entry(space, key[_KEY_SIZE_BYTES:])
-            start = rows[-1][0] + b"\0"
+        for key, _ in kept.rows(self._node.store, Table.KV_KEYS):
+            space = int.from_bytes(key[:_KEY_SIZE_BYTES], "big")
+            self._check_entry(space, key[_KEY_SIZE_BYTES:])
 
     def is_revoked(self, record: Record) -> bool:
         """Tell whether a record is revoked for certain."""

@@ -8,7 +8,7 @@ with a PYTHONHASHSEED of its own.  One JSON line a scenario:
 
     repeat_SCENARIO    how many trace hashes there were: 1, if all that happened was the same
 
-It takes half an hour of two cores, and nothing else need be quiet: no time is measured.
+It takes an hour of two cores, and nothing else need be quiet: no time is measured.
 """
 
 import re
